@@ -1,0 +1,183 @@
+"""One typed, flat configuration. Presets are TOML files of its fields; notebooks and the console override single fields.
+
+Values may come as strings (papermill's ``-p`` delivers ``true`` and ``1e-4`` as text); they are converted where the
+conversion is exact and refused, in one line, where it is not.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from fusmae_lite.errors import InputError
+from fusmae_lite.sensors import get_modality
+
+Fusion = Literal["xae", "xad", "both", "none"]
+Masking = Literal["independent", "consistent"]
+PRESETS = ("smoke", "laptop", "paper")
+
+#: In a notebook's parameters cell these mean "as the preset says".
+UNSET = ("", -1, "-1")
+
+
+class ModelConfig(BaseModel):
+    """Architecture of a :class:`~fusmae_lite.model.FusMAE`. Defaults are the paper's size; symbols in brackets.
+
+    Raises :class:`InputError` (never pydantic's own error) on a bad field.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    modalities: tuple[str, ...] = Field(("s1", "s2"), description="sensors, in the order of the concatenation in eq. 2")
+    image_size: int = Field(120, gt=0, description="side of the input in pixels [H = W]")
+    patch_size: int = Field(8, gt=0, description="side of a patch in pixels [P]; must divide image_size")
+    width: int = Field(768, gt=0, description="token width [D]; a multiple of 4 and of heads")
+    depth: int = Field(12, gt=0, description="encoder blocks, XAttnEncoder included [N of eq. 7]")
+    heads: int = Field(12, gt=0, description="attention heads [H]")
+    mlp_ratio: float = Field(4.0, gt=0, description="hidden width of an MLP over D")
+    fusion: Fusion = Field("xae", description="xae: early; xad: feature level; both; none: plain self-attention")
+    positions: Literal["sincos", "learned"] = Field("sincos", description="E_emb of eq. 1; sincos is fixed")
+    masking: Masking = Field("independent", description="section 3.3")
+    mask_ratio: float = Field(0.75, gt=0, lt=1, description="share of each modality's patches that is removed")
+    decoder_width: int = Field(256, gt=0, description="width of the decoders D_i")
+    decoder_depth: int = Field(2, ge=0, description="blocks of each decoder D_i")
+    decoder_heads: int = Field(8, gt=0, description="attention heads of the decoders")
+    normalize_target: bool = Field(False, description="normalise each target patch by its own mean and deviation")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the encoder (fine-tuning)")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _one_line(error, type(self)) from None
+
+    @field_validator("modalities", mode="before")
+    @classmethod
+    def _known_modalities(cls, value: Any) -> Any:
+        names = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
+        if not names or len(set(names)) != len(names):
+            raise ValueError("needs at least one sensor, each once")
+        for name in names:
+            get_modality(name)
+        return names
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.image_size % self.patch_size:
+            sides = [p for p in range(2, self.image_size + 1) if self.image_size % p == 0 and p <= 40]
+            raise ValueError(
+                f"patch_size {self.patch_size} does not divide image_size {self.image_size}; use one of {sides}"
+            )
+        for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
+            if getattr(self, width) % getattr(self, heads) or getattr(self, width) % 4:
+                raise ValueError(f"{width} {getattr(self, width)} must be a multiple of 4 and of {heads} {getattr(self, heads)}")
+        if not 0 < self.kept < self.tokens:
+            raise ValueError(f"mask_ratio {self.mask_ratio} leaves {self.kept} of {self.tokens} patches; keep at least one and mask at least one")
+        return self
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side, H / P."""
+        return self.image_size // self.patch_size
+
+    @property
+    def tokens(self) -> int:
+        """N, patches of one modality: (H / P) squared."""
+        return self.grid**2
+
+    @property
+    def kept(self) -> int:
+        """Visible patches of one modality: int(N * (1 - mask_ratio)), as in MAE."""
+        return int(self.tokens * (1 - self.mask_ratio))
+
+
+class RunConfig(ModelConfig):
+    """Everything a run depends on: the architecture and what is done with it. Load one with :func:`load_preset`."""
+
+    preset: str = Field("smoke", description="which preset the run started from")
+    data_dir: str = Field("", description="folder of an archive; empty: the bundled patches")
+    run_dir: str = Field("", description="where results go; empty: runs/<preset> in the project")
+    seed: int = Field(0, ge=0, description="every random choice follows from it")
+
+    epochs: int = Field(100, gt=0, description="passes over the training split")
+    batch_size: int = Field(200, gt=0, description="pairs per optimiser step and device")
+    accumulate: int = Field(1, gt=0, description="micro-batches one batch is cut into to save memory; must divide it")
+    learning_rate: float = Field(1.5625e-4, gt=0, description="peak of the schedule")
+    min_learning_rate: float = Field(0.0, ge=0, description="end of the cosine")
+    warmup_epochs: float = Field(5.0, ge=0, description="epochs of linear warm-up; fractions are legal")
+    weight_decay: float = Field(0.05, ge=0, description="on matrices only, never on norms, biases, positions, tokens")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="of AdamW")
+    clip_grad: float = Field(0.0, ge=0, description="largest gradient norm; 0: no clipping")
+    augment: Literal["none", "flips", "crops"] = Field("flips", description="applied to both sensors alike")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: cuda, then mps, then cpu")
+    workers: int = Field(0, ge=0, description="processes that read data; 0: in the training process")
+    cache: bool = Field(False, description="keep decoded patches in memory (small archives)")
+    max_steps: int = Field(0, ge=0, description="stop after so many optimiser steps; 0: run every epoch")
+    checkpoint_every: int = Field(1, gt=0, description="epochs between checkpoints")
+    keep_checkpoints: int = Field(2, gt=0, description="how many of the latest checkpoints stay on disk")
+
+    probe_epochs: int = Field(20, gt=0, description="epochs of the linear probe")
+    probe_batch_size: int = Field(128, gt=0, description="batch of the linear probe")
+    probe_learning_rate: float = Field(1e-3, gt=0, description="of the linear probe (the paper is silent)")
+    probe_seeds: int = Field(3, gt=0, description="label draws and head initialisations a figure is averaged over")
+
+    def architecture(self) -> ModelConfig:
+        """Only the fields that decide the shape and loss of the model."""
+        return ModelConfig(**{name: getattr(self, name) for name in ModelConfig.model_fields})
+
+    def folder(self) -> Path:
+        """Folder of this run: `run_dir`, or ``runs/<preset>`` beside the notebooks. Not created here."""
+        return Path(self.run_dir).expanduser() if self.run_dir else project_root() / "runs" / self.preset
+
+    @model_validator(mode="after")
+    def _accumulate_divides(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate {self.accumulate} does not divide batch_size {self.batch_size}")
+        return self
+
+
+def load_preset(preset: str = "smoke", **overrides: Any) -> RunConfig:
+    """The configuration called `preset` (smoke, laptop, paper) with single fields replaced.
+
+    An override of ``""`` or ``-1`` means "as the preset says", so that a notebook's parameters cell can name a field
+    without deciding it. Raises :class:`InputError` for an unknown preset, field or value.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"unknown preset {preset!r}", f"choose one of {', '.join(PRESETS)}")
+    text = resources.files("fusmae_lite").joinpath(f"presets/{preset}.toml").read_text(encoding="utf-8")
+    given = {name: value for name, value in overrides.items() if value not in UNSET}
+    return RunConfig(**{**tomllib.loads(text), "preset": preset, **given})
+
+
+def project_root() -> Path:
+    """Folder that holds ``notebooks/`` and ``data_samples/``; raises :class:`InputError` outside a checkout."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "data_samples").is_dir():
+        raise InputError(
+            f"no data_samples folder in {root}", "work in a clone of the repository (pip install -e .), or pass data_dir and run_dir"
+        )
+    return root
+
+
+def describe_fields(config: type[BaseModel] = RunConfig) -> str:
+    """One line per field: name, default, meaning. For ``--help`` and error messages."""
+    return "\n".join(f"  {name} = {field.default!r}  {field.description}" for name, field in config.model_fields.items())
+
+
+def _one_line(error: ValidationError, config: type[BaseModel]) -> InputError:
+    """Turn pydantic's report into one line that names the field and the cure."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return InputError(f"unknown parameter {name!r}", f"those that exist: {', '.join(config.model_fields)}")
+    if not name:
+        return InputError(f"configuration: {message}", "change one of the named fields")
+    field = config.model_fields.get(str(first["loc"][0]))
+    meaning = f" ({field.description})" if field is not None else ""
+    return InputError(f"parameter {name!r}: {first['input']!r} is refused: {message}", f"set {name}{meaning}")

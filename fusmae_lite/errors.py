@@ -1,0 +1,11 @@
+"""The one exception that means "your input, not our code": a single line naming the thing and the cure."""
+
+
+class InputError(ValueError):
+    """Bad input. The message is one line that names the file or field, what is wrong, and how to mend it.
+
+    The command line prints it as ``error: ...`` and exits with status 2; notebooks show it as is.
+    """
+
+    def __init__(self, what: str, cure: str) -> None:
+        super().__init__(f"{what}; {cure}".replace("\n", " "))
