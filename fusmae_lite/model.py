@@ -1,0 +1,260 @@
+"""Fus-MAE: equations 6-9. Read :meth:`FusMAE.forward` first; it is the paper's section 3 from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from fusmae_lite.config import ModelConfig
+from fusmae_lite.cross_attention import XAttnDecoder, XAttnEncoder, self_attention_map
+from fusmae_lite.errors import InputError
+from fusmae_lite.masking import check_masks, sample_masks, visible_indices
+from fusmae_lite.sensors import get_modality
+from fusmae_lite.tokens import PatchProjection, Positions, gather_tokens, patchify, unpatchify
+
+Images = Mapping[str, Tensor]  # modality -> (B, C, H, W), normalised
+
+
+@dataclass
+class Latents:
+    """z_N of eqs. 7-8, split by modality again, and the global token.
+
+    Args:
+        tokens: modality -> (B, n_i, D), only the visible patches.
+        cls: (B, D).
+    """
+
+    tokens: dict[str, Tensor]
+    cls: Tensor
+
+    def pooled(self, how: str = "mean") -> Tensor:
+        """One vector per sample, (B, D): the mean of all patch tokens, or the CLS token."""
+        if how == "cls":
+            return self.cls
+        if how != "mean":
+            raise InputError(f"unknown pooling {how!r}", "choose mean or cls")
+        return torch.cat(list(self.tokens.values()), dim=1).mean(dim=1)
+
+
+@dataclass
+class Reconstruction:
+    """What :meth:`FusMAE.forward` returns.
+
+    Args:
+        loss: scalar, the sum over modalities.
+        losses: modality -> scalar, mean squared error over masked patches only.
+        patches: modality -> (B, N, C * P * P), the prediction for every patch.
+        masks: modality -> (B, N), True where the encoder saw nothing.
+        targets: modality -> (B, N, C * P * P), what `losses` compares with.
+        patch_size: P.
+    """
+
+    loss: Tensor
+    losses: dict[str, Tensor]
+    patches: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    targets: dict[str, Tensor]
+    patch_size: int
+
+    def images(self, paste_visible: bool = False) -> dict[str, Tensor]:
+        """Predictions as images, modality -> (B, C, H, W).
+
+        Predictions at visible patches are untrained, because the loss never looks at them: with `paste_visible` the
+        input stands there instead. In units of the target: normalised bands, or patch-normalised ones when the
+        model was built with ``normalize_target``.
+        """
+        images = {}
+        for name, patches in self.patches.items():
+            if paste_visible:
+                patches = torch.where(self.masks[name].unsqueeze(-1), patches, self.targets[name].to(patches.dtype))
+            images[name] = unpatchify(patches, self.patch_size, get_modality(name).channels)
+        return images
+
+
+class Decoder(nn.Module):
+    """D_i of eq. 9: Linear to a small width, mask tokens and positions, a few blocks, Linear to pixels."""
+
+    def __init__(self, config: ModelConfig, channels: int) -> None:
+        super().__init__()
+        width = config.decoder_width
+        self.embed = nn.Linear(config.width, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = Positions(config.grid, width, learned=config.positions == "learned")
+        self.blocks = nn.Sequential(*_blocks(config.decoder_depth, width, config.decoder_heads, config.mlp_ratio))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, channels * config.patch_size**2)
+
+    def forward(self, latents: Tensor, index: Tensor) -> Tensor:
+        """Latents (B, n, D) of the patches at `index` (B, n) -> predictions (B, N, C * P * P)."""
+        visible = self.embed(latents)
+        batch, _, width = visible.shape
+        canvas = self.mask_token.to(visible.dtype).expand(batch, len(self.positions.table), width)
+        tokens = canvas.scatter(1, index.unsqueeze(-1).expand(-1, -1, width), visible) + self.positions()
+        return self.head(self.norm(self.blocks(tokens)))
+
+
+class FusMAE(nn.Module):
+    """A masked autoencoder that fuses sensors by cross-attention.
+
+    ``config.fusion`` chooses the paper's variants: ``xae`` puts an XAttnEncoder in place of the first block (eq. 6),
+    ``xad`` an XAttnDecoder before the decoders (eq. 10), ``both`` does both and ``none`` neither, which leaves the
+    joint self-attention of MultiMAE.
+
+    Args:
+        config: see :class:`~fusmae_lite.config.ModelConfig`; the defaults are the paper's size.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        names, width = config.modalities, config.width
+        early, late = config.fusion in ("xae", "both"), config.fusion in ("xad", "both")
+        self.projections = nn.ModuleDict(
+            {name: PatchProjection(get_modality(name).channels, width, config.patch_size) for name in names}
+        )
+        self.positions = Positions(config.grid, width, learned=config.positions == "learned")
+        self.cls_token = nn.Parameter(torch.empty(1, 1, width))
+        self.xattn_encoder = XAttnEncoder(names, width, config.heads, config.mlp_ratio) if early else None
+        self.blocks = nn.ModuleList(
+            _blocks(config.depth - int(early), width, config.heads, config.mlp_ratio, config.drop_path)
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.xattn_decoder = XAttnDecoder(names, width, config.heads, config.mlp_ratio) if late else None
+        self.decoders = nn.ModuleDict({name: Decoder(config, get_modality(name).channels) for name in names})
+        self._initialise()
+
+    def forward(
+        self, images: Images, masks: Mapping[str, Tensor] | None = None, generator: torch.Generator | None = None
+    ) -> Reconstruction:
+        """Mask, encode what is visible, reconstruct the rest.
+
+        Args:
+            images: modality -> (B, C, H, W), normalised; any non-empty subset of the configured modalities.
+            masks: modality -> bool (B, N), True where hidden; drawn by ``config.masking`` if absent.
+            generator: CPU generator for that draw.
+        """
+        names = self._check(images)
+        if masks is None:
+            batch = images[names[0]].shape[0]
+            device = images[names[0]].device
+            kept = self.config.kept
+            masks = sample_masks(self.config.masking, batch, self.config.tokens, kept, names, generator, device)
+        latents = self.encode(images, masks).tokens  # eqs. 1-8
+        if self.xattn_decoder is not None:
+            latents = self.xattn_decoder(latents)  # eqs. 10-11
+        patches = {name: self.decoders[name](z, visible_indices(masks[name])) for name, z in latents.items()}  # eq. 9
+        targets = {name: self.target(images[name]) for name in names}
+        losses = {name: masked_mse(patches[name], targets[name], masks[name]) for name in names}
+        return Reconstruction(sum(losses.values()), losses, patches, dict(masks), targets, self.config.patch_size)
+
+    def encode(self, images: Images, masks: Mapping[str, Tensor] | None = None) -> Latents:
+        """Latents of the visible patches; of all patches without `masks`. Eqs. 1-8.
+
+        Args:
+            images: modality -> (B, C, H, W), normalised; any non-empty subset of the configured modalities. A sensor
+                that is missing contributes no tokens and nobody attends to it.
+            masks: modality -> bool (B, N), True where hidden.
+        """
+        tokens = self.embed(images, masks)
+        z = self._fuse(tokens)
+        for block in self.blocks:
+            z = block(z)
+        z = self.norm(z)
+        parts = z[:, :-1].split([x.shape[1] for x in tokens.values()], dim=1)
+        return Latents(dict(zip(tokens, parts, strict=True)), z[:, -1])
+
+    def embed(self, images: Images, masks: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Eq. 1 for each modality present: modality -> z_0,i (B, n_i, D), visible patches only."""
+        names = self._check(images)
+        if masks is None:
+            return {name: self.projections[name](images[name]) + self.positions() for name in names}
+        check_masks(masks, images[names[0]].shape[0], self.config.tokens, names)
+        index = {name: visible_indices(masks[name]) for name in names}
+        return {name: self.projections[name](images[name], index[name]) + self.positions(index[name]) for name in names}
+
+    def target(self, images: Tensor) -> Tensor:
+        """What the decoder must predict for (B, C, H, W): its patches, (B, N, C * P * P), normalised if configured."""
+        target = patchify(images, self.config.patch_size)
+        if self.config.normalize_target:
+            mean, var = target.mean(dim=-1, keepdim=True), target.var(dim=-1, keepdim=True)
+            target = (target - mean) / (var + 1e-6).sqrt()
+        return target
+
+    @torch.no_grad()
+    def attention_maps(self, images: Images, masks: Mapping[str, Tensor] | None = None) -> dict[str, object]:
+        """Every softmax of the encoder for these images.
+
+        Returns:
+            ``cross``: modality -> (B, H, n_i, n of the others), from XAttnEncoder (empty without one);
+            ``decoder``: the same from XAttnDecoder (empty without one);
+            ``self``: one (B, H, L, L) for each plain block, L = all patch tokens and CLS last;
+            ``slices``: modality or ``cls`` -> slice of L.
+        """
+        tokens = self.embed(images, masks)
+        slices, start = {}, 0
+        for name, x in tokens.items():
+            slices[name] = slice(start, start + x.shape[1])
+            start += x.shape[1]
+        slices["cls"] = slice(start, start + 1)
+        cross = self.xattn_encoder.maps(tokens) if self.xattn_encoder is not None else {}
+        z, maps = self._fuse(tokens), []
+        for block in self.blocks:
+            maps.append(self_attention_map(block, z))
+            z = block(z)
+        z = self.norm(z)
+        latents = {name: z[:, slices[name]] for name in tokens}
+        decoder = self.xattn_decoder.maps(latents) if self.xattn_decoder is not None else {}
+        return {"cross": cross, "decoder": decoder, "self": maps, "slices": slices}
+
+    def _fuse(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """z_0 of eq. 6: the input tokens, fused or merely concatenated, with CLS appended last."""
+        z = torch.cat(list(tokens.values()), dim=1) if self.xattn_encoder is None else self.xattn_encoder(tokens)
+        return torch.cat([z, self.cls_token.to(z.dtype).expand(len(z), -1, -1)], dim=1)
+
+    def _check(self, images: Images) -> list[str]:
+        """Names of the modalities present, in the order of the configuration; refuses what the model cannot take."""
+        unknown = [name for name in images if name not in self.config.modalities]
+        if unknown or not images:
+            what = f"images hold modality {unknown[0]!r}" if unknown else "images hold no modality"
+            raise InputError(what, f"this model takes {', '.join(self.config.modalities)}")
+        side = self.config.image_size
+        for name, image in images.items():
+            wanted = (get_modality(name).channels, side, side)
+            if image.ndim != 4 or tuple(image.shape[1:]) != wanted:
+                raise InputError(
+                    f"images[{name!r}] has shape {tuple(image.shape)}", f"give (B, {', '.join(map(str, wanted))})"
+                )
+        return [name for name in self.config.modalities if name in images]
+
+    def _initialise(self) -> None:
+        """Xavier-uniform for every Linear, as in MAE; small normal noise for the learned tokens."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.cls_token, std=0.02)
+        for decoder in self.decoders.values():
+            nn.init.normal_(decoder.mask_token, std=0.02)
+
+
+def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error over the masked patches only: (B, N, K), (B, N, K), (B, N) -> scalar (section 3.2)."""
+    error = (prediction.float() - target.float()).square().mean(dim=-1)
+    return error[mask].mean() if mask.any() else error.sum() * 0.0
+
+
+def _blocks(depth: int, width: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> list[Block]:
+    """timm's pre-norm Transformer blocks; stochastic depth grows linearly as in timm's own ViT."""
+    rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
+    return [Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=_LayerNorm, drop_path=rate) for rate in rates]
+
+
+class _LayerNorm(nn.LayerNorm):
+    """LayerNorm with ViT's epsilon, as a class because timm's Block wants one to construct."""
+
+    def __init__(self, width: int, **kwargs: object) -> None:
+        super().__init__(width, eps=1e-6, **kwargs)
