@@ -74,9 +74,13 @@ class ModelConfig(BaseModel):
             )
         for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
             if getattr(self, width) % getattr(self, heads) or getattr(self, width) % 4:
-                raise ValueError(f"{width} {getattr(self, width)} must be a multiple of 4 and of {heads} {getattr(self, heads)}")
+                raise ValueError(
+                    f"{width} {getattr(self, width)} must be a multiple of 4 and of {heads} {getattr(self, heads)}"
+                )
         if not 0 < self.kept < self.tokens:
-            raise ValueError(f"mask_ratio {self.mask_ratio} leaves {self.kept} of {self.tokens} patches; keep at least one and mask at least one")
+            raise ValueError(
+                f"mask_ratio {self.mask_ratio} leaves {self.kept} of {self.tokens} patches; keep at least one and mask at least one"
+            )
         return self
 
     @property
@@ -159,14 +163,17 @@ def project_root() -> Path:
     root = Path(__file__).resolve().parents[1]
     if not (root / "data_samples").is_dir():
         raise InputError(
-            f"no data_samples folder in {root}", "work in a clone of the repository (pip install -e .), or pass data_dir and run_dir"
+            f"no data_samples folder in {root}",
+            "work in a clone of the repository (pip install -e .), or pass data_dir and run_dir",
         )
     return root
 
 
 def describe_fields(config: type[BaseModel] = RunConfig) -> str:
     """One line per field: name, default, meaning. For ``--help`` and error messages."""
-    return "\n".join(f"  {name} = {field.default!r}  {field.description}" for name, field in config.model_fields.items())
+    return "\n".join(
+        f"  {name} = {field.default!r}  {field.description}" for name, field in config.model_fields.items()
+    )
 
 
 def _one_line(error: ValidationError, config: type[BaseModel]) -> InputError:

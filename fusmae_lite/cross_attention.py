@@ -127,7 +127,9 @@ class XAttnDecoder(nn.Module):
         normed = {name: self.norms[name](z) for name, z in latents.items()}
         crossed = dict(latents)
         if len(latents) > 1:  # eq. 10
-            crossed = {name: z + self.attentions[name](normed[name], others(normed, name)) for name, z in latents.items()}
+            crossed = {
+                name: z + self.attentions[name](normed[name], others(normed, name)) for name, z in latents.items()
+            }
         return {name: z + self.mlps[name](self.mlp_norms[name](z)) for name, z in crossed.items()}  # eq. 11
 
     def maps(self, latents: Tokens) -> dict[str, Tensor]:

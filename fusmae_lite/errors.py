@@ -9,3 +9,10 @@ class InputError(ValueError):
 
     def __init__(self, what: str, cure: str) -> None:
         super().__init__(f"{what}; {cure}".replace("\n", " "))
+
+
+class RunError(RuntimeError):
+    """A run that had to stop although its input was accepted, for example on a loss that is no longer finite.
+
+    One line, like :class:`InputError`; the command line exits with status 1.
+    """

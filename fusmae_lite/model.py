@@ -14,7 +14,7 @@ from fusmae_lite.cross_attention import XAttnDecoder, XAttnEncoder, self_attenti
 from fusmae_lite.errors import InputError
 from fusmae_lite.masking import check_masks, sample_masks, visible_indices
 from fusmae_lite.sensors import get_modality
-from fusmae_lite.tokens import PatchProjection, Positions, gather_tokens, patchify, unpatchify
+from fusmae_lite.tokens import PatchProjection, Positions, patchify, unpatchify
 
 Images = Mapping[str, Tensor]  # modality -> (B, C, H, W), normalised
 

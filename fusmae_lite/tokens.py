@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from timm.layers import build_sincos2d_pos_embed
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,0 +1,60 @@
+"""How well a masked autoencoder reconstructs patches it never saw, beside the simplest possible predictor."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from fusmae_lite.archives import Archive
+from fusmae_lite.config import RunConfig
+from fusmae_lite.masking import sample_masks
+from fusmae_lite.model import FusMAE, masked_mse
+from fusmae_lite.pairs import PairDataset
+from fusmae_lite.seeding import generator
+
+
+@torch.no_grad()
+def heldout_losses(
+    model: FusMAE, archive: Archive, config: RunConfig, split: str = "val", limit: int = 1000
+) -> dict[str, float]:
+    """Loss on patches the model never saw, with masks that follow from the seed, beside a constant predictor's.
+
+    Returns:
+        ``loss_<modality>``: mean squared error over masked patches, in units of one standard deviation squared, so that
+        sensors can be compared; ``mean_<modality>``: the same masks, predicting each band's mean over the training
+        split. Empty when the archive has no such split.
+
+    Args:
+        split: which patches; at most `limit` of them.
+    """
+    dataset = PairDataset(
+        archive, indices=archive.split(split)[:limit], modalities=config.modalities, size=config.image_size
+    )
+    if not len(dataset):
+        return {}
+    means = band_means(archive, config, limit)
+    sums: dict[str, float] = {}
+    for number, sample in enumerate(DataLoader(dataset, batch_size=min(64, len(dataset)))):
+        images, batch = sample["images"], len(sample["index"])
+        rng = generator("validate", config.seed, number)
+        masks = sample_masks(config.masking, batch, config.tokens, config.kept, config.modalities, rng)
+        result = model(images, masks)
+        for name, loss in result.losses.items():
+            constant = model.target(means[name].expand_as(images[name]))
+            if not config.normalize_target:
+                baseline = masked_mse(constant, result.targets[name], masks[name])
+                sums[f"mean_{name}"] = sums.get(f"mean_{name}", 0.0) + float(baseline) * batch
+            sums[f"loss_{name}"] = sums.get(f"loss_{name}", 0.0) + float(loss) * batch
+    return {key: value / len(dataset) for key, value in sums.items()}
+
+
+def band_means(archive: Archive, config: RunConfig, limit: int = 1000) -> dict[str, Tensor]:
+    """Mean of each normalised band over (at most `limit` patches of) the training split: modality -> (1, C, 1, 1)."""
+    indices = archive.split("train")[:limit]
+    dataset = PairDataset(archive, indices=indices, modalities=config.modalities, size=config.image_size)
+    sums: dict[str, Tensor] = {}
+    for i in range(len(dataset)):
+        for name, image in dataset[i]["images"].items():
+            sums[name] = sums.get(name, 0) + image.double().mean(dim=(1, 2))
+    return {name: (total / len(dataset)).float().view(1, -1, 1, 1) for name, total in sums.items()}

@@ -1,0 +1,60 @@
+"""Linear evaluation (section 4): only a linear head is trained, on features that do not move."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fusmae_lite.config import RunConfig
+from fusmae_lite.errors import InputError
+from fusmae_lite.seeding import derive, generator
+
+
+def linear_probe(train_x: Tensor, train_y: Tensor, test_x: Tensor, config: RunConfig, seed: int = 0) -> Tensor:
+    """Scores of a linear classifier trained on frozen features.
+
+    The paper's recipe: multi-label soft margin loss, AdamW, ``probe_epochs`` epochs of ``probe_batch_size``. Our
+    choices: features are standardised by the training set's statistics (what MAE's BatchNorm without affine does),
+    learning rate ``probe_learning_rate``, no weight decay.
+
+    Args:
+        train_x: (patches, D).
+        train_y: (patches, classes), 0 or 1.
+        test_x: (patches, D).
+        config: the ``probe_`` fields.
+        seed: of the head's initial weights and of the order of the batches.
+
+    Returns:
+        (test patches, classes) logits.
+
+    Raises:
+        InputError: train and test features differ in width, or there is nothing to train on.
+    """
+    if train_x.shape[1] != test_x.shape[1]:
+        raise InputError(
+            f"train features are {train_x.shape[1]} wide, test features {test_x.shape[1]}", "use one encoder for both"
+        )
+    if not len(train_x):
+        raise InputError(
+            "there is no labelled patch to train the probe on", "use a larger label fraction or another split"
+        )
+    mean, std = train_x.mean(dim=0), train_x.std(dim=0, correction=0).clamp_min(1e-6)
+    train_x, test_x = (train_x - mean) / std, (test_x - mean) / std
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive("probe", config.seed, seed))
+        head = nn.Linear(train_x.shape[1], train_y.shape[1])
+    optimizer = torch.optim.AdamW(head.parameters(), lr=config.probe_learning_rate, weight_decay=0.0)
+    criterion = nn.MultiLabelSoftMarginLoss()
+    rng = generator("probe", config.seed, seed, 1)
+    for _ in range(config.probe_epochs):
+        for rows in torch.randperm(len(train_x), generator=rng).split(config.probe_batch_size):
+            optimizer.zero_grad()
+            criterion(head(train_x[rows]), train_y[rows]).backward()
+            optimizer.step()
+    with torch.no_grad():
+        return head(test_x)
+
+
+def class_prior(train_y: Tensor, patches: int) -> Tensor:
+    """Scores of a predictor that has seen the labels but no image: each class's frequency, (patches, classes)."""
+    return train_y.mean(dim=0).expand(patches, -1)
