@@ -1,0 +1,30 @@
+"""Archives as they lie on disk. :func:`open_archive` finds the format; nothing downstream cares which it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fusmae_lite.archives.base import Archive, Patch
+from fusmae_lite.archives.bigearthnet_v1 import BigEarthNetV1
+from fusmae_lite.errors import InputError
+
+__all__ = ["FORMATS", "Archive", "BigEarthNetV1", "Patch", "open_archive"]
+
+#: Every known format, tried in this order. A new one is added here and nowhere else.
+FORMATS: list[type[Archive]] = [BigEarthNetV1]
+
+
+def open_archive(path: Path | str) -> Archive:
+    """Open the archive in a folder, whichever of the known formats it has.
+
+    Raises:
+        InputError: the folder does not exist, or matches no format; the message says what was looked for.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise InputError(f"data folder {root} does not exist", "pass data_dir the folder of an archive")
+    for archive in FORMATS:
+        if archive.matches(root):
+            return archive(root)
+    looked_for = "; ".join(f"{archive.kind} ({archive.layout})" for archive in FORMATS)
+    raise InputError(f"{root} holds no archive; looked for {looked_for}", "pass the folder that contains these")

@@ -1,0 +1,125 @@
+"""What every archive offers, whatever lies on disk: patches by index, labels, splits. No torch, no resampling here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from fusmae_lite.errors import InputError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One place seen by each sensor, as it lies on disk: native resolution, physical units, nothing resampled.
+
+    Args:
+        name: name of the patch in its archive (BigEarthNet: the Sentinel-2 name).
+        bands: modality -> band -> (h, w) array, in the band order of :mod:`fusmae_lite.sensors`;
+            ``{"s1": {"VV": (120, 120) float32 dB, ...}, "s2": {"B01": (20, 20) uint16, ...}}``.
+        labels: class names, a subset of the archive's `classes`; may be empty.
+        meta: what is known beside the pixels: split, country, season, s1_name, tile, acquisition_date.
+        crs: coordinate reference system such as ``"EPSG:32633"``; None where the file has none.
+        bounds: left, bottom, right, top in the units of `crs`; None where the file has none.
+    """
+
+    name: str
+    bands: dict[str, dict[str, np.ndarray]]
+    labels: tuple[str, ...]
+    meta: dict[str, str]
+    crs: str | None = None
+    bounds: tuple[float, float, float, float] | None = None
+
+
+class Archive(ABC):
+    """A folder of patches. Opening one reads names and lists, never pixels.
+
+    How a new format joins: write a sibling module with a subclass that sets `kind` (what messages call it), `layout`
+    (what `matches` looks for, in words) and `classes`; whose ``__init__(root)`` fills `root` and `names`; and that
+    implements `matches`, `read`, `labels` and `meta`. `meta` must give the key ``"split"`` where the archive has an
+    official split; `split` and `describe` then work as they are. Pass every band through :func:`check_band`, raise
+    :class:`InputError` for whatever is wrong on disk, and add the class to ``FORMATS`` in ``archives/__init__.py``.
+    The suite in ``tests/test_archives.py`` is written against this interface.
+    """
+
+    kind: ClassVar[str]
+    layout: ClassVar[str]
+    root: Path
+    names: Sequence[str]
+    classes: tuple[str, ...]
+
+    @classmethod
+    @abstractmethod
+    def matches(cls, root: Path) -> bool:
+        """Whether the folder looks like this format. Cheap: looks at names, opens nothing."""
+
+    @abstractmethod
+    def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
+        """Decode one patch; only the given modalities if any are given. Raises InputError for damaged files."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> np.ndarray:
+        """(len, n_classes) bool, columns in the order of `classes`. May read one small file per patch, once."""
+
+    @abstractmethod
+    def meta(self, index: int) -> dict[str, str]:
+        """What is known of a patch without opening its files; key ``"split"`` is ``""`` outside every split."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def split(self, name: str) -> np.ndarray:
+        """Indices, int64, ascending, of the patches of ``"train"``, ``"val"``, ``"test"`` or ``"all"``."""
+        if name == "all":
+            return np.arange(len(self))
+        if name not in SPLITS:
+            raise InputError(f"unknown split {name!r}", f"choose one of {', '.join(SPLITS)}, all")
+        splits = np.array([self.meta(index)["split"] for index in range(len(self))])
+        if not (splits != "").any():
+            raise InputError(
+                f"{self.root}: no split lists found", "add splits/{train,val,test}.csv, or use split 'all'"
+            )
+        return np.flatnonzero(splits == name)
+
+    def describe(self) -> str:
+        """A few lines for people: format, folder, pairs per split, patches without a label, most frequent classes."""
+        splits = Counter(self.meta(index)["split"] for index in range(len(self)))
+        sizes = ", ".join(f"{splits[name]} {name or 'in no split'}" for name in (*SPLITS, "") if splits[name])
+        counts = self.labels.sum(axis=0)
+        common = [f"{self.classes[c]} {counts[c]}" for c in np.argsort(-counts, kind="stable")[:3]]
+        lines = (
+            f"{self.kind} in {self.root}",
+            f"{len(self)} pairs: {sizes}",
+            f"{int((counts > 0).sum())} of {len(self.classes)} classes occur; most frequent: {', '.join(common)}",
+            f"{int((~self.labels.any(axis=1)).sum())} pairs carry no label (legal for pretraining)",
+        )
+        return "\n".join(lines)
+
+
+def check_band(array: np.ndarray, where: Path | str, band: str, side: int, dtype: str) -> np.ndarray:
+    """Return the band unchanged if it is (side, side), of this dtype and finite; else raise InputError.
+
+    `where` is the file (or key) the message names.
+    """
+    if array.shape != (side, side):
+        size = " x ".join(str(length) for length in array.shape)
+        raise InputError(
+            f"{where}: band {band} is {size} pixels, expected {side} x {side}", "download the patch again or crop it"
+        )
+    if array.dtype != np.dtype(dtype):
+        raise InputError(f"{where}: band {band} is {array.dtype}, expected {dtype}", f"convert the file to {dtype}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).sum())
+        raise InputError(
+            f"{where}: band {band} holds {bad} NaN or infinite values of {array.size}",
+            "download the patch again, or remove it from the split lists and the folder",
+        )
+    return array

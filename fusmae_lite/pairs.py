@@ -1,0 +1,199 @@
+"""Archive -> tensors: resample, normalise, augment. The only module that resamples.
+
+Letters: B batch, C channels, H = W side in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fusmae_lite.archives.base import Archive
+from fusmae_lite.errors import InputError
+from fusmae_lite.sensors import Modality, get_modality
+
+AUGMENTATIONS = ("none", "flips", "crops")
+#: Smallest side of a random crop, as a share of the image's side.
+SMALLEST_CROP = 0.5
+
+
+class PairDataset(Dataset):
+    """The pairs of one split as normalised tensors at one pixel grid.
+
+    Args:
+        archive: where the patches come from.
+        split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; ignored if `indices` is given.
+        indices: rows of the archive to use instead of a split.
+        modalities: sensors to read; the others' files are not opened.
+        size: side in pixels of every image; 120 is BigEarthNet's 10 m grid.
+        normalise: subtract each band's mean and divide by its deviation; False keeps physical units.
+        cache: keep what was read once in memory (0.8 MB a pair; each loader process keeps its own).
+
+    An item is ``{"images": {"s1": (2, size, size) float32, "s2": (12, size, size) float32}, "labels": (n_classes,)
+    float32 of 0 and 1, "index": row of the archive}``. Augmentation is not done here but on batches: :func:`augment`.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        split: str = "train",
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        modalities: Sequence[str] = ("s1", "s2"),
+        size: int = 120,
+        normalise: bool = True,
+        cache: bool = False,
+    ) -> None:
+        self.archive = archive
+        self.indices = np.asarray(archive.split(split) if indices is None else indices, dtype=np.int64)
+        self.modalities = tuple(get_modality(name) for name in modalities)
+        self.size = size
+        self.normalise = normalise
+        self._cache: dict[int, dict[str, Any]] | None = {} if cache else None
+        self._column = {name: column for column, name in enumerate(archive.classes)}
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def name(self, i: int) -> str:
+        """Patch name of item `i`."""
+        return self.archive.names[int(self.indices[i])]
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        row = int(self.indices[i])
+        if self._cache is None:
+            return self._read(row)
+        if row not in self._cache:
+            self._cache[row] = self._read(row)
+        item = self._cache[row]
+        return {**item, "images": dict(item["images"])}
+
+    def _read(self, row: int) -> dict[str, Any]:
+        patch = self.archive.read(row, [modality.name for modality in self.modalities])
+        images = {}
+        for modality in self.modalities:
+            native = {band: torch.from_numpy(array)[None] for band, array in patch.bands[modality.name].items()}
+            image = stack_bands(native, modality, self.size)
+            images[modality.name] = (normalise(image, modality) if self.normalise else image)[0]
+        labels = torch.zeros(len(self._column))
+        labels[[self._column[name] for name in patch.labels]] = 1.0
+        return {"images": images, "labels": labels, "index": row}
+
+
+def stack_bands(native: Mapping[str, Tensor], modality: Modality | str, size: int = 120) -> Tensor:
+    """Bands at their native sides -> one float32 image (B, C, size, size), channels in the modality's band order.
+
+    Bilinear, ``align_corners=False``: pixels are areas, so a 60 m pixel stays centred on its 6 x 6 pixels of 10 m. A
+    band that has the size already is not touched. Bands of one side are resampled in one call.
+
+    Args:
+        native: band -> (B, h, w), any dtype and device; further bands are ignored.
+        modality: the sensor, or its name.
+        size: side of the result in pixels.
+
+    Raises:
+        InputError: a band of the modality is not there.
+    """
+    modality = _modality(modality)
+    missing = [band for band in modality.bands if band not in native]
+    if missing:
+        raise InputError(f"{modality.title}: no band {', '.join(missing)}", f"give all of {', '.join(modality.bands)}")
+    first = native[modality.bands[0]]
+    image = torch.empty(first.shape[0], modality.channels, size, size, dtype=torch.float32, device=first.device)
+    channels_of: dict[tuple[int, ...], list[int]] = {}
+    for channel, band in enumerate(modality.bands):
+        channels_of.setdefault(tuple(native[band].shape[-2:]), []).append(channel)
+    for side, channels in channels_of.items():
+        bands = torch.stack([native[modality.bands[channel]].to(torch.float32) for channel in channels], dim=1)
+        if side != (size, size):
+            bands = F.interpolate(bands, size=(size, size), mode="bilinear", align_corners=False)
+        image[:, channels] = bands
+    return image
+
+
+def normalise(images: Tensor, modality: Modality | str) -> Tensor:
+    """(B, C, H, W) or (C, H, W) in physical units -> each band with the mean 0 and deviation 1 of its data set."""
+    mean, std = _statistics(images, _modality(modality))
+    return (images - mean) / std
+
+
+def denormalise(images: Tensor, modality: Modality | str) -> Tensor:
+    """The way back to physical units (dB; reflectance x 10,000): inverse of :func:`normalise`, same shapes."""
+    mean, std = _statistics(images, _modality(modality))
+    return images * std + mean
+
+
+def augment(
+    images: Mapping[str, Tensor],
+    kind: Literal["none", "flips", "crops"] = "flips",
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    """Change the geometry of a batch: a draw per sample, the same for every modality, so that pairs stay registered.
+
+    ``flips`` draws one of the 8 flips and quarter turns of the square; it moves pixels and changes none. ``crops``
+    adds a random square of 50 to 100 % of the side, brought back to full size bilinearly, in one sampling step.
+
+    Args:
+        images: modality -> (B, C, H, W) with H = W; the sides of two modalities may differ.
+        kind: none, flips or crops.
+        generator: source of the draws; the same state gives the same result.
+    """
+    if kind not in AUGMENTATIONS:
+        raise InputError(f"unknown augmentation {kind!r}", f"choose one of {', '.join(AUGMENTATIONS)}")
+    if kind == "none":
+        return dict(images)
+    batch = next(iter(images.values())).shape[0]
+    device = generator.device if generator is not None else torch.device("cpu")
+    states = torch.randint(8, (batch,), generator=generator, device=device)
+    if kind == "flips":
+        return {name: _turn(image, states.to(image.device)) for name, image in images.items()}
+    draws = torch.rand(batch, 3, generator=generator, device=device)
+    theta = _crop_matrices(states, draws)
+    return {name: _sample(image, theta) for name, image in images.items()}
+
+
+def _turn(images: Tensor, states: Tensor) -> Tensor:
+    """Apply to each sample its element of the dihedral group: bit 2 transposes, bits 0 and 1 flip x and y."""
+    turned = torch.empty_like(images)
+    for state in states.unique().tolist():
+        chosen = states == state
+        part = images[chosen]
+        part = part.transpose(-1, -2) if state & 4 else part
+        flipped = [axis for bit, axis in ((1, -1), (2, -2)) if state & bit]
+        turned[chosen] = part.flip(flipped) if flipped else part
+    return turned
+
+
+def _crop_matrices(states: Tensor, draws: Tensor) -> Tensor:
+    """(B, 2, 3): output coordinates -> input coordinates, both in [-1, 1]; the crop never leaves the image."""
+    share = SMALLEST_CROP + (1 - SMALLEST_CROP) * draws[:, 0]
+    centre = (1 - share)[:, None] * (2 * draws[:, 1:] - 1)
+    turn = torch.stack([_flip_matrix(state) for state in range(8)]).to(draws)[states]
+    return torch.cat([share[:, None, None] * turn, centre[:, :, None]], dim=2)
+
+
+def _flip_matrix(state: int) -> Tensor:
+    """The (2, 2) matrix on (x, y) that samples what :func:`_turn` does for this state."""
+    flip = torch.diag(torch.tensor([-1.0 if state & 1 else 1.0, -1.0 if state & 2 else 1.0]))
+    return flip.flip(0) if state & 4 else flip
+
+
+def _sample(images: Tensor, theta: Tensor) -> Tensor:
+    grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)
+    # "border": samples in the outer half pixel repeat the edge instead of mixing in zeros
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _modality(modality: Modality | str) -> Modality:
+    return get_modality(modality) if isinstance(modality, str) else modality
+
+
+def _statistics(images: Tensor, modality: Modality) -> tuple[Tensor, Tensor]:
+    shape = (modality.channels, 1, 1)
+    return images.new_tensor(modality.mean).view(shape), images.new_tensor(modality.std).view(shape)
