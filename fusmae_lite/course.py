@@ -1,0 +1,94 @@
+"""What the notebooks of the course share: how one begins, and where its numbers go."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fusmae_lite.config import RunConfig, load_preset, project_root
+from fusmae_lite.errors import InputError
+
+if TYPE_CHECKING:
+    from fusmae_lite.archives import Archive
+
+#: Where results go when a notebook's `run_dir` is empty; tests and ``make notebooks`` set it to keep runs/ untouched.
+RUN_DIR_VARIABLE = "FUSMAE_RUN_DIR"
+
+
+def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunConfig, Archive]:
+    """Check a notebook's parameters, open the archive and seed torch; prints one line of versions, device and seed.
+
+    Args:
+        notebook: number of the notebook, ``"05"``.
+        preset: smoke, laptop or paper.
+        parameters: fields of :class:`RunConfig`; ``""`` and ``-1`` mean "as the preset says".
+
+    Raises:
+        InputError: one line that names the parameter, or the data folder, and the cure.
+    """
+    import torch
+
+    from fusmae_lite.archives import open_archive
+
+    if not parameters.get("run_dir"):
+        parameters["run_dir"] = os.environ.get(RUN_DIR_VARIABLE, "")
+    config = load_preset(preset, **parameters)
+    archive = open_archive(config.data_dir or project_root() / "data_samples")
+    metrics_file(config, notebook).unlink(missing_ok=True)  # numbers of an earlier run are not this run's
+    torch.manual_seed(config.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    print(
+        f"notebook {notebook}, preset {config.preset}, seed {config.seed}, {len(archive)} pairs, {device}, "
+        f"torch {torch.__version__}, Python {platform.python_version()}"
+    )
+    return config, archive
+
+
+def record(config: RunConfig, notebook: str, **numbers: Any) -> Path:
+    """Add numbers to the notebook's part of metrics.json, ``<run folder>/metrics/<notebook>.json``.
+
+    Args:
+        config: of the run; decides the folder.
+        notebook: ``"05"``.
+        numbers: name = value; numbers, strings, lists and dicts of them, NumPy and torch scalars.
+
+    Raises:
+        InputError: a value that JSON cannot hold.
+    """
+    path = metrics_file(config, notebook)
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_json(path, {**known, **numbers})
+    return path
+
+
+def metrics_file(config: RunConfig, notebook: str) -> Path:
+    """Where :func:`record` keeps the numbers of one notebook."""
+    return config.folder() / "metrics" / f"{notebook}.json"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of it. NaN and infinity become null."""
+    try:
+        text = json.dumps(_plain(value), indent=2, allow_nan=False)
+    except TypeError as error:
+        raise InputError(f"{path.name}: {error}", "record numbers, strings, and lists or dicts of them") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy and torch values as Python's own; non-finite floats as None."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return None
+    return value

@@ -1,0 +1,44 @@
+"""Progress that suits where it is shown: a bar that moves on a terminal or in a notebook, plain lines in a log."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+def interactive() -> bool:
+    """True where a moving bar makes sense: stderr is a terminal, or a person has the notebook open in Jupyter."""
+    return sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
+
+
+def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
+    """Iterate with a tqdm bar when :func:`interactive`; silently otherwise, where callers print a :func:`line` instead.
+
+    Args:
+        items: what to iterate over.
+        title: text before the bar.
+        total: number of items, if `items` does not know its length.
+    """
+    yield from tqdm(items, desc=title, total=total, leave=False, disable=not interactive())
+
+
+def line(text: str) -> None:
+    """Print one line at once, on stdout and without disturbing a bar."""
+    tqdm.write(text)
+    sys.stdout.flush()
+
+
+def duration(seconds: float) -> str:
+    """A time a person can read: ``8.2 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
