@@ -13,6 +13,7 @@ import hashlib
 import shutil
 import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,9 @@ from rasterio.io import MemoryFile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs in a clone without installation
 
+from fusmae_lite.archives.base import SPLITS
 from fusmae_lite.archives.bigearthnet_v1 import S1_FOLDER, S2_FOLDER, BigEarthNetV1
+from fusmae_lite.archives.labels import BEN19
 
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
@@ -40,6 +43,7 @@ COLUMNS = [
     "labels19",
 ]
 PREDICTORS = {"uint16": (1, 2), "float32": (1, 2, 3)}
+MARKS = ("<!-- counts: written by build.py -->", "<!-- end of counts -->")
 FOLDERS = {
     "bigearthnet-v1": {S2_FOLDER: S2_FOLDER, S1_FOLDER: S1_FOLDER},
     "bigearthnet-v1-original": {"BigEarthNet-S2-Example": S2_FOLDER, "BigEarthNet-S1-Example": S1_FOLDER},
@@ -127,8 +131,29 @@ def rows(source: Path, out: Path) -> list[dict[str, str]]:
     return table
 
 
+def counts(table: list[dict[str, str]]) -> str:
+    """The card's tables of classes, countries and seasons, as Markdown."""
+    blocks = []
+    for title, column in (("Class", "labels19"), ("Country", "country"), ("Season", "season")):
+        found = Counter((value, row["split"]) for row in table for value in row[column].split("|"))
+        names = BEN19 if column == "labels19" else sorted({row[column] for row in table})
+        lines = [f"| {title} | all | train | val | test |", "|---|--:|--:|--:|--:|"]
+        for name in names:
+            parts = [found[name, split] for split in SPLITS]
+            lines.append(f"| {name} | {sum(parts)} | {' | '.join(map(str, parts))} |")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def update_card(card: Path, table: list[dict[str, str]]) -> None:
+    """Replace what stands between the two marks of the data card."""
+    before, rest = card.read_text(encoding="utf-8").split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    card.write_text(f"{before}{MARKS[0]}\n\n{counts(table)}\n\n{MARKS[1]}{after}", encoding="utf-8")
+
+
 def build(source: Path, out: Path) -> None:
-    """Write the whole sample folder, README.md and this script apart."""
+    """Write the whole sample folder, this script and the prose of README.md apart."""
     for folder in (S2_FOLDER, S1_FOLDER, "splits"):
         shutil.rmtree(out / folder, ignore_errors=True)
     (out / "index.csv").unlink(missing_ok=True)
@@ -141,9 +166,11 @@ def build(source: Path, out: Path) -> None:
         writer.writeheader()
         writer.writerows(table)
     (out / "splits").mkdir()
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         pairs = [f"{row['s2_name']},{row['s1_name']}\n" for row in table if row["split"] == split]
         (out / f"splits/{split}.csv").write_text("".join(pairs), encoding="utf-8")
+    if (out / "README.md").is_file():
+        update_card(out / "README.md", table)
 
 
 if __name__ == "__main__":

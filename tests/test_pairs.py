@@ -1,0 +1,172 @@
+"""Tensors from patches: the one resampling, normalisation, and augmentation that keeps both sensors registered."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+
+from fusmae_lite.archives import open_archive
+from fusmae_lite.pairs import PairDataset, augment, denormalise, normalise, stack_bands
+from fusmae_lite.sensors import S1, S2
+
+SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
+
+
+@pytest.fixture(scope="module")
+def archive():
+    return open_archive(SAMPLES)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def ramp(batch: int, channels: int, side: int) -> torch.Tensor:
+    """Every pixel of an image has its own value, so that a permutation can be told from an interpolation."""
+    return torch.arange(batch * channels * side * side, dtype=torch.float32).reshape(batch, channels, side, side)
+
+
+def test_items_have_the_promised_shapes(archive):
+    data = PairDataset(archive)
+    assert len(data) == 45 and data.name(0) == archive.names[data.indices[0]]
+    item = data[0]
+    assert {name: tuple(image.shape) for name, image in item["images"].items()} == {
+        "s1": (2, 120, 120),
+        "s2": (12, 120, 120),
+    }
+    assert all(image.dtype == torch.float32 for image in item["images"].values())
+    assert item["labels"].dtype == torch.float32 and item["index"] == data.indices[0]
+    assert np.array_equal(item["labels"].numpy() == 1, archive.labels[item["index"]])
+
+
+def test_splits_rows_and_modalities_can_be_chosen(archive):
+    assert len(PairDataset(archive, "test")) == len(PairDataset(archive, split="test")) == 18
+    chosen = PairDataset(archive, indices=[5, 2], modalities=["s2"], size=60)
+    assert [item["index"] for item in (chosen[0], chosen[1])] == [5, 2]
+    assert {name: tuple(image.shape) for name, image in chosen[0]["images"].items()} == {"s2": (12, 60, 60)}
+
+
+def test_physical_units_come_back(archive):
+    raw, scaled = PairDataset(archive, normalise=False)[4], PairDataset(archive)[4]
+    for modality in (S1, S2):
+        image = raw["images"][modality.name]
+        torch.testing.assert_close(denormalise(scaled["images"][modality.name], modality), image, rtol=1e-5, atol=2e-3)
+        # a 10 m band is the file's own pixels: nothing was resampled or scaled
+        band = {"s1": "VH", "s2": "B08"}[modality.name]
+        on_disk = archive.read(raw["index"]).bands[modality.name][band]
+        assert np.array_equal(image[modality.band_index(band)].numpy(), on_disk.astype(np.float32))
+
+
+def test_normalise_by_hand():
+    image = torch.full((1, 2, 3, 3), -10.0)
+    expected = [(-10 + 12.620) / 5.116, (-10 + 19.290) / 5.464]
+    assert normalise(image, "s1")[0, :, 1, 1].tolist() == pytest.approx(expected)
+    torch.testing.assert_close(denormalise(normalise(image[0], S1), S1), image[0])
+
+
+def test_the_cache_gives_equal_items_and_reads_once(archive, monkeypatch):
+    data, fresh = PairDataset(archive, cache=True), PairDataset(archive)
+    first = data[1]
+    monkeypatch.setattr(type(archive), "read", lambda *args: pytest.fail("read again"))
+    again = data[1]
+    assert torch.equal(first["images"]["s2"], again["images"]["s2"])
+    again["images"].pop("s1")
+    assert "s1" in data[1]["images"]  # an item's dict is the caller's own
+    monkeypatch.undo()
+    assert torch.equal(fresh[1]["images"]["s1"], first["images"]["s1"])
+
+
+def test_batches_collate_in_loader_processes(archive):
+    loader = DataLoader(PairDataset(archive, indices=range(4)), batch_size=2, num_workers=1)
+    batches = list(loader)
+    assert [tuple(batch["images"]["s2"].shape) for batch in batches] == [(2, 12, 120, 120)] * 2
+    assert torch.cat([batch["index"] for batch in batches]).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("size", [120, 60, 128])
+def test_stack_bands_is_torch_bilinear_band_by_band(size):
+    generator = seeded()
+    native = {
+        band: torch.rand(3, S2.native_side(band), S2.native_side(band), generator=generator) * 4000 for band in S2.bands
+    }
+    stacked = stack_bands(native, S2, size)
+    assert stacked.shape == (3, 12, size, size) and stacked.dtype == torch.float32
+    for channel, band in enumerate(S2.bands):
+        expected = F.interpolate(native[band][:, None], size=(size, size), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(stacked[:, channel], expected[:, 0], rtol=0, atol=1e-3)
+        if S2.native_side(band) == size:
+            assert torch.equal(stacked[:, channel], native[band])
+
+
+def test_stack_bands_takes_the_files_own_type_and_any_band_order(archive):
+    bands = archive.read(0).bands["s2"]
+    native = {band: torch.from_numpy(array)[None] for band, array in reversed(bands.items())}
+    assert native["B01"].dtype == torch.uint16
+    assert torch.equal(stack_bands(native, "s2")[0], PairDataset(archive, "all", normalise=False)[0]["images"]["s2"])
+
+
+def test_upsampled_pixels_stay_where_they_are_on_the_ground():
+    native = {band: torch.zeros(1, S2.native_side(band), S2.native_side(band)) for band in S2.bands}
+    native["B01"][0, 10, 4] = 1.0  # a 60 m pixel: rows 60..65, columns 24..29 of the 10 m grid
+    image = stack_bands(native, S2)[0, 0]
+    weight = image / image.sum()
+    centre = [(weight.sum(axis) * torch.arange(120)).sum().item() for axis in (1, 0)]
+    assert centre == pytest.approx([62.5, 26.5], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["none", "flips", "crops"])
+def test_both_sensors_get_the_same_change(kind):
+    image = torch.rand(16, 1, 24, 24, generator=seeded(1))
+    out = augment({"s1": image.expand(-1, 2, -1, -1), "s2": image.expand(-1, 12, -1, -1)}, kind, seeded())
+    assert out["s1"].shape == (16, 2, 24, 24) and out["s2"].shape == (16, 12, 24, 24)
+    for channels in (out["s1"], out["s2"]):
+        assert torch.equal(channels, out["s1"][:, :1].expand_as(channels))
+    assert torch.equal(out["s1"], image.expand(-1, 2, -1, -1)) == (kind == "none")
+
+
+def test_flips_move_pixels_and_change_none():
+    image = ramp(256, 2, 6)
+    out = augment({"s1": image}, "flips", seeded())["s1"]
+    assert torch.equal(out.flatten(2).sort().values, image.flatten(2))
+    base = image[0, 0]
+    turns = [turned for k in range(4) for turned in (torch.rot90(base, k), torch.rot90(base, k).T)]
+    seen = set()
+    for sample, original in zip(out, image, strict=True):
+        offset = original[0, 0, 0]
+        matches = [k for k, turned in enumerate(turns) if torch.equal(sample[0] - offset, turned)]
+        assert len(matches) == 1 and torch.equal(sample[1] - 36 - offset, turns[matches[0]])
+        seen.update(matches)
+    assert seen == set(range(8))  # all eight states of the square occur
+
+
+def test_crops_stay_inside_differ_and_have_the_stated_size():
+    side = 48
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    # a pixel's value is its own position, and no value is near 0, which padding would bring in
+    place = 100 + torch.stack([rows, columns]).float().expand(400, -1, -1, -1)
+    out = augment({"s1": place}, "crops", seeded())["s1"]
+    assert out.min() >= 100 and out.max() <= 100 + side - 1
+    middle = out[:, :, 12:36, 12:36]  # away from the edges, where the repeated outer half pixel flattens the ramp
+    steps = (middle.diff(dim=2).abs().amax(dim=(2, 3)) + middle.diff(dim=3).abs().amax(dim=(2, 3))).mean(1)
+    assert 0.5 - 1e-3 <= steps.min() < 0.55 and 0.95 < steps.max() <= 1 + 1e-3
+    assert len({sample.numpy().tobytes() for sample in out}) == 400
+
+
+def test_a_crop_of_full_size_is_a_flip():
+    from fusmae_lite import pairs
+
+    image = torch.rand(8, 3, 20, 20, generator=seeded(2))
+    states = torch.arange(8)
+    theta = pairs._crop_matrices(states, torch.ones(8, 3))
+    torch.testing.assert_close(pairs._sample(image, theta), pairs._turn(image, states), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["flips", "crops"])
+def test_a_seed_gives_the_same_result_and_two_seeds_do_not(kind):
+    images = {"s1": ramp(16, 2, 12)}
+    first, again, other = (augment(images, kind, seeded(seed))["s1"] for seed in (3, 3, 4))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(images["s1"], ramp(16, 2, 12))  # the input is left alone
