@@ -155,6 +155,15 @@ def test_crops_stay_inside_differ_and_have_the_stated_size():
     assert len({sample.numpy().tobytes() for sample in out}) == 400
 
 
+def test_crops_never_sample_outside_the_image():
+    from fusmae_lite import pairs
+
+    draws = torch.rand(500, 3, generator=seeded(5))
+    theta = pairs._crop_matrices(torch.randint(8, (500,), generator=seeded(6)), draws)
+    share, centre = theta[:, :, :2].abs().sum(2), theta[:, :, 2].abs()
+    assert (share + centre).max() <= 1 + 1e-6 and centre.max() > 0.4
+
+
 def test_a_crop_of_full_size_is_a_flip():
     from fusmae_lite import pairs
 
