@@ -170,34 +170,47 @@ def show_loss_curves(
     return figure
 
 
-def show_scores(
-    rows: Sequence[Row], metrics: Sequence[str] = ("micro", "macro"), label: str = "model", title: str = ""
-) -> Figure:
+def show_scores(rows: Sequence[object], metrics: Sequence[str] = ("micro", "macro"), title: str = "") -> Figure:
     """Horizontal bars: a panel for each metric, a bar for each row, the value at its end.
 
     Args:
-        rows: one mapping per bar with the `label` column, the metrics (0..1 or percent) and, if wanted, ``inputs``
-            (``"s1"``, ``"s2"``, ``"s1+s2"``), which then chooses the colour.
+        rows: the result of ``evaluate``, or mappings with ``system``, the metrics (0..1 or percent) and, if wanted,
+            ``sensors`` (``"S1"``, ``"S2"``, ``"S1+S2"``), which chooses the colour, and ``low`` and ``high``, the
+            interval of the first metric.
         metrics: columns to draw.
-        label: column that names a row.
         title: line above the figure.
     """
     if not rows:
         raise InputError("no scores to draw", "pass at least one row")
-    figure, axes = new_figure(1, len(metrics), 10, 0.34 * len(rows) + 0.7 + 0.2 * bool(title), sharey=True)
-    names = [" ".join(str(row[key]) for key in (label, "inputs") if row.get(key)) for row in rows]
-    colours = [pictures.COLOURS.get(str(row.get("inputs")), pictures.COLOURS["cls"]) for row in rows]
+    table = [dict(row) if isinstance(row, Mapping) else vars(row) for row in rows]
+    figure, axes = new_figure(1, len(metrics), 10, 0.34 * len(table) + 0.7 + 0.25 * bool(title), sharey=True)
     for axis, metric in zip(axes[0], metrics, strict=True):
-        values = np.array([float(row.get(metric, np.nan)) for row in rows])
-        bars = axis.barh(np.arange(len(rows)), np.nan_to_num(values), color=colours, height=0.66)
-        texts = ["" if np.isnan(value) else f"{value:.3f}" if value <= 1 else f"{value:.1f}" for value in values]
-        axis.bar_label(bars, texts, padding=3, fontsize=TEXT)
-        axis.set_xlim(0, max(np.nanmax(values) * 1.15, 1e-3))
-        axis.set_title(metric, fontsize=TITLE)
-        axis.grid(axis="x", color="#E6E6E6")
-        axis.set_axisbelow(True)
-        axis.tick_params(axis="y", length=0)
-    axes[0, 0].set_yticks(np.arange(len(rows)), names)
+        _score_bars(axis, table, metric, interval=metric == metrics[0])
+    names = [
+        ", ".join(str(row[key]) for key in ("system", "sensors") if row.get(key, "none") != "none") for row in table
+    ]
+    axes[0, 0].set_yticks(np.arange(len(table)), names)
     axes[0, 0].invert_yaxis()
     figure.suptitle(title, fontsize=TITLE)
     return figure
+
+
+def _score_bars(axes: Axes, table: Sequence[Row], metric: str, interval: bool) -> None:
+    """One panel of :func:`show_scores`; a missing value leaves an empty place."""
+    colours = {"S1": pictures.COLOURS["s1"], "S2": pictures.COLOURS["s2"], "S1+S2": pictures.COLOURS["cls"]}
+    values = np.array([float(row.get(metric, np.nan)) for row in table])
+    fills = [colours.get(str(row.get("sensors", "")).upper(), "#9A9A9A") for row in table]
+    places, ends = np.arange(len(table)), values.copy()
+    axes.barh(places, np.nan_to_num(values), color=fills, height=0.66)
+    if interval and all("low" in row and "high" in row for row in table):
+        low, high = (np.array([float(row[end]) for row in table]) for end in ("low", "high"))
+        axes.hlines(places, low, high, color="black", lw=1.2)
+        ends = np.fmax(ends, high)
+    for place, value, end in zip(places, values, ends, strict=True):
+        text = "" if np.isnan(value) else f"{value:.3f}" if value <= 1 else f"{value:.1f}"
+        axes.annotate(text, (end, place), (4, 0), textcoords="offset points", va="center", fontsize=TEXT)
+    axes.set_xlim(0, max(float(np.nanmax(ends)) * 1.15, 1e-3))
+    axes.set_title(f"{metric} (line: 95 % interval)" if np.any(ends > values) else metric, fontsize=TITLE)
+    axes.grid(axis="x", color="#E6E6E6")
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)

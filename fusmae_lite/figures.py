@@ -59,7 +59,8 @@ def show_pair(s1: ArrayLike, s2: ArrayLike, title: str = "", names: Sequence[str
     """
     images = {"s1": s1, "s2": s2}
     side = min(4.0, 10.0 / len(names))
-    figure, axes = new_figure(1, len(names), side * len(names), side + 0.55 + 0.2 * bool(title))
+    extra = 0.55 if side > 3 else 0.9  # narrow pictures break their captions over several lines
+    figure, axes = new_figure(1, len(names), side * len(names), side + extra + 0.25 * bool(title))
     for axis, name in zip(axes[0], names, strict=True):
         recipe = COMPOSITES[name]
         sensor = get_modality(recipe.modality)
@@ -129,7 +130,7 @@ def show_histograms(images: ArrayLike, modality: str, columns: int = 6) -> Figur
 
 def show_masks(rgbs: Mapping[str, ArrayLike], masks: Mapping[str, ArrayLike], title: str = "") -> Figure:
     """For each modality its picture (H, W, 3) and, beside it, the same with masked patches greyed; masks are (N,)."""
-    figure, axes = new_figure(1, 2 * len(rgbs), 10, 10 / (2 * len(rgbs)) + 0.5)
+    figure, axes = new_figure(1, 2 * len(rgbs), 10, 10 / (2 * len(rgbs)) + 0.6 + 0.25 * bool(title))
     for index, (name, rgb) in enumerate(rgbs.items()):
         mask, colour = np.asarray(masks[name], dtype=bool), colour_of(name)
         seen = f"{int((~mask).sum())} of {mask.size} patches visible"
@@ -169,9 +170,9 @@ def show_reconstruction(
     for axis_row, (name, original, prediction, mask) in zip(axes, rows, strict=True):
         recipe = (names or {}).get(name) or pictures.default_composite(name)
         _reconstruction_row(axis_row, name, recipe, original, prediction, mask)
-    headings = ["input", "what the encoder sees", "reconstruction\n(visible patches pasted back)", "absolute error"]
+    headings = ["input", "what the encoder sees", "reconstruction,\nvisible pasted back", "absolute error"]
     if everywhere:
-        headings.insert(3, "prediction everywhere\n(visible ones untrained)")
+        headings.insert(3, "prediction everywhere,\nvisible untrained")
     for axis, heading in zip(axes[0], headings, strict=True):
         axis.set_title(heading, fontsize=TITLE)
     figure.suptitle(title, fontsize=TITLE)
@@ -217,8 +218,8 @@ def _reconstruction_row(
     image = axes[-1].imshow(error, cmap=ERROR_MAP, vmin=0, vmax=top, interpolation="nearest")
     axes[-1].set(xticks=[], yticks=[])
     axes[-1].spines[:].set_visible(False)
-    average = f"{error[hidden].mean():.2g}" if hidden.any() else "none"
-    axes[-1].set_xlabel(f"mean over masked pixels: {average}", fontsize=TEXT, color="#404040")
+    average = f"{error[hidden].mean():.2g}" if hidden.any() else "of nothing"
+    axes[-1].set_xlabel(f"masked mean {average} {unit}", fontsize=TEXT, color="#404040")
     bar = axes[-1].figure.colorbar(image, ax=axes[-1], fraction=0.05, pad=0.02, extend="max")
-    bar.set_label(f"{unit}, mean of bands", fontsize=TEXT)
+    bar.set_label(f"{unit}, mean of bands", fontsize=8)
     bar.ax.tick_params(labelsize=8)

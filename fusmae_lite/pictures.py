@@ -81,7 +81,7 @@ COMPOSITES: dict[str, Composite] = {
     "ratio": Composite("VV - VH", "s1", ("VV-VH",), (RATIO_LIMITS,)),
     "true_colour": Composite("True colour", "s2", ("B04", "B03", "B02"), (VISIBLE_LIMITS,) * 3, GAMMA),
     "false_colour": Composite("False colour", "s2", ("B08", "B04", "B03"), ((0.0, 0.5), (0.0, 0.25), (0.0, 0.25)), 1.3),
-    "swir": Composite("Short-wave infrared", "s2", ("B12", "B8A", "B04"), ((0.0, 0.35), (0.0, 0.6), (0.0, 0.25)), 1.3),
+    "swir": Composite("Short-wave IR", "s2", ("B12", "B8A", "B04"), ((0.0, 0.35), (0.0, 0.6), (0.0, 0.25)), 1.3),
 }
 
 
@@ -196,14 +196,14 @@ def show_mask(rgb: ArrayLike, mask: ArrayLike, grid: int | None = None) -> np.nd
         mask: bool (N,), True where hidden.
         grid: patches along one side; the square root of N if absent.
     """
-    rgb = np.array(rgb, dtype=np.float32)
+    rgb = np.array(np.asarray(rgb), dtype=np.float32)
     rgb[mask_pixels(mask, *rgb.shape[:2], grid)] = MASK_GREY
     return rgb
 
 
 def outline(rgb: ArrayLike, index: int, grid: int, colour: str = "#FFFFFF") -> np.ndarray:
     """A copy of (H, W, 3) with a one-pixel frame around patch `index`."""
-    rgb = np.array(rgb, dtype=np.float32)
+    rgb = np.array(np.asarray(rgb), dtype=np.float32)
     row, column, side = index // grid, index % grid, rgb.shape[0] // grid
     box = rgb[row * side : (row + 1) * side, column * side : (column + 1) * side]
     box[[0, -1], :] = box[:, [0, -1]] = to_rgb(colour)
