@@ -32,14 +32,15 @@ def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunC
     import torch
 
     from fusmae_lite.archives import open_archive
+    from fusmae_lite.optimise import choose_device
 
-    if not parameters.get("run_dir"):
+    if not parameters.get("run_dir"):  # after -p run_dir=..., and before runs/<preset>
         parameters["run_dir"] = os.environ.get(RUN_DIR_VARIABLE, "")
     config = load_preset(preset, **parameters)
+    device = choose_device(config).type
     archive = open_archive(config.data_dir or project_root() / "data_samples")
     metrics_file(config, notebook).unlink(missing_ok=True)  # numbers of an earlier run are not this run's
     torch.manual_seed(config.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     print(
         f"notebook {notebook}, preset {config.preset}, seed {config.seed}, {len(archive)} pairs, {device}, "
         f"torch {torch.__version__}, Python {platform.python_version()}"

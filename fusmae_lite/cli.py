@@ -1,0 +1,117 @@
+"""The console command ``fusmae``. Exit status: 0 done, 1 the run failed, 2 bad input, 130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from fusmae_lite.config import PRESETS, RunConfig, describe_fields, load_preset
+from fusmae_lite.course_parameters import parse
+from fusmae_lite.errors import InputError, RunError
+
+Handler = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; errors that a user can mend become one line on stderr."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.handler(options)
+    except InputError as error:
+        return _complain(error, 2)
+    except RunError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return _complain("interrupted; the same command continues", 130)
+
+
+def _complain(error: object, status: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return status
+
+
+def _course(options: argparse.Namespace) -> int:
+    from fusmae_lite.course_run import run_course  # papermill and nbconvert take a second to import
+
+    result = run_course(
+        options.preset,
+        parse(options.parameter),
+        only=options.only,
+        run_dir=options.run_dir,
+        force=options.force,
+    )
+    print(f"{len(result.executed)} notebooks run, {len(result.skipped)} skipped; open {result.folder / 'index.html'}")
+    return 0
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    from fusmae_lite.pretrain import pretrain
+
+    result = pretrain(_config(options))
+    for name, value in result.heldout.items():
+        print(f"held-out {name} {value:.4g}")
+    print(f"checkpoint {result.checkpoint}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from fusmae_lite.evaluate import as_markdown, evaluate
+
+    config = _config(options)
+    print(as_markdown(evaluate(config)), end="")
+    print(f"written to {config.folder() / 'evaluation'}")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from fusmae_lite.doctor import report
+
+    lines, good = report(_config(options))
+    print("\n".join(lines))
+    return 0 if good else 1
+
+
+def _config(options: argparse.Namespace) -> RunConfig:
+    return load_preset(**{"preset": options.preset, **parse(options.parameter)})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fusmae", description="Fus-MAE taught and implemented in notebooks.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="command")
+    course = _add(
+        commands, "course", _course, "run the notebooks; results go to runs/<preset>/, sources stay untouched"
+    )
+    course.add_argument("--only", action="append", default=[], metavar="NN", help="only this notebook; may be repeated")
+    course.add_argument("--run-dir", default="", metavar="DIR", help="where results go instead of runs/<preset>/")
+    course.add_argument("--force", action="store_true", help="run notebooks again that finished before")
+    fields = f"parameters of -p, with their defaults before the preset:\n{describe_fields()}"
+    _add(commands, "pretrain", _pretrain, "pretrain a model, continuing a run found in its folder", fields)
+    _add(commands, "evaluate", _evaluate, "frozen features, linear probe, the table", fields)
+    _add(commands, "doctor", _doctor, "versions, device, data and weights found, what would run", fields)
+    return parser
+
+
+def _add(
+    commands: argparse._SubParsersAction, name: str, handler: Handler, text: str, more: str = ""
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=text, description=text, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(handler=handler)
+    parser.add_argument(
+        "--preset", default="smoke", metavar="NAME", help=f"one of {', '.join(PRESETS)} (default smoke)"
+    )
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="name=value",
+        help="replace one parameter; may be repeated",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Runs the course: checked parameters, one notebook after the other, results in a run folder, continued when it failed.
+
+A run folder holds the executed notebooks and their HTML, ``metrics.json``, ``index.html``, ``course.json`` (what was
+run on what, so that a second call continues) and whatever the notebooks themselves write. Sources are only read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from fusmae_lite import course_pages as pages
+from fusmae_lite.config import RunConfig, project_root
+from fusmae_lite.course import metrics_file, write_json
+from fusmae_lite.course_engine import Execution, execute
+from fusmae_lite.course_parameters import check, declared, find_notebooks
+from fusmae_lite.doctor import machine
+from fusmae_lite.errors import RunError
+from fusmae_lite.progress import duration, line
+
+STATE = "course.json"
+
+
+@dataclass(frozen=True)
+class CourseResult:
+    """What a call did: the run folder, and the stems of the notebooks that it executed and skipped."""
+
+    folder: Path
+    executed: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+def run_course(
+    preset: str = "smoke",
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    only: Iterable[str] = (),
+    run_dir: Path | str = "",
+    force: bool = False,
+    notebooks: Path | None = None,
+) -> CourseResult:
+    """Run the notebooks of the course in their order.
+
+    A notebook is skipped if it finished before on the same source, package, parameters and predecessors.
+
+    Args:
+        preset: smoke, laptop or paper.
+        parameters: name = value, as text or typed; each notebook gets those that it declares.
+        only: numbers of the notebooks to run, ``["03"]``; empty: all.
+        run_dir: where results go; empty: ``runs/<preset>``.
+        force: run again what has finished.
+        notebooks: folder of the sources; by default ``notebooks/`` of the project.
+
+    Raises:
+        InputError: an unknown notebook, or an unknown or ill-typed parameter; nothing has run then.
+        RunError: a notebook failed; names the cell, the exception and the executed notebook.
+    """
+    sources = notebooks or project_root() / "notebooks"
+    every, chosen = find_notebooks(sources), find_notebooks(sources, only)
+    given = {"preset": preset, **({"run_dir": str(run_dir)} if run_dir else {}), **(parameters or {})}
+    config, typed = check(given, {path.stem: declared(path) for path in every})
+    folder = config.folder().resolve()
+    run = _Course(config, folder, every)
+    executed, skipped = [], []
+    for source in chosen:
+        values = typed[source.stem]
+        if "run_dir" in declared(source):
+            values["run_dir"] = str(folder)
+        done = not force and run.finished(source, values)
+        (skipped if done else executed).append(source.stem)
+        if done:
+            line(f"{pages.short_title(source)}: finished before, skipped (--force runs it again)")
+        else:
+            run.run(source, values)
+    run.write_pages()
+    return CourseResult(folder, tuple(executed), tuple(skipped))
+
+
+class _Course:
+    """The state of one run folder."""
+
+    def __init__(self, config: RunConfig, folder: Path, every: list[Path]) -> None:
+        self.config, self.folder, self.every = config, folder, every
+        self.package = _hash_files(Path(__file__).parent)
+        self.entries: dict[str, dict[str, Any]] = {}
+        if (folder / STATE).is_file():
+            self.entries = json.loads((folder / STATE).read_text(encoding="utf-8"))["notebooks"]
+
+    def finished(self, source: Path, values: dict[str, Any]) -> bool:
+        """True if this notebook's stored results still stand."""
+        entry = self.entries.get(source.stem, {})
+        files = all((self.folder / f"{source.stem}{end}").is_file() for end in (".ipynb", ".html"))
+        same = entry.get("made_from") == self._made_from(source, values) and entry.get("after") == self._after(source)
+        return files and same and entry.get("failure") is None
+
+    def run(self, source: Path, values: dict[str, Any]) -> None:
+        """Execute one notebook; a failure is stored, then raised as :class:`RunError`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        running = self.folder / f"{source.stem}.running.ipynb"
+        title = pages.short_title(source)
+        result = execute(source, running, values, title)
+        self._store(source, values, result)
+        if result.failure is not None:
+            failed = running.replace(self.folder / f"{source.stem}.failed.ipynb")
+            self.write_pages()
+            where = f"{title} stopped in cell {result.failure.cell}/{result.failure.cells}"
+            raise RunError(f"{where}: {result.failure.message}; see {failed}")
+        pages.write_html(running, self.folder / f"{source.stem}.html")
+        running.replace(self.folder / f"{source.stem}.ipynb")
+        (self.folder / f"{source.stem}.failed.ipynb").unlink(missing_ok=True)
+        memory = f", {result.peak_memory_mib:.0f} MiB" if result.peak_memory_mib else ""
+        line(f"{title}: {result.cells} cells in {duration(result.seconds)}{memory}")
+
+    def write_pages(self) -> None:
+        """metrics.json and index.html, from what is there."""
+        for path in self.every:
+            numbers = metrics_file(self.config, path.stem[:2])
+            if path.stem in self.entries and numbers.is_file():
+                self.entries[path.stem]["metrics"] = json.loads(numbers.read_text(encoding="utf-8"))
+        metrics = {
+            "preset": self.config.preset,
+            "configuration": self.config.model_dump(),
+            "machine": machine(),
+            "notebooks": {
+                stem: {key: entry.get(key) for key in ("seconds", "peak_memory_mib", "cells", "failure", "metrics")}
+                for stem, entry in sorted(self.entries.items())
+            },
+        }
+        write_json(self.folder / "metrics.json", metrics)
+        pages.write_index(self.folder, self.every, metrics)
+
+    def _store(self, source: Path, values: dict[str, Any], result: Execution) -> None:
+        entry = {
+            "made_from": self._made_from(source, values),
+            "after": self._after(source),
+            "finished": time.time(),
+            **asdict(result),
+            "seconds": round(result.seconds, 2),
+        }
+        self.entries[source.stem] = entry
+        write_json(self.folder / STATE, {"preset": self.config.preset, "notebooks": self.entries})
+
+    def _after(self, source: Path) -> dict[str, float]:
+        """When each predecessor finished: a later time means that it ran again, so its artefacts may differ."""
+        before = [path.stem for path in self.every if path.stem < source.stem]
+        return {stem: self.entries[stem]["finished"] for stem in before if stem in self.entries}
+
+    def _made_from(self, source: Path, values: dict[str, Any]) -> str:
+        """Fingerprint of the notebook's cells (not its outputs), its parameters and the package."""
+        cells = [cell.source for cell in nbformat.read(source, as_version=4).cells]
+        return hashlib.sha256(json.dumps([cells, values, self.package], sort_keys=True).encode()).hexdigest()
+
+
+def _hash_files(folder: Path) -> str:
+    """Fingerprint of the package: code, presets and weights."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".py", ".toml", ".safetensors"):
+            digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()

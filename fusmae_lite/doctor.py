@@ -1,0 +1,97 @@
+"""What this machine has and what would run on it: for ``fusmae doctor``, and for metrics.json."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import psutil
+import torch
+
+from fusmae_lite.archives import open_archive
+from fusmae_lite.config import RunConfig, project_root
+from fusmae_lite.errors import InputError
+from fusmae_lite.optimise import choose_device, has_fast_bf16
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "rasterio", "safetensors", "accelerate", "papermill", "jupyterlab")
+
+
+def machine() -> dict[str, Any]:
+    """Versions, device, cores and memory; ``summary`` says it in one line. Names no host, user or path."""
+    device = choose_device(RunConfig())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{cores} {platform.machine()} cores"
+    return {
+        "summary": f"{name}, torch {torch.__version__}",
+        "python": platform.python_version(),
+        "packages": {package: _version(package) for package in PACKAGES},
+        "device": device.type,
+        "device_name": name,
+        "fast_bf16": has_fast_bf16(device),
+        "cores": cores,
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+    }
+
+
+def report(config: RunConfig) -> tuple[list[str], bool]:
+    """Lines for people about the machine, the data, the weights and the configured run; and whether it could run."""
+    facts = machine()
+    versions = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
+    data, good = _data(config)
+    device, problem = _device(config)
+    return [
+        f"python    {facts['python']}, {platform.system()} {platform.machine()}",
+        f"packages  {versions}",
+        f"machine   {facts['cores']} cores, {facts['memory_gib']} GiB memory, device {facts['device_name']}",
+        f"data      {data}",
+        f"weights   {_weights()}",
+        f"results   {_folder(config)}",
+        f"would run preset {config.preset} on {device}: {config.fusion}, width {config.width}, depth {config.depth}, "
+        f"{config.epochs} epochs of batch {config.batch_size}",
+    ], good and not problem
+
+
+def _device(config: RunConfig) -> tuple[str, bool]:
+    try:
+        device = choose_device(config)
+    except InputError as error:
+        return f"no device ({error})", True
+    half = config.precision == "bf16" or (config.precision == "auto" and has_fast_bf16(device))
+    return f"{device.type} in {'bf16' if half else 'fp32'}", False
+
+
+def _data(config: RunConfig) -> tuple[str, bool]:
+    """What lies in the data folder, without reading pixels or labels."""
+    try:
+        archive = open_archive(config.data_dir or project_root() / "data_samples")
+    except InputError as error:
+        return f"none: {error}", False
+    try:
+        counts = ", ".join(f"{len(archive.split(name))} {name}" for name in ("train", "val", "test"))
+    except InputError as error:
+        return f"{len(archive)} pairs of {archive.kind}, but {error}", False
+    return f"{len(archive)} pairs ({counts}) of {archive.kind} in {archive.root}", True
+
+
+def _weights() -> str:
+    from fusmae_lite.weights import shipped_weights
+
+    shipped = shipped_weights()
+    return ", ".join(f"{name} ({path.stat().st_size / 1e6:.1f} MB)" for name, path in shipped.items()) or "none shipped"
+
+
+def _folder(config: RunConfig) -> str:
+    try:
+        return str(config.folder())
+    except InputError as error:
+        return str(error)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"

@@ -1,0 +1,262 @@
+"""The course runner on tiny notebooks: what it refuses, what it writes, how it fails, how it continues."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+from fusmae_lite.cli import main
+from fusmae_lite.course import begin, record
+from fusmae_lite.course_pages import headline, pictures
+from fusmae_lite.course_parameters import check, declared, find_notebooks, parse
+from fusmae_lite.course_run import CourseResult, run_course
+from fusmae_lite.errors import InputError, RunError
+
+PARAMETERS = """preset: str = "smoke"  # smoke, laptop or paper
+data_dir: str = ""  # empty: the bundled patches
+run_dir: str = ""  # empty: runs/<preset>
+seed: int = -1  # -1: as the preset says"""
+PICTURE = """import base64
+from IPython.display import Image
+Image(base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="))
+"""
+
+
+def write(folder: Path, name: str, *code: str, parameters: str = PARAMETERS) -> Path:
+    """A notebook with a title, a parameters cell and code cells."""
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    notebook.metadata["language_info"] = {"name": "python"}
+    first = nbformat.v4.new_markdown_cell(f"# Title of {name}\n\nA *promise* in `one` line.\n\n## You will")
+    tagged = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    notebook.cells = [first, tagged, *(nbformat.v4.new_code_cell(source) for source in code)]
+    path = folder / f"{name}.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """Three notebooks: a picture, one that trains and records, one that reads what it left."""
+    folder = tmp_path / "notebooks {braces}"
+    folder.mkdir()
+    write(folder, "00_start", PICTURE)
+    train = (
+        "from pathlib import Path\nimport json\nfolder = Path(run_dir)\n"
+        "(folder / 'metrics').mkdir(exist_ok=True)\n"
+        "(folder / 'metrics/01.json').write_text(json.dumps({'loss': 0.5, 'rate': learning_rate}))\n"
+        "(folder / 'weights').write_text(Path.cwd().name)"
+    )
+    extra = PARAMETERS + "\nlearning_rate: float = -1  # of AdamW\naugment: str = ''  # none, flips or crops"
+    write(folder, "01_train", train, parameters=extra)
+    write(folder, "02_use", "print((__import__('pathlib').Path(run_dir) / 'weights').read_text())")
+    return folder
+
+
+def course(sources: Path, target: Path, **options) -> CourseResult:
+    return run_course(notebooks=sources, run_dir=target, **options)
+
+
+def test_course_writes_everything_then_skips_then_follows_changes(sources: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in sources.iterdir()}
+    target = tmp_path / "run {x}"
+    result = course(sources, target, parameters={"learning_rate": "1e-4"})
+    assert result.executed == ("00_start", "01_train", "02_use") and result.folder == target
+    assert {path.name: path.read_bytes() for path in sources.iterdir()} == before
+    expected = {f"{stem}{end}" for stem in result.executed for end in (".ipynb", ".html")}
+    expected |= {"metrics.json", "index.html", "course.json", "metrics", "weights"}
+    assert {path.name for path in target.iterdir()} == expected
+    assert "notebooks {braces}" in nbformat.read(target / "02_use.ipynb", 4).cells[-1].outputs[0].text
+
+    metrics = json.loads((target / "metrics.json").read_text())
+    train = metrics["notebooks"]["01_train"]
+    assert train["metrics"] == {"loss": 0.5, "rate": 1e-4} and train["seconds"] > 0 and train["peak_memory_mib"] > 10
+    assert metrics["configuration"]["learning_rate"] == 1e-4 and "learning_rate" not in str(metrics["machine"])
+    page = (target / "index.html").read_text()
+    assert "Title of 00_start" in page and "A promise in one line." in page and 'href="02_use.html"' in page
+    assert page.count("data:image/webp") == 1 and "http" not in page
+
+    again = course(sources, target, parameters={"learning_rate": "0.0001"})
+    assert again.executed == () and again.skipped == result.executed
+    write(sources, "01_train", "print('changed')")
+    assert course(sources, target).executed == ("01_train", "02_use")
+
+
+def test_failure_names_the_cell_and_a_second_call_continues(
+    sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = (sources / "01_train.ipynb").read_bytes()
+    write(sources, "01_train", "x = 1", "raise ValueError('first\\nlast line')", "y = 2")
+    target = tmp_path / "run"
+    with pytest.raises(RunError) as caught:
+        course(sources, target)
+    failed = target / "01_train.failed.ipynb"
+    assert str(caught.value) == f"01 train stopped in cell 5/6: ValueError: last line; see {failed}"
+    assert failed.is_file() and not (target / "01_train.ipynb").exists()
+    assert "stopped in cell 5" in (target / "index.html").read_text()
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "00 start: 4 cells ..." and out[1].startswith("00 start: 4 cells in ") and out[1].endswith(" MiB")
+
+    (sources / "01_train.ipynb").write_bytes(good)
+    result = course(sources, target)
+    assert result.skipped == ("00_start",) and result.executed == ("01_train", "02_use")
+    assert not failed.exists()
+
+
+def test_only_runs_one_and_later_ones_follow(sources: Path, tmp_path: Path) -> None:
+    target = tmp_path / "run"
+    course(sources, target)
+    assert course(sources, target, only=["01"]).executed == ()
+    assert course(sources, target, only=["1"], force=True).executed == ("01_train",)
+    assert course(sources, target).executed == ("02_use",)
+
+
+def test_dead_kernel_is_a_failed_run(sources: Path, tmp_path: Path) -> None:
+    write(sources, "00_start", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(RunError, match="00 start stopped in cell 4/4: DeadKernelError.*memory"):
+        course(sources, tmp_path / "run")
+    assert (tmp_path / "run" / "00_start.failed.ipynb").is_file()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"epoch": "3"}, "unknown parameter 'epoch'; those that exist: preset, data_dir, run_dir, seed, learning_rate"),
+        ({"learning_rate": "fast"}, "'learning_rate': 'fast' is refused"),
+        ({"seed": "1.5"}, "'seed': '1.5' is refused"),
+        ({"seed": "-2"}, "'seed'"),
+        ({"augment": "crop"}, "'augment': 'crop' is refused.*'none', 'flips' or 'crops'"),
+        ({"preset": "huge"}, "unknown preset 'huge'; choose one of smoke, laptop, paper"),
+    ],
+)
+def test_refused_before_anything_runs(sources: Path, tmp_path: Path, parameters: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        course(sources, tmp_path / "run", parameters=parameters)
+    assert not (tmp_path / "run").exists()
+
+
+def test_parameters_reach_only_the_notebooks_that_declare_them(sources: Path) -> None:
+    types = {path.stem: declared(path) for path in find_notebooks(sources)}
+    given = {"preset": "laptop", "learning_rate": "1e-4", "seed": "7", "augment": "", "data_dir": "x"}
+    config, typed = check(given, types)
+    assert (config.preset, config.learning_rate, config.seed, config.augment) == ("laptop", 1e-4, 7, "crops")
+    assert typed["01_train"]["learning_rate"] == 1e-4 and "learning_rate" not in typed["00_start"]
+    assert "augment" not in typed["01_train"] and typed["02_use"]["data_dir"] == str(Path("x").resolve())
+
+
+def test_types_are_those_of_the_notebook(tmp_path: Path) -> None:
+    lines = "preset: str = 'smoke'  # p\nfast: bool = False  # f\nrate: float = 1.0  # r\nlist_: list = []  # l"
+    with pytest.raises(InputError, match="parameter 'list_' has no type the course knows"):
+        declared(write(tmp_path, "00_a", parameters=lines))
+    types = declared(write(tmp_path, "00_a", parameters=lines.rsplit("\n", 1)[0]))
+    assert types == {"preset": str, "fast": bool, "rate": float}
+    _, typed = check({"preset": "smoke", "fast": "true", "rate": "1e-4"}, {"00": types})
+    assert typed["00"] == {"preset": "smoke", "fast": True, "rate": 1e-4}
+    with pytest.raises(InputError, match="'fast': 'perhaps' is refused; give a value of type bool"):
+        check({"preset": "smoke", "fast": "perhaps"}, {"00": types})
+
+
+def test_unknown_notebook_and_empty_folder(sources: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no notebook '09' in .*; those that exist: 00, 01, 02"):
+        find_notebooks(sources, ["9"])
+    with pytest.raises(InputError, match="no notebooks in"):
+        find_notebooks(tmp_path / "none")
+    assert parse(["a=1", "b = x=y "]) == {"a": "1", "b": "x=y"}
+    with pytest.raises(InputError, match="'a' is refused; write -p name=value"):
+        parse(["a"])
+
+
+def test_begin_and_record(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSMAE_RUN_DIR", str(tmp_path / "there"))
+    config, archive = begin("05", preset="smoke", data_dir="", run_dir="", seed="3", epochs=-1)
+    first = torch.rand(1)
+    assert config.folder() == tmp_path / "there" and len(archive) > 0
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1 and line.startswith("notebook 05, preset smoke, seed 3, ")
+    begin("05", seed=3)
+    assert torch.equal(first, torch.rand(1))
+    path = record(config, "05", loss=np.float32(0.5), curve=torch.tensor([1.0, float("nan")]))
+    record(config, "05", steps=2)
+    assert path == tmp_path / "there" / "metrics" / "05.json"
+    assert json.loads(path.read_text()) == {"loss": 0.5, "curve": [1.0, None], "steps": 2}
+    with pytest.raises(InputError, match="05.json: Object of type PosixPath"):
+        record(config, "05", path=path)
+    begin("05", preset="smoke")
+    assert not path.exists()
+    with pytest.raises(InputError, match="unknown parameter 'epoch'"):
+        begin("05", epoch=3)
+
+
+def test_headline_and_pictures() -> None:
+    notebook = nbformat.v4.new_notebook()
+    cell = nbformat.v4.new_code_cell("x", metadata={"tags": ["gallery"]})
+    data = [nbformat.v4.new_output("display_data", {"image/png": text}) for text in ("YQ==", "Yg==", "YQ==")]
+    plain, cell.outputs = nbformat.v4.new_code_cell("y", outputs=data[:1]), data[1:]
+    notebook.cells = [nbformat.v4.new_markdown_cell("# A **b**: [c](d)\nSee `e`,\nand *f*."), plain, cell]
+    assert headline(notebook, "") == ("A b: c", "See e, and f.")
+    assert list(pictures(notebook)) == [b"b", b"a"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["course", "-p", "nonsense=1"], 2, "error: "),
+        (["pretrain", "-p", "epochs=many"], 2, "error: parameter 'epochs'"),
+        (["evaluate", "--preset", "huge"], 2, "error: unknown preset 'huge'"),
+        (["pretrain", "-p", "data_dir=/no/such"], 2, "error: data folder /no/such does not exist"),
+    ],
+)
+def test_command_line_errors(
+    arguments: list[str], status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == status
+    error = capsys.readouterr().err
+    assert error.startswith(message) and error.count("\n") == 1
+
+
+def test_help_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("course", "pretrain", "evaluate", "doctor"):
+        with pytest.raises(SystemExit) as stopped:
+            main([command, "--help"])
+        assert stopped.value.code == 0
+    assert main(["doctor"]) == 0
+    assert main(["doctor", "-p", "data_dir=/no/such"]) == 1
+    out = capsys.readouterr().out
+    assert "mask_ratio" in out and "BigEarthNet-MM v1" in out and "data folder /no/such does not exist" in out
+
+
+def test_interrupt(sources: Path, tmp_path: Path) -> None:
+    write(
+        sources,
+        "00_start",
+        "import os, time\nprint(os.getpid(), file=open(run_dir + '/pid', 'w'), flush=True)\ntime.sleep(60)",
+    )
+    code = (
+        "import sys; from pathlib import Path; from fusmae_lite import cli, course_run\n"
+        "folder = Path(sys.argv.pop())\n"
+        "course_run.project_root = lambda: folder.parent\n"
+        "sys.exit(cli.main(['course', '--run-dir', str(folder.parent / 'run')]))"
+    )
+    sources = sources.rename(tmp_path / "notebooks")
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(sources)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    pid = tmp_path / "run" / "pid"
+    deadline = time.monotonic() + 90
+    while not (pid.is_file() and pid.read_text().strip()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert error.splitlines()[-1].startswith("error: interrupted")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
