@@ -52,16 +52,21 @@ def show_attention_map(
     draw(axes[0, 1], key_rgb, f"keys: {get_modality(key).title}", "", colour_of(key))
     for axis in axes[0, :2]:
         _frame(axis, np.asarray(query_rgb).shape[0], grid, row, column)
-    relative = np.ma.masked_invalid(weights * np.isfinite(weights).sum()).reshape(grid, grid)
-    image = axes[0, 2].imshow(relative, cmap=WEIGHT_MAP, vmin=0, vmax=max(2.0, float(relative.max())))
-    axes[0, 2].set_facecolor((pictures.MASK_GREY,) * 3)
-    axes[0, 2].set(xticks=[], yticks=[])
-    axes[0, 2].set_title("attention weight", fontsize=TITLE)
+    _weights(axes[0, 2], weights.reshape(grid, grid))
     _frame(axes[0, 2], grid, grid, row, column)
-    bar = figure.colorbar(image, ax=axes[0, 2], fraction=0.046, pad=0.03)
-    bar.set_label("times uniform attention", fontsize=TEXT)
     figure.suptitle(title, fontsize=TITLE)
     return figure
+
+
+def _weights(axes: Axes, weights: np.ndarray) -> None:
+    """The (grid, grid) weights as multiples of uniform attention; hidden patches (NaN) are grey."""
+    relative = np.ma.masked_invalid(weights * np.isfinite(weights).sum())
+    image = axes.imshow(relative, cmap=WEIGHT_MAP, vmin=0, vmax=max(2.0, float(relative.max())))
+    axes.set_facecolor((pictures.MASK_GREY,) * 3)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title("attention weight", fontsize=TITLE)
+    bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+    bar.set_label("times uniform attention", fontsize=TEXT)
 
 
 def _frame(axes: Axes, side: int, grid: int, row: int, column: int) -> None:

@@ -153,7 +153,7 @@ def _glyphs(axes: Axes, chosen: set[str]) -> None:
         if box.part == "data":
             _bands(axes, box, 2 if box.lane == "s1" else 12, colours[box.lane])
         elif box.part in ("masking", "decoders"):
-            hidden = "#CFCFCF" if box.part == "masking" else _tint(colours[box.lane], 0.45)
+            hidden = ("#CFCFCF" if lit else "#EFEFEF") if box.part == "masking" else _tint(colours[box.lane], 0.45)
             _grid(axes, box.middle, LANES[box.lane][0] + 0.29, box.lane, colours[box.lane], hidden)
         elif box.part == "loss":
             for lane, bottom in (("s1", 2.55), ("s2", 1.98)):

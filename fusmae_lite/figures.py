@@ -59,7 +59,7 @@ def show_pair(s1: ArrayLike, s2: ArrayLike, title: str = "", names: Sequence[str
     """
     images = {"s1": s1, "s2": s2}
     side = min(4.0, 10.0 / len(names))
-    extra = 0.55 if side > 3 else 0.9  # narrow pictures break their captions over several lines
+    extra = 0.55 if side > 3 else 1.0  # narrow pictures break their captions over several lines
     figure, axes = new_figure(1, len(names), side * len(names), side + extra + 0.25 * bool(title))
     for axis, name in zip(axes[0], names, strict=True):
         recipe = COMPOSITES[name]
