@@ -243,7 +243,8 @@ class FusMAE(nn.Module):
 
 def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Mean squared error over the masked patches only: (B, N, K), (B, N, K), (B, N) -> scalar (section 3.2)."""
-    error = (prediction.float() - target.float()).square().mean(dim=-1)
+    # bf16 predictions meet the target in the target's own precision: squares of small errors would underflow.
+    error = (prediction.to(target.dtype) - target).square().mean(dim=-1)
     return error[mask].mean() if mask.any() else error.sum() * 0.0
 
 

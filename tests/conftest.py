@@ -1,0 +1,42 @@
+"""Shared by all tests: few threads, so that times are alike on every machine, and tiny configurations."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import pytest
+
+from fusmae_lite.config import RunConfig, load_preset, project_root
+
+#: Small enough to train in a second.
+TINY = {
+    "width": 16, "depth": 2, "heads": 2, "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2, "patch_size": 24,
+    "epochs": 3, "batch_size": 8, "cache": True, "augment": "flips", "precision": "fp32", "device": "cpu",
+    "probe_epochs": 3, "probe_seeds": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def tiny(tmp_path) -> RunConfig:
+    """A run configuration that trains in about a second and writes below tmp_path."""
+    return load_preset("smoke", run_dir=str(tmp_path / "run"), **TINY)
+
+
+@pytest.fixture(scope="session")
+def archive():
+    """The bundled real patches."""
+    from fusmae_lite.archives import open_archive
+
+    return open_archive(project_root() / "data_samples")
+
+
+#: Modules that run whole notebooks: after everything that fails faster.
+LAST = ("test_course", "test_nbval", "test_smoke_course")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first."""
+    items.sort(key=lambda item: LAST.index(item.path.stem) + 1 if item.path.stem in LAST else 0)

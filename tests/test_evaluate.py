@@ -1,0 +1,130 @@
+"""Evaluation against known answers: separable features reach AP 1, shuffled labels the prior."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fusmae_lite.config import load_preset
+from fusmae_lite.errors import InputError
+from fusmae_lite.evaluate import (
+    average_precision,
+    bootstrap_interval,
+    class_prior,
+    evaluate,
+    frozen_features,
+    linear_probe,
+    random_encoder,
+)
+from fusmae_lite.model import FusMAE
+from fusmae_lite.pretrain import pretrain
+
+
+def by_hand(labels, scores) -> float:
+    """Average precision of one ranking without ties: the mean of the precision at each positive."""
+    order = np.argsort(-scores)
+    hits = np.asarray(labels)[order]
+    return float(np.mean([hits[: i + 1].mean() for i in np.flatnonzero(hits)]))
+
+
+def test_average_precision_by_hand():
+    rng = np.random.default_rng(0)
+    labels, scores = rng.random((40, 5)) < 0.3, rng.random((40, 5))
+    result = average_precision(labels, scores)
+    per_class = [by_hand(labels[:, c], scores[:, c]) for c in range(5)]
+    assert result.per_class == pytest.approx(per_class)
+    assert result.macro == pytest.approx(np.mean(per_class))
+    assert result.micro == pytest.approx(by_hand(labels.ravel(), scores.ravel()))
+
+
+def test_a_class_without_positive_is_named_and_left_out():
+    labels, scores = np.array([[1, 0], [0, 0]], bool), np.array([[0.9, 0.8], [0.1, 0.7]])
+    result = average_precision(labels, scores, ["water", "peat"])
+    assert result.undefined == ("peat",) and np.isnan(result.per_class[1])
+    assert result.macro == result.micro == 1.0
+    with pytest.raises(InputError, match="no class"):
+        average_precision(np.zeros((2, 2), bool), scores)
+    with pytest.raises(InputError, match="NaN"):
+        average_precision(labels, np.full((2, 2), np.nan))
+    with pytest.raises(InputError, match="one score"):
+        average_precision(labels, scores[:, :1])
+
+
+def test_separable_features_reach_one_and_shuffled_labels_the_prior():
+    rng = torch.Generator().manual_seed(0)
+    y = (torch.rand(600, 3, generator=rng) < 0.3).float()
+    x = y @ torch.randn(3, 8, generator=rng) + 0.01 * torch.randn(600, 8, generator=rng)
+    config = load_preset("paper", probe_epochs=60, probe_learning_rate=1e-2)
+    scores = linear_probe(x[:400], y[:400], x[400:], config).numpy()
+    assert average_precision(y[400:].numpy(), scores).micro > 0.999
+    shuffled = y[torch.randperm(600, generator=rng)]
+    chance = average_precision(shuffled[400:].numpy(), linear_probe(x[:400], shuffled[:400], x[400:], config).numpy())
+    assert chance.micro == pytest.approx(float(y.mean()), abs=0.1)
+
+
+def test_probe_follows_its_seed_and_refuses_misfits():
+    x, y = torch.randn(20, 4), torch.ones(20, 2)
+    config = load_preset("smoke")
+    assert torch.equal(linear_probe(x, y, x, config, 1), linear_probe(x, y, x, config, 1))
+    assert not torch.equal(linear_probe(x, y, x, config, 1), linear_probe(x, y, x, config, 2))
+    with pytest.raises(InputError, match="wide"):
+        linear_probe(x, y, torch.randn(3, 5), config)
+    with pytest.raises(InputError, match="no labelled"):
+        linear_probe(x[:0], y[:0], x, config)
+
+
+def test_interval_holds_the_estimate_and_narrows_with_patches():
+    rng = np.random.default_rng(1)
+    labels = rng.random((400, 4)) < 0.4
+    scores = labels + rng.normal(size=(400, 4))
+    wide, narrow = (bootstrap_interval(labels[:n], scores[:n]) for n in (20, 400))
+    assert narrow[0] < average_precision(labels, scores).micro < narrow[1]
+    assert narrow[1] - narrow[0] < 0.6 * (wide[1] - wide[0])
+
+
+def test_features_are_cached_and_change_with_what_they_depend_on(tiny, archive, tmp_path, monkeypatch):
+    model = FusMAE(tiny.architecture())
+    first = frozen_features(model, archive, "test", ("s1", "s2"), tmp_path)
+    assert first.x.shape == (18, 16) and first.y.shape == (18, 19) and not first.cached
+    assert torch.equal(first.y.bool(), torch.from_numpy(archive.labels[archive.split("test")]))
+    monkeypatch.setattr(FusMAE, "encode", lambda *a, **k: pytest.fail("the encoder ran although the cache was there"))
+    again = frozen_features(model, archive, "test", ("s1", "s2"), tmp_path)
+    assert again.cached and torch.equal(again.x, first.x)
+    monkeypatch.undo()
+    for change in ({"split": "val"}, {"sensors": ("s1",)}, {"pooling": "cls"}):
+        other = frozen_features(
+            model, archive, **{"split": "test", "sensors": ("s1", "s2"), **change}, cache_dir=tmp_path
+        )
+        assert not other.cached
+    assert not frozen_features(random_encoder(model, 1), archive, "test", ("s1", "s2"), tmp_path).cached
+
+
+def test_features_are_those_of_an_unmasked_encoder(tiny, archive):
+    from fusmae_lite.pairs import PairDataset
+
+    model = FusMAE(tiny.architecture()).eval()
+    features = frozen_features(model, archive, "val", ("s2",))
+    item = PairDataset(archive, split="val")[3]
+    with torch.no_grad():
+        expected = model.encode({"s2": item["images"]["s2"][None]}).pooled()[0]
+    assert torch.allclose(features.x[3], expected, atol=1e-5)
+
+
+def test_class_prior_ranks_by_frequency():
+    y = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    assert class_prior(y, 3).tolist() == [[1.0, 0.5]] * 3
+
+
+def test_the_table_end_to_end(tiny, archive):
+    pretrain(tiny, archive, quiet=True)
+    rows = evaluate(tiny, archive)
+    assert [(r.system, r.sensors) for r in rows] == [
+        ("class prior", "none"),
+        *[(system, sensors) for sensors in ("S1", "S2", "S1+S2") for system in ("random encoder", "Fus-MAE XAE")],
+    ]
+    for row in rows:
+        assert 0 < row.low <= row.high <= 1 and 0 < row.macro <= 1 and (row.train, row.test) == (45, 18)
+    folder = tiny.folder() / "evaluation"
+    assert {p.name for p in folder.glob("table.*")} == {"table.json", "table.md", "table.csv"}
+    assert evaluate(tiny, archive) == rows  # from the cache, to the same numbers

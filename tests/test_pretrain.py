@@ -1,0 +1,165 @@
+"""The training loop: it learns, it resumes to the same bits, and it refuses what does not belong to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import TINY
+
+from fusmae_lite.checkpoints import FREE_TO_CHANGE, latest_checkpoint, list_checkpoints
+from fusmae_lite.config import RunConfig, load_preset
+from fusmae_lite.errors import InputError, RunError
+from fusmae_lite.model import FusMAE
+from fusmae_lite.optimise import build_optimizer, choose_device, learning_rate_at, parameter_groups
+from fusmae_lite.pretrain import pretrain
+
+
+def variant(config: RunConfig, **changes) -> RunConfig:
+    return RunConfig(**{**config.model_dump(), **changes})
+
+
+def same_weights(a: FusMAE, b: FusMAE) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_loss_falls_and_everything_is_written(tiny, archive):
+    result = pretrain(variant(tiny, epochs=12, learning_rate=3e-3), archive, quiet=True)
+    losses = [row["loss"] for row in result.history]
+    assert losses[-1] < 0.8 * losses[0]
+    assert result.heldout["loss_s1"] < result.heldout["mean_s1"] * 1.2
+    rows = [json.loads(line) for line in (tiny.folder() / "pretrain" / "metrics.jsonl").read_text().splitlines()]
+    assert rows == result.history and len(rows) == 12
+    assert sorted(p.name for p in result.checkpoint.iterdir()) == [
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+    ]
+    assert len(list_checkpoints(result.checkpoint.parent)) == tiny.keep_checkpoints
+
+
+@pytest.mark.parametrize("stop", [1, 5, 7, 10])
+@pytest.mark.parametrize("augment", ["flips", "crops"])
+def test_stopped_and_resumed_is_bit_identical(tiny, archive, tmp_path, stop, augment):
+    base = variant(tiny, augment=augment, drop_path=0.2, accumulate=2)
+    whole = pretrain(variant(base, run_dir=str(tmp_path / "whole")), archive, quiet=True)
+    pretrain(variant(base, run_dir=str(tmp_path / "parts"), max_steps=stop), archive, quiet=True)
+    parts = pretrain(variant(base, run_dir=str(tmp_path / "parts")), archive, quiet=True)
+    assert parts.resumed_from == stop
+    assert same_weights(whole.model, parts.model)
+    assert parts.heldout == whole.heldout
+    timeless = [
+        [{k: v for k, v in row.items() if k != "pairs_per_second"} for row in r.history] for r in (whole, parts)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_killed_at_any_moment_ends_the_same(tiny, archive, tmp_path):
+    config = variant(tiny, epochs=40, run_dir=str(tmp_path / "killed"))
+    whole = pretrain(variant(config, run_dir=str(tmp_path / "whole")), archive, quiet=True)
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    code = (
+        "import json, sys; from fusmae_lite.config import RunConfig; from fusmae_lite.pretrain import pretrain; "
+        "pretrain(RunConfig(**json.load(open(sys.argv[1]))))"
+    )
+    folder = config.folder() / "pretrain" / "checkpoints"
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "config.json")], stdout=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while latest_checkpoint(folder) is None and process.poll() is None and time.time() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    resumed = pretrain(config, archive, quiet=True)
+    assert 0 < resumed.resumed_from < 200
+    assert same_weights(whole.model, resumed.model)
+
+
+def test_a_finished_run_is_not_trained_again(tiny, archive):
+    first = pretrain(tiny, archive, quiet=True)
+    again = pretrain(tiny, archive, quiet=True)
+    assert same_weights(first.model, again.model) and again.history == first.history
+    assert again.checkpoint == first.checkpoint
+
+
+def test_accumulation_gives_the_same_gradient(tiny, archive, tmp_path):
+    runs = [
+        pretrain(variant(tiny, run_dir=str(tmp_path / str(n)), accumulate=n, max_steps=1), archive, quiet=True)
+        for n in (1, 4)
+    ]
+    for a, b in zip(runs[0].model.state_dict().values(), runs[1].model.state_dict().values(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_the_caller_keeps_its_random_state(tiny, archive):
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    pretrain(variant(tiny, max_steps=1), archive, quiet=True)
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize(
+    "change", [{"width": 32}, {"seed": 1}, {"learning_rate": 5e-4}, {"fusion": "xad"}, {"epochs": 4}]
+)
+def test_a_folder_of_another_run_is_refused(tiny, archive, change):
+    pretrain(variant(tiny, max_steps=1), archive, quiet=True)
+    with pytest.raises(InputError) as caught:
+        pretrain(variant(tiny, **change), archive, quiet=True)
+    assert next(iter(change)) in str(caught.value) and str(tiny.folder()) in str(caught.value)
+
+
+def test_free_fields_exist():
+    assert set(RunConfig.model_fields) >= FREE_TO_CHANGE
+
+
+def test_a_half_written_checkpoint_is_never_picked_up(tiny, archive):
+    result = pretrain(variant(tiny, max_steps=2), archive, quiet=True)
+    broken = result.checkpoint.parent / "step-00000009"
+    broken.mkdir()
+    (broken / "model.safetensors").write_bytes(b"half")
+    assert latest_checkpoint(result.checkpoint.parent) == result.checkpoint
+
+
+def test_non_finite_loss_names_step_and_patches(tiny, archive, monkeypatch):
+    good = pretrain(variant(tiny, max_steps=2), archive, quiet=True).checkpoint
+    monkeypatch.setattr(
+        "fusmae_lite.pretrain.augment", lambda images, *_: {k: v * float("inf") for k, v in images.items()}
+    )
+    with pytest.raises(RunError) as caught:
+        pretrain(tiny, archive, quiet=True)
+    message = str(caught.value)
+    assert "step 2" in message and "S2" in message and "\n" not in message
+    assert latest_checkpoint(good.parent) == good
+
+
+def test_learning_rate_warms_up_and_ends_at_the_minimum():
+    config = load_preset("paper", min_learning_rate=1e-6)
+    rates = [learning_rate_at(step, 10, config) for step in range(1000)]
+    peak = rates.index(max(rates))
+    assert peak == 50 and max(rates) == pytest.approx(1.5625e-4)
+    assert rates[:51] == sorted(rates[:51]) and rates[50:] == sorted(rates[50:], reverse=True)
+    assert rates[525] == pytest.approx((1.5625e-4 + 1e-6) / 2, rel=1e-3)
+    assert rates[-1] == pytest.approx(1e-6, rel=0.01)
+
+
+def test_only_matrices_decay():
+    model = FusMAE(load_preset("smoke", positions="learned", **{k: TINY[k] for k in ("width", "heads")}).architecture())
+    decay, rest = (set(map(id, group["params"])) for group in parameter_groups(model, 0.05))
+    for name, parameter in model.named_parameters():
+        plain = parameter.ndim == 1 or any(word in name for word in ("cls_token", "mask_token", "positions"))
+        assert (id(parameter) in rest) == plain and (id(parameter) in decay) != plain, name
+    groups = build_optimizer(model, load_preset("smoke")).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.05, 0.0]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_absent_device_is_refused():
+    with pytest.raises(InputError, match="cuda"):
+        choose_device(load_preset("smoke", device="cuda"))
