@@ -23,8 +23,11 @@ from fusmae_lite.progress import duration, interactive, line
 #: Seconds between two lines about a notebook that is still running, in a log.
 HEARTBEAT = 60.0
 
-#: The kernel must be this environment's, and it must not warn about what a reader cannot mend.
-KERNEL_ENVIRONMENT = {"JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+#: For the kernel: draw inline even if the shell says otherwise, and do not warn about what a reader cannot mend.
+KERNEL_ENVIRONMENT = {
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class CourseEngine(NBClientEngine):
         """Execute the notebook that `nb_man` holds."""
         client = CourseClient(nb_man, kernel_name=kernel_name, startup_timeout=120, timeout=None)
         client.report = report
-        return client.execute()
+        return client.execute(env={**os.environ, **KERNEL_ENVIRONMENT})
 
 
 papermill_engines.register("fusmae", CourseEngine)
@@ -142,7 +145,7 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], title: str) 
     `target` grows while the notebook runs, and holds the traceback after a failure. A failure is returned, not raised.
     """
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    os.environ.update(KERNEL_ENVIRONMENT)
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel python3 of this environment, not the user's
     notebook = nbformat.read(source, as_version=4)
     cells = len(notebook.cells) + bool(parameters)  # papermill injects one
     report = CellReport(title, cells)

@@ -20,6 +20,7 @@ from fusmae_lite.course import begin, record
 from fusmae_lite.course_pages import headline, pictures
 from fusmae_lite.course_parameters import check, declared, find_notebooks, parse
 from fusmae_lite.course_run import CourseResult, run_course
+from fusmae_lite.course_store import store, strip
 from fusmae_lite.errors import InputError, RunError
 
 PARAMETERS = """preset: str = "smoke"  # smoke, laptop or paper
@@ -58,7 +59,8 @@ def sources(tmp_path: Path) -> Path:
     )
     extra = PARAMETERS + "\nlearning_rate: float = -1  # of AdamW\naugment: str = ''  # none, flips or crops"
     write(folder, "01_train", train, parameters=extra)
-    write(folder, "02_use", "print((__import__('pathlib').Path(run_dir) / 'weights').read_text())")
+    figure = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
+    write(folder, "02_use", figure, "print((__import__('pathlib').Path(run_dir) / 'weights').read_text())")
     return folder
 
 
@@ -83,7 +85,7 @@ def test_course_writes_everything_then_skips_then_follows_changes(sources: Path,
     assert metrics["configuration"]["learning_rate"] == 1e-4 and "learning_rate" not in str(metrics["machine"])
     page = (target / "index.html").read_text()
     assert "Title of 00_start" in page and "A promise in one line." in page and 'href="02_use.html"' in page
-    assert page.count("data:image/webp") == 1 and "http" not in page
+    assert page.count("data:image/webp") == 2 and "http" not in page
 
     again = course(sources, target, parameters={"learning_rate": "0.0001"})
     assert again.executed == () and again.skipped == result.executed
@@ -206,6 +208,22 @@ def test_headline_and_pictures() -> None:
     assert list(pictures(notebook)) == [b"b", b"a"]
 
 
+def test_store_executes_in_place_and_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusmae_lite.course_store.project_root", lambda: tmp_path)
+    path = write(tmp_path, "00_start", "print(1 + 1)", "1 / 0")
+    before = path.read_bytes()
+    with pytest.raises(RunError, match="00_start.ipynb stopped in cell 4/4: ZeroDivisionError: division by zero"):
+        store(path)
+    assert path.read_bytes() == before
+    store(write(tmp_path, "00_start", "print(1 + 1)"))
+    notebook = nbformat.read(path, as_version=4)
+    assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2]
+    assert notebook.cells[-1].outputs[0].text == "2\n" and notebook.cells[1].metadata == {"tags": ["parameters"]}
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    notebook.metadata["widgets"] = {}
+    assert "widgets" not in strip(notebook).metadata
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -238,7 +256,7 @@ def test_interrupt(sources: Path, tmp_path: Path) -> None:
     write(
         sources,
         "00_start",
-        "import os, time\nprint(os.getpid(), file=open(run_dir + '/pid', 'w'), flush=True)\ntime.sleep(60)",
+        "import os, time\nprint(os.getpid(), file=open(run_dir + '/pid', 'w'), flush=True)\ntime.sleep(600)",
     )
     code = (
         "import sys; from pathlib import Path; from fusmae_lite import cli, course_run\n"
@@ -251,11 +269,11 @@ def test_interrupt(sources: Path, tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(sources)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     pid = tmp_path / "run" / "pid"
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while not (pid.is_file() and pid.read_text().strip()) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=120)
     assert process.returncode == 130, error
     assert error.splitlines()[-1].startswith("error: interrupted")
     with pytest.raises(ProcessLookupError):

@@ -1,0 +1,46 @@
+# make course | test | lab | notebooks | lint. The first call sets everything up in .venv; nothing outside is touched.
+PYTHON ?= python3
+PRESET ?= smoke
+BIN := .venv/bin
+READY := .venv/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Variables of an active environment would lead pip and Jupyter elsewhere.
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH JUPYTER_PATH
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.PHONY: course test lab notebooks lint setup help
+help:
+	@echo "make course [PRESET=smoke|laptop|paper] [ARGS='-p seed=1']   run all notebooks; results in runs/<preset>/"
+	@echo "make test [ARGS='-k masking']                                run all tests"
+	@echo "make lab                                                     open the notebooks in JupyterLab"
+	@echo "make notebooks [ONLY=03]                                     execute notebooks in place, store their outputs"
+	@echo "make lint                                                    ruff, check and format"
+
+course: $(READY)
+	$(BIN)/fusmae course --preset $(PRESET) $(ARGS)
+
+# Two workers with one thread each: stored numbers were made with one thread, and small tensors gain nothing from two.
+test: $(READY)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+
+lab: $(READY)
+	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(ARGS)
+
+notebooks: $(READY)
+	$(BIN)/python -m fusmae_lite.course_store $(ONLY)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+setup: $(READY)
+
+# torch and torchvision first and as a pair: the rest then resolves around them.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: $(PYTHON) is missing or older than Python 3.11; install one and name it: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
+	  echo "error: $(PYTHON) cannot make a virtual environment; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PIP) install --quiet -c constraints.txt torch==2.14.1 torchvision==0.29.1
+	$(PIP) install --quiet -c constraints.txt -e '.[test]'
+	@touch $@
