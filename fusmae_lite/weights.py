@@ -26,6 +26,7 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, dict(metadata))
+        temporary.chmod(0o644)  # safetensors creates files that only their owner can read
         with open(temporary, "rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
