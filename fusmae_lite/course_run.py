@@ -51,12 +51,11 @@ def run_course(
     A notebook is skipped if it finished before on the same source, package, parameters and predecessors.
 
     Args:
-        preset: smoke, laptop or paper.
         parameters: name = value, as text or typed; each notebook gets those that it declares.
         only: numbers of the notebooks to run, ``["03"]``; empty: all.
         run_dir: where results go; empty: ``runs/<preset>``.
         force: run again what has finished.
-        notebooks: folder of the sources; by default ``notebooks/`` of the project.
+        notebooks: folder of the sources; by default the project's.
 
     Raises:
         InputError: an unknown notebook, or an unknown or ill-typed parameter; nothing has run then.
@@ -65,29 +64,28 @@ def run_course(
     sources = notebooks or project_root() / "notebooks"
     every, chosen = find_notebooks(sources), find_notebooks(sources, only)
     given = {"preset": preset, **({"run_dir": str(run_dir)} if run_dir else {}), **(parameters or {})}
-    config, typed = check(given, {path.stem: declared(path) for path in every})
-    folder = config.folder().resolve()
-    run = _Course(config, folder, every)
+    types = {path.stem: declared(path) for path in every}
+    config, typed = check(given, types)
+    run = _Course(config, every)
     executed, skipped = [], []
     for source in chosen:
-        values = typed[source.stem]
-        if "run_dir" in declared(source):
-            values["run_dir"] = str(folder)
-        done = not force and run.finished(source, values)
-        (skipped if done else executed).append(source.stem)
-        if done:
+        values = typed[source.stem] | ({"run_dir": str(run.folder)} if "run_dir" in types[source.stem] else {})
+        if not force and run.finished(source, values):
             line(f"{pages.short_title(source)}: finished before, skipped (--force runs it again)")
+            skipped.append(source.stem)
         else:
             run.run(source, values)
+            executed.append(source.stem)
     run.write_pages()
-    return CourseResult(folder, tuple(executed), tuple(skipped))
+    return CourseResult(run.folder, tuple(executed), tuple(skipped))
 
 
 class _Course:
     """The state of one run folder."""
 
-    def __init__(self, config: RunConfig, folder: Path, every: list[Path]) -> None:
-        self.config, self.folder, self.every = config, folder, every
+    def __init__(self, config: RunConfig, every: list[Path]) -> None:
+        self.config, self.every = config, every
+        self.folder = folder = config.folder().resolve()
         self.package = _hash_files(Path(__file__).parent)
         self.entries: dict[str, dict[str, Any]] = {}
         if (folder / STATE).is_file():
