@@ -12,6 +12,6 @@ from fusmae_lite.weights import load_pretrained
 
 __version__ = "0.1.0"
 __all__ = [
-    "S1", "S2", "FusMAE", "InputError", "Latents", "Modality", "ModelConfig", "PairDataset", "Reconstruction", "RunConfig",
-    "RunError", "evaluate", "load_preset", "load_pretrained", "open_archive", "pretrain",
+    "S1", "S2", "FusMAE", "InputError", "Latents", "Modality", "ModelConfig", "PairDataset", "Reconstruction",
+    "RunConfig", "RunError", "evaluate", "load_preset", "load_pretrained", "open_archive", "pretrain",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""One typed, flat configuration. Presets are TOML files of its fields; notebooks and the console override single fields.
+"""One typed, flat configuration. Presets are TOML files of it; notebooks and the console override single fields.
 
 Values may come as strings (papermill's ``-p`` delivers ``true`` and ``1e-4`` as text); they are converted where the
 conversion is exact and refused, in one line, where it is not.
@@ -79,7 +79,7 @@ class ModelConfig(BaseModel):
                 )
         if not 0 < self.kept < self.tokens:
             raise ValueError(
-                f"mask_ratio {self.mask_ratio} leaves {self.kept} of {self.tokens} patches; keep at least one and mask at least one"
+                f"mask_ratio {self.mask_ratio} leaves {self.kept} of {self.tokens} patches; keep and mask at least one"
             )
         return self
 

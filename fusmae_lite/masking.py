@@ -32,7 +32,7 @@ def consistent_masks(
 ) -> dict[str, Tensor]:
     """Consistent masking: one draw, the same patches hidden in every modality. Returns modality -> (B, N)."""
     mask = random_mask(batch, tokens, kept, generator)
-    return {name: mask for name in modalities}
+    return dict.fromkeys(modalities, mask)
 
 
 STRATEGIES = {"independent": independent_masks, "consistent": consistent_masks}

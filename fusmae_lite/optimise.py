@@ -1,4 +1,4 @@
-"""Section 4's recipe: AdamW without decay where it does not belong, warm-up then cosine, and the precision of a step."""
+"""Section 4's recipe: AdamW without decay where it does not belong, warm-up then cosine, and a step's precision."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def _train(run: _Run, progress: Progress, checkpoint: Path | None, quiet: bool) 
 
 
 def _batches(run: _Run, epoch: int, skip: int) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
-    """Batches of an epoch in an order that follows from (seed, epoch), without the first `skip`; drops the remainder."""
+    """Batches of an epoch, ordered by (seed, epoch), without the first `skip`; an incomplete one is dropped."""
     order = torch.randperm(len(run.dataset), generator=generator("order", run.config.seed, epoch))
     batches = order[: run.steps_per_epoch * run.batch].split(run.batch)[skip:]
     loader = DataLoader(
@@ -186,7 +186,7 @@ def _step(run: _Run, images: dict[str, Tensor], names: list[str], step: int) -> 
             totals[f"loss{name}"] = totals.get(f"loss{name}", 0.0) + loss.item() * share
     if not math.isfinite(totals["loss"]):
         raise RunError(
-            f"loss is {totals['loss']} at step {step} on patches {', '.join(names[:8])}{'...' if len(names) > 8 else ''}; "
+            f"loss is {totals['loss']} at step {step} on patches {', '.join(names)}; "
             "look at them in notebook 01, or lower learning_rate; the last checkpoint is intact"
         )
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip_grad or math.inf)

@@ -40,9 +40,10 @@ class Modality:
 
     def __post_init__(self) -> None:
         for field in ("resolution", "mean", "std"):
-            if len(getattr(self, field)) != len(self.bands):
+            entries = len(getattr(self, field))
+            if entries != len(self.bands):
                 raise InputError(
-                    f"modality {self.name!r}: {field} has {len(getattr(self, field))} entries for {len(self.bands)} bands",
+                    f"modality {self.name!r}: {field} has {entries} entries for {len(self.bands)} bands",
                     "give one per band, in band order",
                 )
 

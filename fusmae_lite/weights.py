@@ -20,7 +20,7 @@ from fusmae_lite.sensors import get_modality
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file under a temporary name, flush it to disk and rename it: it exists whole or not at all."""
+    """Write a safetensors file under a temporary name, flush it and rename it: it exists whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")

@@ -27,16 +27,17 @@ def tiny(tmp_path) -> RunConfig:
 
 @pytest.fixture(scope="session")
 def archive():
-    """The bundled real patches."""
+    """The bundled real patches; what one test has read from disk, the next need not read again."""
     from fusmae_lite.archives import open_archive
 
-    return open_archive(project_root() / "data_samples")
+    opened = open_archive(project_root() / "data_samples")
+    read, kept = opened.read, {}
 
+    def read_once(index, modalities=None):
+        key = int(index), None if modalities is None else tuple(modalities)
+        if key not in kept:
+            kept[key] = read(index, modalities)
+        return kept[key]
 
-#: Modules that run whole notebooks: after everything that fails faster.
-LAST = ("test_course", "test_nbval", "test_smoke_course")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first."""
-    items.sort(key=lambda item: LAST.index(item.path.stem) + 1 if item.path.stem in LAST else 0)
+    opened.read = read_once
+    return opened

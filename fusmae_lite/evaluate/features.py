@@ -41,6 +41,7 @@ def frozen_features(
     cache_dir: Path | None = None,
     pooling: str = "mean",
     batch_size: int = 64,
+    dataset: PairDataset | None = None,
 ) -> Features:
     """Pooled latents of every patch of a split, seen through the given sensors only and without a mask.
 
@@ -52,6 +53,7 @@ def frozen_features(
         cache_dir: keep the result there, under a name that changes with the weights, the patches and the arguments.
         pooling: ``mean`` of the patch tokens, or ``cls``.
         batch_size: patches encoded at once.
+        dataset: the pairs of that split if they are open already, so that several encoders read them once.
     """
     path = None
     if cache_dir is not None:
@@ -59,12 +61,13 @@ def frozen_features(
         if path.is_file():
             tensors, _ = read_tensors(path)
             return Features(tensors["x"], tensors["y"], cached=True)
-    dataset = PairDataset(archive, split=split, modalities=tuple(sensors), size=model.config.image_size)
+    if dataset is None:
+        dataset = PairDataset(archive, split=split, modalities=tuple(sensors), size=model.config.image_size)
     device = next(model.parameters()).device
     model.eval()
     xs, ys = [], []
     for sample in DataLoader(dataset, batch_size=batch_size):
-        images = {name: image.to(device) for name, image in sample["images"].items()}
+        images = {name: sample["images"][name].to(device) for name in sensors}
         xs.append(model.encode(images).pooled(pooling).float().cpu())
         ys.append(sample["labels"])
     features = Features(torch.cat(xs), torch.cat(ys).float())

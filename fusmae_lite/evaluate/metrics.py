@@ -50,9 +50,8 @@ def average_precision(labels: Labels, scores: Scores, classes: Sequence[str] | N
     if not present.any():
         raise InputError("no class has a positive in the test set", "choose another split")
     per_class = np.full(len(names), np.nan)
-    for c in np.flatnonzero(present):
-        per_class[c] = average_precision_score(labels[:, c], scores[:, c])
-    micro = float(average_precision_score(labels[:, present].ravel(), scores[:, present].ravel()))
+    per_class[present] = _each_class(labels[:, present], scores[:, present])
+    micro = _micro(labels[:, present], scores[:, present])
     absent = tuple(name for name, there in zip(names, present, strict=True) if not there)
     return AveragePrecision(micro, float(np.nanmean(per_class)), per_class, absent)
 
@@ -62,13 +61,24 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile interval of micro or macro AP when the test patches are drawn again with replacement.
 
-    It measures the chance of the test set alone, neither that of the labels trained on nor of the seed.
+    It measures the chance of the test set alone, neither that of the labels trained on nor of the seed. A draw is
+    scored over the classes that have a positive in it.
     """
     rng = np.random.default_rng(seed)
-    values = []
+    measure = {"micro": _micro, "macro": lambda y, s: float(_each_class(y, s).mean())}[which]
+    values: list[float] = []
     while len(values) < draws:
         rows = rng.integers(0, len(labels), len(labels))
-        if labels[rows].any():
-            values.append(getattr(average_precision(labels[rows], scores[rows]), which))
+        present = labels[rows].any(axis=0)
+        if present.any():
+            values.append(measure(labels[rows][:, present], scores[rows][:, present]))
     tail = (1 - level) / 2
     return float(np.quantile(values, tail)), float(np.quantile(values, 1 - tail))
+
+
+def _micro(labels: Labels, scores: Scores) -> float:
+    return float(average_precision_score(labels.ravel(), scores.ravel()))
+
+
+def _each_class(labels: Labels, scores: Scores) -> NDArray[np.float64]:
+    return np.array([average_precision_score(labels[:, c], scores[:, c]) for c in range(labels.shape[1])])

@@ -20,6 +20,7 @@ from fusmae_lite.evaluate.features import frozen_features
 from fusmae_lite.evaluate.metrics import average_precision, bootstrap_interval
 from fusmae_lite.evaluate.probe import class_prior, linear_probe
 from fusmae_lite.model import FusMAE
+from fusmae_lite.pairs import PairDataset
 from fusmae_lite.seeding import derive
 from fusmae_lite.weights import load_model, shipped_weights
 
@@ -71,22 +72,19 @@ def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | 
     for split in ("train", "test"):
         if not len(archive.split(split)):
             raise InputError(f"{archive.root} has no patch in the split {split!r}", "add its split files")
-    path = weights or find_weights(config)
-    pretrained = load_model(path)
-    title = f"Fus-MAE {pretrained.config.fusion.upper()}"
+    pretrained = load_model(weights or find_weights(config))
+    random = [random_encoder(pretrained, seed) for seed in range(config.probe_seeds)]
+    systems = {
+        "random encoder": random,
+        f"Fus-MAE {pretrained.config.fusion.upper()}": [pretrained] * config.probe_seeds,
+    }
+    names = pretrained.config.modalities
+    size = pretrained.config.image_size
+    pairs = {s: PairDataset(archive, s, modalities=names, size=size, cache=config.cache) for s in ("train", "test")}
     rows = [_prior_row(archive)]
     for sensors in SENSOR_SETS:
-        if set(sensors) <= set(pretrained.config.modalities):
-            rows.append(
-                _row(
-                    "random encoder",
-                    [random_encoder(pretrained, s) for s in range(config.probe_seeds)],
-                    sensors,
-                    archive,
-                    config,
-                )
-            )
-            rows.append(_row(title, [pretrained] * config.probe_seeds, sensors, archive, config))
+        if set(sensors) <= set(names):
+            rows += [_row(system, models, sensors, pairs, config) for system, models in systems.items()]
     write_table(rows, config.folder() / "evaluation")
     return rows
 
@@ -109,24 +107,22 @@ def random_encoder(like: FusMAE, seed: int) -> FusMAE:
         return FusMAE(like.config).eval()
 
 
-def _row(system: str, models: list[FusMAE], sensors: tuple[str, ...], archive: Archive, config: RunConfig) -> Row:
+def _row(
+    system: str, models: list[FusMAE], sensors: tuple[str, ...], pairs: dict[str, PairDataset], config: RunConfig
+) -> Row:
+    """One cell: a probe a seed on each model's frozen features, averaged; the interval from the first seed."""
+    archive, cache = pairs["train"].archive, config.folder() / "evaluation" / "features"
     micro, macro, interval = [], [], (0.0, 0.0)
     for seed, model in enumerate(models):
-        parts = [
-            frozen_features(model, archive, split, sensors, config.folder() / "evaluation" / "features")
-            for split in ("train", "test")
-        ]
-        train, test = parts
-        scores = linear_probe(train.x, train.y, test.x, config, seed).numpy()
-        result = average_precision(test.y.numpy(), scores, archive.classes)
+        train, test = (frozen_features(model, archive, s, sensors, cache, dataset=pairs[s]) for s in ("train", "test"))
+        labels, scores = test.y.numpy().astype(bool), linear_probe(train.x, train.y, test.x, config, seed).numpy()
+        result = average_precision(labels, scores, archive.classes)
         micro.append(result.micro)
         macro.append(result.macro)
         if seed == 0:
-            interval = bootstrap_interval(test.y.numpy().astype(bool), scores, seed=config.seed)
-    name = "+".join(sensors).upper()
-    return Row(
-        system, name, float(np.mean(micro)), float(np.mean(macro)), *interval, len(models), len(train.x), len(test.x)
-    )
+            interval = bootstrap_interval(labels, scores, seed=config.seed)
+    averages = float(np.mean(micro)), float(np.mean(macro))
+    return Row(system, "+".join(sensors).upper(), *averages, *interval, len(models), len(train.x), len(test.x))
 
 
 def _prior_row(archive: Archive) -> Row:
