@@ -36,7 +36,7 @@ def headline(notebook: nbformat.NotebookNode, fallback: str) -> tuple[str, str]:
         if cell.cell_type == "markdown" and cell.source.lstrip().startswith("#"):
             heading, _, rest = cell.source.strip().partition("\n")
             paragraphs = [text.strip() for text in rest.split("\n\n") if text.strip() and not text.startswith("#")]
-            return _plain(heading.lstrip("# ")), _plain(paragraphs[0]) if paragraphs else ""
+            return _plain(re.sub(r"^#+ *(\d\d\W+)?", "", heading)), _plain(paragraphs[0]) if paragraphs else ""
     return fallback, ""
 
 

@@ -45,6 +45,12 @@ def write(folder: Path, name: str, *code: str, parameters: str = PARAMETERS) -> 
     return path
 
 
+@pytest.fixture(autouse=True)
+def package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fixed fingerprint: somebody may be editing the package while the tests run."""
+    monkeypatch.setattr("fusmae_lite.course_run._hash_files", lambda folder: "package")
+
+
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
     """Three notebooks: a picture, one that trains and records, one that reads what it left."""
@@ -203,7 +209,7 @@ def test_headline_and_pictures() -> None:
     cell = nbformat.v4.new_code_cell("x", metadata={"tags": ["gallery"]})
     data = [nbformat.v4.new_output("display_data", {"image/png": text}) for text in ("YQ==", "Yg==", "YQ==")]
     plain, cell.outputs = nbformat.v4.new_code_cell("y", outputs=data[:1]), data[1:]
-    notebook.cells = [nbformat.v4.new_markdown_cell("# A **b**: [c](d)\nSee `e`,\nand *f*."), plain, cell]
+    notebook.cells = [nbformat.v4.new_markdown_cell("# 03 · A **b**: [c](d)\nSee `e`,\nand *f*."), plain, cell]
     assert headline(notebook, "") == ("A b: c", "See e, and f.")
     assert list(pictures(notebook)) == [b"b", b"a"]
 
