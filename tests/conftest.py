@@ -41,3 +41,12 @@ def archive():
 
     opened.read = read_once
     return opened
+
+
+#: Modules that run whole notebooks: after everything that fails faster.
+LAST = ("test_course", "test_nbval", "test_smoke_course")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first."""
+    items.sort(key=lambda item: LAST.index(item.path.stem) + 1 if item.path.stem in LAST else 0)
