@@ -59,14 +59,15 @@ def show_pair(s1: ArrayLike, s2: ArrayLike, title: str = "", names: Sequence[str
     """
     images = {"s1": s1, "s2": s2}
     side = min(4.0, 10.0 / len(names))
-    extra = 0.55 if side > 3 else 1.0  # narrow pictures break their captions over several lines
+    wide = side > 3.5  # narrower pictures break their captions over several lines
+    extra = 0.55 if wide else 1.0
     figure, axes = new_figure(1, len(names), side * len(names), side + extra + 0.25 * bool(title))
     for axis, name in zip(axes[0], names, strict=True):
         recipe = COMPOSITES[name]
         sensor = get_modality(recipe.modality)
         picture = pictures.composite(name, recipe.modality, images[recipe.modality])
         heading = f"{sensor.title}: {recipe.title}" if side > 3 else recipe.title
-        caption = recipe.caption if side > 3 else recipe.caption.replace(", ", "\n")
+        caption = recipe.caption if wide else recipe.caption.replace(", ", "\n")
         draw(axis, picture, heading, caption, colour_of(recipe.modality))
     figure.suptitle(title, fontsize=TITLE)
     return figure

@@ -190,6 +190,14 @@ def test_reconstruction_refuses_unequal_shapes(pair, masks):
         figures.show_reconstruction(pair, {**pair, "s1": pair["s1"][:, :60]}, masks)
 
 
+@pytest.mark.parametrize("names", [("sar", "swir"), ("true_colour", "false_colour", "swir"), ("sar", "vv", "swir", "vh")])
+def test_captions_of_a_pair_do_not_run_into_each_other(pair, names):
+    figure = figures.show_pair(pair["s1"], pair["s2"], names=names)
+    figure.canvas.draw()
+    boxes = [axis.xaxis.label.get_window_extent() for axis in figure.axes]
+    assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
+
+
 def test_pair_bands_histograms_and_masks_have_their_panels(pair, masks):
     assert len(figures.show_pair(pair["s1"], pair["s2"], "title").axes) == 2
     assert [axis.get_title() for axis in figures.show_bands(pair["s2"], "s2").axes][8] == "B8A"
