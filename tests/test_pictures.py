@@ -190,7 +190,9 @@ def test_reconstruction_refuses_unequal_shapes(pair, masks):
         figures.show_reconstruction(pair, {**pair, "s1": pair["s1"][:, :60]}, masks)
 
 
-@pytest.mark.parametrize("names", [("sar", "swir"), ("true_colour", "false_colour", "swir"), ("sar", "vv", "swir", "vh")])
+@pytest.mark.parametrize(
+    "names", [("sar", "swir"), ("true_colour", "false_colour", "swir"), ("sar", "vv", "swir", "vh")]
+)
 def test_captions_of_a_pair_do_not_run_into_each_other(pair, names):
     figure = figures.show_pair(pair["s1"], pair["s2"], names=names)
     figure.canvas.draw()
