@@ -166,7 +166,7 @@ def show_loss_curves(
             axis.axhline(baselines[name], color="black", ls="--", lw=1.2, label="predicting each band's mean")
         axis.set_title(get_modality(name).title, fontsize=TITLE, color=colour_of(name), fontweight="bold")
         axis.set_xlabel(x)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.08 * axis.dataLim.y1)  # room for the diamond of a held-out loss on top
         axis.grid(axis="y", color="#E6E6E6")
         axis.set_axisbelow(True)
         axis.legend(fontsize=TEXT, frameon=False)

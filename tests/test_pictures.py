@@ -250,6 +250,12 @@ def test_loss_curves_keep_the_colours_and_draw_the_baseline():
         charts.show_loss_curves([{"step": 1}])
 
 
+def test_loss_curves_leave_room_for_a_held_out_loss_on_top():
+    figure = charts.show_loss_curves([{"step": s, "loss_s1": 1.0} for s in (1, 2)], heldout={"s1": 2.0})
+    low, high = figure.axes[0].get_ylim()
+    assert low == 0 and 2.1 < high < 2.4
+
+
 def test_scores_from_mappings():
     rows = [
         {"system": "class prior", "sensors": "none", "micro": 0.34, "macro": 0.158, "low": 0.3, "high": 0.38},
