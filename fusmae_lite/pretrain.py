@@ -156,7 +156,7 @@ def _batches(run: _Run, epoch: int, skip: int) -> Iterator[tuple[dict[str, Tenso
     loader = DataLoader(
         run.dataset,
         batch_sampler=[batch.tolist() for batch in batches],
-        num_workers=run.config.workers,
+        num_workers=min(run.config.workers, os.cpu_count() or 1),  # more would only wait for each other, and warn
         pin_memory=run.device.type == "cuda",
     )
     for batch, sample in zip(batches, loader, strict=True):
