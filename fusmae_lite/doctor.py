@@ -13,7 +13,7 @@ import torch
 from fusmae_lite.archives import open_archive
 from fusmae_lite.config import RunConfig, project_root
 from fusmae_lite.errors import InputError
-from fusmae_lite.optimise import choose_device, has_fast_bf16
+from fusmae_lite.optimise import choose_device, has_fast_bf16, uses_bf16
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "rasterio", "safetensors", "accelerate", "papermill", "jupyterlab")
 
@@ -59,8 +59,7 @@ def _device(config: RunConfig) -> tuple[str, bool]:
         device = choose_device(config)
     except InputError as error:
         return f"no device ({error})", True
-    half = config.precision == "bf16" or (config.precision == "auto" and has_fast_bf16(device))
-    return f"{device.type} in {'bf16' if half else 'fp32'}", False
+    return f"{device.type} in {'bf16' if uses_bf16(device, config) else 'fp32'}", False
 
 
 def _data(config: RunConfig) -> tuple[str, bool]:

@@ -62,7 +62,11 @@ def has_fast_bf16(device: torch.device) -> bool:
     return False
 
 
+def uses_bf16(device: torch.device, config: RunConfig) -> bool:
+    """Whether a step runs in bf16: as configured; ``auto`` where :func:`has_fast_bf16` says so."""
+    return config.precision == "bf16" or (config.precision == "auto" and has_fast_bf16(device))
+
+
 def autocast(device: torch.device, config: RunConfig) -> torch.autocast:
-    """bf16 autocast as configured; ``auto`` uses it where :func:`has_fast_bf16` says so."""
-    use = config.precision == "bf16" or (config.precision == "auto" and has_fast_bf16(device))
-    return torch.autocast(device.type, torch.bfloat16, enabled=use)
+    """bf16 autocast where :func:`uses_bf16` says so, otherwise none."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(device, config))

@@ -40,19 +40,25 @@ def linear_probe(train_x: Tensor, train_y: Tensor, test_x: Tensor, config: RunCo
         )
     mean, std = train_x.mean(dim=0), train_x.std(dim=0, correction=0).clamp_min(1e-6)
     train_x, test_x = (train_x - mean) / std, (test_x - mean) / std
+    head = _train_head(train_x, train_y, config, seed)
+    with torch.no_grad():
+        return head(test_x)
+
+
+def _train_head(x: Tensor, y: Tensor, config: RunConfig, seed: int) -> nn.Linear:
+    """A linear layer fitted to standardised features (patches, D) and labels (patches, classes)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive("probe", config.seed, seed))
-        head = nn.Linear(train_x.shape[1], train_y.shape[1])
+        head = nn.Linear(x.shape[1], y.shape[1])
     optimizer = torch.optim.AdamW(head.parameters(), lr=config.probe_learning_rate, weight_decay=0.0)
     criterion = nn.MultiLabelSoftMarginLoss()
     rng = generator("probe", config.seed, seed, 1)
     for _ in range(config.probe_epochs):
-        for rows in torch.randperm(len(train_x), generator=rng).split(config.probe_batch_size):
+        for rows in torch.randperm(len(x), generator=rng).split(config.probe_batch_size):
             optimizer.zero_grad()
-            criterion(head(train_x[rows]), train_y[rows]).backward()
+            criterion(head(x[rows]), y[rows]).backward()
             optimizer.step()
-    with torch.no_grad():
-        return head(test_x)
+    return head
 
 
 def class_prior(train_y: Tensor, patches: int) -> Tensor:
