@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusmae_lite.config import RunConfig, load_preset, project_root
+from fusmae_lite.config import RunConfig, load_preset
 from fusmae_lite.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunC
     """
     import torch
 
-    from fusmae_lite.archives import open_archive
+    from fusmae_lite.archives import open_data
     from fusmae_lite.optimise import choose_device
 
     if not parameters.get("run_dir"):  # after -p run_dir=..., and before runs/<preset>
         parameters["run_dir"] = os.environ.get(RUN_DIR_VARIABLE, "")
     config = load_preset(preset, **parameters)
     device = choose_device(config).type
-    archive = open_archive(config.data_dir or project_root() / "data_samples")
+    archive = open_data(config)
     metrics_file(config, notebook).unlink(missing_ok=True)  # numbers of an earlier run are not this run's
     torch.manual_seed(config.seed)
     print(

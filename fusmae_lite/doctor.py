@@ -10,8 +10,8 @@ from typing import Any
 import psutil
 import torch
 
-from fusmae_lite.archives import open_archive
-from fusmae_lite.config import RunConfig, project_root
+from fusmae_lite.archives import open_data
+from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError
 from fusmae_lite.optimise import choose_device, has_fast_bf16, uses_bf16
 
@@ -65,7 +65,7 @@ def _device(config: RunConfig) -> tuple[str, bool]:
 def _data(config: RunConfig) -> tuple[str, bool]:
     """What lies in the data folder, without reading pixels or labels."""
     try:
-        archive = open_archive(config.data_dir or project_root() / "data_samples")
+        archive = open_data(config)
     except InputError as error:
         return f"none: {error}", False
     try:

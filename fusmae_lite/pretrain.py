@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fusmae_lite.archives import Archive, open_archive
+from fusmae_lite.archives import Archive, open_data
 from fusmae_lite.checkpoints import Progress, latest_checkpoint, resume, save_checkpoint
-from fusmae_lite.config import RunConfig, project_root
+from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.evaluate.heldout import heldout_losses
 from fusmae_lite.masking import sample_masks
@@ -87,7 +87,7 @@ def pretrain(config: RunConfig, archive: Archive | None = None, quiet: bool = Fa
         InputError: an empty split, or a folder that belongs to another run.
         RunError: the loss is no longer finite; names the step and the patches, the last checkpoint stays.
     """
-    archive = archive or open_archive(config.data_dir or project_root() / "data_samples")
+    archive = archive or open_data(config)
     with torch.random.fork_rng():  # the caller's own random state is none of our business
         run = _prepare(config, archive)
         found = latest_checkpoint(run.folder / "checkpoints")

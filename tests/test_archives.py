@@ -100,6 +100,10 @@ def test_reads_only_what_is_asked_for(archive, monkeypatch):
     assert len(opened) == 2 and all("BigEarthNet-S1" in path for path in opened)
 
 
+def test_keys_are_the_names_of_the_two_folders(archive):
+    assert archive.keys(3) == {"s1": archive.meta(3)["s1_name"], "s2": archive.names[3]}
+
+
 def test_both_sensors_of_every_sample_see_the_same_ground(archive):
     for row in range(len(archive)):
         radar, optical = archive.read(row, ["s1"]), archive.read(row, ["s2"])
@@ -158,7 +162,7 @@ def test_a_sibling_format_joins_through_the_list(archive, tmp_path, monkeypatch)
     class Numbered(Archive):
         kind, layout, classes = "numbered", "a file numbers.txt", ("odd",)
 
-        def __init__(self, root: Path) -> None:
+        def __init__(self, root: Path, *, partial: bool = False, snow_and_clouds: bool = False) -> None:
             self.root, self.names = root, (root / "numbers.txt").read_text().split()
 
         @classmethod
@@ -171,6 +175,9 @@ def test_a_sibling_format_joins_through_the_list(archive, tmp_path, monkeypatch)
         @property
         def labels(self) -> np.ndarray:
             return np.array([[int(name) % 2 == 1] for name in self.names])
+
+        def keys(self, index: int) -> dict[str, str]:
+            return {"number": self.names[index]}
 
         def meta(self, index: int) -> dict[str, str]:
             return {"split": "train" if index else "test"}

@@ -6,16 +6,23 @@ from pathlib import Path
 
 from fusmae_lite.archives.base import Archive, Patch
 from fusmae_lite.archives.bigearthnet_v1 import BigEarthNetV1
+from fusmae_lite.config import RunConfig, project_root
 from fusmae_lite.errors import InputError
 
-__all__ = ["FORMATS", "Archive", "BigEarthNetV1", "Patch", "open_archive"]
+__all__ = ["FORMATS", "Archive", "BigEarthNetV1", "Patch", "open_archive", "open_data"]
 
 #: Every known format, tried in this order. A new one is added here and nowhere else.
 FORMATS: list[type[Archive]] = [BigEarthNetV1]
 
 
-def open_archive(path: Path | str) -> Archive:
+def open_archive(path: Path | str, *, partial: bool = False, snow_and_clouds: bool = False) -> Archive:
     """Open the archive in a folder, whichever of the known formats it has.
+
+    Args:
+        path: the archive's folder.
+        partial: take the patches that are whole and list the others in ``archive.left_out`` instead of refusing an
+            archive in which something is missing.
+        snow_and_clouds: also the patches that the archive's authors set apart for snow, clouds or their shadow.
 
     Raises:
         InputError: the folder does not exist, or matches no format; the message says what was looked for.
@@ -25,6 +32,11 @@ def open_archive(path: Path | str) -> Archive:
         raise InputError(f"data folder {root} does not exist", "pass data_dir the folder of an archive")
     for archive in FORMATS:
         if archive.matches(root):
-            return archive(root)
+            return archive(root, partial=partial, snow_and_clouds=snow_and_clouds)
     looked_for = "; ".join(f"{archive.kind} ({archive.layout})" for archive in FORMATS)
     raise InputError(f"{root} holds no archive; looked for {looked_for}", "pass the folder that contains these")
+
+
+def open_data(config: RunConfig) -> Archive:
+    """The archive a run is configured for: ``config.data_dir``, or the bundled patches where that is empty."""
+    return open_archive(config.data_dir or project_root() / "data_samples")

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -42,11 +43,20 @@ class Archive(ABC):
     """A folder of patches. Opening one reads names and lists, never pixels.
 
     How a new format joins: write a sibling module with a subclass that sets `kind` (what messages call it), `layout`
-    (what `matches` looks for, in words) and `classes`; whose ``__init__(root)`` fills `root` and `names`; and that
-    implements `matches`, `read`, `labels` and `meta`. `meta` must give the key ``"split"`` where the archive has an
-    official split; `split` and `describe` then work as they are. Pass every band through :func:`check_band`, raise
+    (what `matches` looks for, in words) and `classes`; whose ``__init__(root, partial, snow_and_clouds)`` fills `root`
+    and `names`; and that implements `matches`, `read`, `keys`, `labels` and `meta`. `meta` must give the key
+    ``"split"`` where the archive has an official split; `split` and `describe` then work as they are (override
+    `splits` where a table has them as a column). Pass every band through :func:`check_band`, raise
     :class:`InputError` for whatever is wrong on disk, and add the class to ``FORMATS`` in ``archives/__init__.py``.
     The suite in ``tests/test_archives.py`` is written against this interface.
+
+    Attributes:
+        kind: what messages call the format.
+        layout: what `matches` looks for, in words.
+        root: the archive's folder.
+        names: name of each patch; its position is the index everywhere else.
+        classes: label names, in the order of the columns of `labels`.
+        left_out: (name, reason) of what lies there and was not taken, when opened with ``partial=True``.
     """
 
     kind: ClassVar[str]
@@ -54,6 +64,10 @@ class Archive(ABC):
     root: Path
     names: Sequence[str]
     classes: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    @abstractmethod
+    def __init__(self, root: Path | str, *, partial: bool = False, snow_and_clouds: bool = False) -> None: ...
 
     @classmethod
     @abstractmethod
@@ -73,6 +87,15 @@ class Archive(ABC):
     def meta(self, index: int) -> dict[str, str]:
         """What is known of a patch without opening its files; key ``"split"`` is ``""`` outside every split."""
 
+    @abstractmethod
+    def keys(self, index: int) -> dict[str, str]:
+        """Modality -> the name its bands go by: the stem of its files, and its key in an LMDB."""
+
+    @cached_property
+    def splits(self) -> np.ndarray:
+        """(len,) of ``"train"``, ``"val"``, ``"test"`` or ``""``."""
+        return np.array([self.meta(index)["split"] for index in range(len(self))], dtype="<U5")
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -82,16 +105,15 @@ class Archive(ABC):
             return np.arange(len(self))
         if name not in SPLITS:
             raise InputError(f"unknown split {name!r}", f"choose one of {', '.join(SPLITS)}, all")
-        splits = np.array([self.meta(index)["split"] for index in range(len(self))])
-        if not (splits != "").any():
+        if not (self.splits != "").any():
             raise InputError(
                 f"{self.root}: no split lists found", "add splits/{train,val,test}.csv, or use split 'all'"
             )
-        return np.flatnonzero(splits == name)
+        return np.flatnonzero(self.splits == name)
 
     def describe(self) -> str:
         """A few lines for people: format, folder, pairs per split, patches without a label, most frequent classes."""
-        splits = Counter(self.meta(index)["split"] for index in range(len(self)))
+        splits = Counter(self.splits.tolist())
         sizes = ", ".join(f"{splits[name]} {name or 'in no split'}" for name in (*SPLITS, "") if splits[name])
         counts = self.labels.sum(axis=0)
         common = [f"{self.classes[c]} {counts[c]}" for c in np.argsort(-counts, kind="stable")[:3]]

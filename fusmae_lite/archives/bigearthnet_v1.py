@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import os
-import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from fusmae_lite.archives.base import SPLITS, Archive, Patch, check_band
+from fusmae_lite.archives.base import SPLITS, Archive, Patch
+from fusmae_lite.archives.geotiff import read_bands
 from fusmae_lite.archives.labels import BEN19, convert_43_to_19
 from fusmae_lite.errors import InputError
-from fusmae_lite.sensors import Modality, get_modality
-
-# What GDAL has to say about a damaged file is in our one-line error; a log line beside it would only repeat it.
-logging.getLogger("rasterio").addHandler(logging.NullHandler())
-warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+from fusmae_lite.sensors import get_modality
 
 S2_FOLDER = "BigEarthNet-v1.0"
 S1_FOLDER = "BigEarthNet-S1-v1.0"
@@ -54,7 +47,7 @@ class BigEarthNetV1(Archive):
     layout: ClassVar[str] = f"folders {S2_FOLDER} and {S1_FOLDER}"
     classes: tuple[str, ...] = BEN19
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, *, partial: bool = False, snow_and_clouds: bool = False) -> None:
         self.root = Path(root)
         on_disk = {"s1": self._folders(S1_FOLDER), "s2": self._folders(S2_FOLDER)}
         self._rows, self._split_of = _read_lists(self.root)
@@ -77,7 +70,7 @@ class BigEarthNetV1(Archive):
         where: dict[str, Any] = {}
         for key in modalities or ("s1", "s2"):
             folder = self._folder(key, name, s1_name)
-            bands[key], where = _read_bands(folder, get_modality(key))
+            bands[key], where = read_bands(folder, get_modality(key))
         labels = convert_43_to_19(*self._labels43(name))
         return Patch(name=name, bands=bands, labels=labels, meta=self.meta(index), **where)
 
@@ -89,6 +82,10 @@ class BigEarthNetV1(Archive):
         for row, name in enumerate(self.names):
             table[row, [column[label] for label in convert_43_to_19(*self._labels43(name))]] = True
         return table
+
+    def keys(self, index: int) -> dict[str, str]:
+        """Names of the two folders: the S1 name and the S2 name."""
+        return {"s1": self._s1_names[index], "s2": self.names[index]}
 
     def meta(self, index: int) -> dict[str, str]:
         """s1_name, split, tile and acquisition_date (both from the names), and every further column of index.csv."""
@@ -180,23 +177,3 @@ def _read_json(path: Path, field: str) -> Any:
         raise InputError(f"{path} is missing", "download the patch again") from None
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: cannot read field {field!r} ({error})", "download the patch again") from None
-
-
-def _read_bands(folder: Path, modality: Modality) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Every band of one patch at native resolution, and its place on the ground (crs, bounds) from the first band."""
-    bands: dict[str, np.ndarray] = {}
-    place: dict[str, Any] = {}
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):  # looks for no side-car files
-        for band in modality.bands:
-            path = folder / f"{folder.name}_{band}.tif"
-            if not path.is_file():
-                raise InputError(f"{path}: band {band} of {modality.title} is missing", "download the patch again")
-            try:
-                with rasterio.open(path, driver="GTiff") as file:
-                    pixels = file.read().squeeze(0) if file.count == 1 else file.read()
-                    if not place:
-                        place = {"crs": file.crs and file.crs.to_string(), "bounds": tuple(file.bounds)}
-            except RasterioError:
-                raise InputError(f"{path}: truncated or no GeoTIFF", "download the patch again") from None
-            bands[band] = check_band(pixels, path, band, modality.native_side(band), modality.dtype)
-    return bands, place

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fusmae_lite.archives import Archive, open_archive
+from fusmae_lite.archives import Archive, open_data
 from fusmae_lite.checkpoints import latest_checkpoint
-from fusmae_lite.config import RunConfig, project_root
+from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError
 from fusmae_lite.evaluate.features import frozen_features
 from fusmae_lite.evaluate.metrics import average_precision, bootstrap_interval
@@ -68,7 +68,7 @@ def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | 
     Raises:
         InputError: an empty split, or nothing to evaluate.
     """
-    archive = archive or open_archive(config.data_dir or project_root() / "data_samples")
+    archive = archive or open_data(config)
     for split in ("train", "test"):
         if not len(archive.split(split)):
             raise InputError(f"{archive.root} has no patch in the split {split!r}", "add its split files")
