@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import os
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from fusmae_lite.archives.base import SPLITS, Archive, Patch
+from fusmae_lite.archives.base import Archive, Patch
 from fusmae_lite.archives.geotiff import read_bands
 from fusmae_lite.archives.labels import BEN19, convert_43_to_19
+from fusmae_lite.archives.names import check_s2_names, place_and_day
+from fusmae_lite.archives.pairing import COMPLETE, LeftOut, match, subfolders
+from fusmae_lite.archives.v1_lists import read_json, read_lists
 from fusmae_lite.errors import InputError
 from fusmae_lite.sensors import get_modality
 
 S2_FOLDER = "BigEarthNet-v1.0"
 S1_FOLDER = "BigEarthNet-S1-v1.0"
-COMPLETE = "complete the download, or take the patch out of the lists and folders"
 
 
 class BigEarthNetV1(Archive):
@@ -39,8 +39,11 @@ class BigEarthNetV1(Archive):
     any list, all folders do, and the pairing is read from the json of every S1 patch (a minute for 590,326 of them).
     Opening looks at folder names only. `labels` reads the json of every S2 patch, once, when first asked for.
 
+    With ``partial=True`` pairs that miss a partner are left out and listed in `left_out`.
+
     Raises:
-        InputError: a sensor's folder is missing, a patch lacks its partner, a patch is in two splits.
+        InputError: a sensor's folder is missing, a patch lacks its partner, a patch is in two splits or listed twice,
+            names of reBEN lie among those of v1, or snow_and_clouds is asked for (v1 marks no such patches).
     """
 
     kind: ClassVar[str] = "BigEarthNet-MM v1"
@@ -49,14 +52,25 @@ class BigEarthNetV1(Archive):
 
     def __init__(self, root: Path | str, *, partial: bool = False, snow_and_clouds: bool = False) -> None:
         self.root = Path(root)
-        on_disk = {"s1": self._folders(S1_FOLDER), "s2": self._folders(S2_FOLDER)}
-        self._rows, self._split_of = _read_lists(self.root)
-        partners = {s2: row["s1_name"] for s2, row in self._rows.items()} or self._partners_from_json(on_disk["s1"])
-        self._check_partners(partners, on_disk)
+        if snow_and_clouds:
+            raise InputError(
+                f"{self.root}: {self.kind} keeps no table of patches with snow or clouds", "leave snow_and_clouds out"
+            )
+        refuse_both_versions(self.root)
+        found = {"s1": self._folders(S1_FOLDER), "s2": self._folders(S2_FOLDER)}
+        self._rows, self._split_of = read_lists(self.root)
+        partners, unclear = {s2: row["s1_name"] for s2, row in self._rows.items()}, ()
         if not partners:
-            raise InputError(f"{self.root / S2_FOLDER} holds no patch", "unpack the archive there")
-        self.names: Sequence[str] = tuple(partners)
-        self._s1_names = tuple(partners.values())
+            partners, unclear = self._partners_from_json(found["s1"], partial)
+        rows = {"s1": list(partners.values()), "s2": list(partners)}
+        # where lists exist, a folder in none of them is legal: the lists decide what belongs to the archive
+        extra = None if self._rows else ("is named as partner by no S1 patch", COMPLETE)
+        whole, left_out = match(rows, found, self._folder, partial=partial, extra=extra)
+        self.names: Sequence[str] = tuple(compress(rows["s2"], whole))
+        self._s1_names = tuple(compress(rows["s1"], whole))
+        self.left_out = unclear + left_out
+        if not self.names:
+            raise InputError(f"{self.root / S2_FOLDER} holds no patch with its partner", "unpack the archive there")
 
     @classmethod
     def matches(cls, root: Path) -> bool:
@@ -69,7 +83,9 @@ class BigEarthNetV1(Archive):
         bands: dict[str, dict[str, np.ndarray]] = {}
         where: dict[str, Any] = {}
         for key in modalities or ("s1", "s2"):
-            folder = self._folder(key, name, s1_name)
+            if key not in ("s1", "s2"):
+                raise InputError(f"{self.kind} has no modality {key!r}", "choose from s1, s2")
+            folder = self._folder(key, s1_name if key == "s1" else name)
             bands[key], where = read_bands(folder, get_modality(key))
         labels = convert_43_to_19(*self._labels43(name))
         return Patch(name=name, bands=bands, labels=labels, meta=self.meta(index), **where)
@@ -90,90 +106,49 @@ class BigEarthNetV1(Archive):
     def meta(self, index: int) -> dict[str, str]:
         """s1_name, split, tile and acquisition_date (both from the names), and every further column of index.csv."""
         name, s1_name = self.names[index], self._s1_names[index]
-        day = name.split("_")[2][:8]
-        known = {
-            "s1_name": s1_name,
-            "split": self._split_of.get(name, ""),
-            "tile": s1_name.split("_")[-3],
-            "acquisition_date": f"{day[:4]}-{day[4:6]}-{day[6:]}",
-        }
+        known = {"s1_name": s1_name, "split": self._split_of.get(name, ""), **place_and_day(name, s1_name)}
         row = {field: text for field, text in self._rows.get(name, {}).items() if field not in ("s1_name", "split")}
         return {**known, **row}
 
-    def _folder(self, modality: str, name: str, s1_name: str) -> Path:
-        if modality not in ("s1", "s2"):
-            raise InputError(f"{self.kind} has no modality {modality!r}", "choose from s1, s2")
-        return self.root / S1_FOLDER / s1_name if modality == "s1" else self.root / S2_FOLDER / name
+    def _folder(self, modality: str, name: str) -> Path:
+        return self.root / (S1_FOLDER if modality == "s1" else S2_FOLDER) / name
 
     def _folders(self, folder: str) -> set[str]:
-        path = self.root / folder
-        if not path.is_dir():
+        if not (self.root / folder).is_dir():
             raise InputError(f"{self.root} has no folder {folder}", "download and unpack both sensors into one folder")
-        with os.scandir(path) as entries:  # no stat per entry: half a million folders take about a second
-            return {entry.name for entry in entries if entry.is_dir()}
+        names = set(subfolders(self.root / folder))
+        check_s2_names(sorted(names), self.root / folder, 1)
+        return names
 
-    def _partners_from_json(self, s1_names: set[str]) -> dict[str, str]:
+    def _partners_from_json(self, s1_names: set[str], partial: bool) -> tuple[dict[str, str], LeftOut]:
+        """S2 name -> S1 name, sorted, and the S1 patches whose json does not tell (with `partial` only)."""
         partners: dict[str, str] = {}
+        unclear: list[tuple[str, str]] = []
         for s1_name in sorted(s1_names):
             path = self.root / S1_FOLDER / s1_name / f"{s1_name}_labels_metadata.json"
-            partners[str(_read_json(path, "corresponding_s2_patch"))] = s1_name
-        return dict(sorted(partners.items()))
-
-    def _check_partners(self, partners: dict[str, str], on_disk: dict[str, set[str]]) -> None:
-        s1_folder, s2_folder = self.root / S1_FOLDER, self.root / S2_FOLDER
-        for s2_name, s1_name in partners.items():
-            if s2_name not in on_disk["s2"]:
-                raise InputError(f"{s1_folder / s1_name}: its S2 partner {s2_folder / s2_name} is missing", COMPLETE)
-            if s1_name not in on_disk["s1"]:
-                raise InputError(f"{s2_folder / s2_name}: its S1 partner {s1_folder / s1_name} is missing", COMPLETE)
-        alone = on_disk["s2"].difference(partners) if not self._rows else set()
-        if alone:
-            raise InputError(f"{s2_folder / min(alone)}: no S1 patch names it as its partner", COMPLETE)
+            try:
+                s2_name = str(read_json(path, "corresponding_s2_patch"))
+                if partners.setdefault(s2_name, s1_name) != s1_name:
+                    raise InputError(f"{path}: {s2_name} is the partner of {partners[s2_name]} already", COMPLETE)
+            except InputError as error:
+                if not partial:
+                    raise
+                unclear.append((s1_name, str(error)))
+        return dict(sorted(partners.items())), tuple(unclear)
 
     def _labels43(self, name: str) -> tuple[list[str], str]:
         path = self.root / S2_FOLDER / name / f"{name}_labels_metadata.json"
-        return _read_json(path, "labels"), str(path)
+        labels = read_json(path, "labels")
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise InputError(f"{path}: 'labels' is no list of names", "download the patch again")
+        return labels, str(path)
 
 
-def _read_lists(root: Path) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """index.csv and the split lists: S2 name -> columns (s1_name at least), S2 name -> split."""
-    rows: dict[str, dict[str, str]] = {}
-    split_of: dict[str, str] = {}
-    if (root / "index.csv").is_file():
-        with open(root / "index.csv", newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if not {"s2_name", "s1_name"} <= set(reader.fieldnames or ()):
-                raise InputError(f"{root / 'index.csv'}: no columns s2_name and s1_name", "add them to its header line")
-            rows = {row.pop("s2_name"): row for row in reader}
-        split_of = {name: row["split"] for name, row in rows.items() if row.get("split")}
-    found = [(split, path) for split in SPLITS if (path := _split_list(root, split))]
-    if found:  # the lists a user may replace by their own win over the column
-        split_of = {}
-    for split, path in found:
-        for s2_name, s1_name in _read_split(path):
-            if split_of.setdefault(s2_name, split) != split:
-                raise InputError(f"{path}: {s2_name} is also in {split_of[s2_name]}.csv", "keep it in one split only")
-            rows.setdefault(s2_name, {"s1_name": s1_name})
-    return rows, split_of
-
-
-def _split_list(root: Path, split: str) -> Path | None:
-    return next((path for path in (root / f"splits/{split}.csv", root / f"{split}.csv") if path.is_file()), None)
-
-
-def _read_split(path: Path) -> list[tuple[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        pairs = [tuple(row) for row in csv.reader(file) if row]
-    for line, pair in enumerate(pairs, 1):
-        if len(pair) != 2 or not pair[0].startswith("S2") or not pair[1].startswith("S1"):
-            raise InputError(f"{path} line {line}: {','.join(pair)!r}", "write s2_name,s1_name on each line, no header")
-    return [(pair[0].strip(), pair[1].strip()) for pair in pairs]
-
-
-def _read_json(path: Path, field: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))[field]
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing", "download the patch again") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot read field {field!r} ({error})", "download the patch again") from None
+def refuse_both_versions(root: Path) -> None:
+    """Raise InputError where folders of BigEarthNet v1 and of reBEN lie side by side: which one is meant?"""
+    first = [name for name in (S2_FOLDER, S1_FOLDER) if (root / name).is_dir()]
+    second = [name for name in ("BigEarthNet-S2", "BigEarthNet-S1") if (root / name).is_dir()]
+    if first and second:
+        raise InputError(
+            f"{root} holds {first[0]} of BigEarthNet v1 beside {second[0]} of reBEN", "keep the versions in two folders"
+        )

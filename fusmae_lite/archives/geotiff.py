@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,21 @@ def read_bands(folder: Path, modality: Modality) -> tuple[dict[str, np.ndarray],
     with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):  # looks for no side-car files
         for band in modality.bands:
             path = folder / f"{folder.name}_{band}.tif"
-            if not path.is_file():
-                raise InputError(f"{path}: band {band} of {modality.title} is missing", "download the patch again")
             try:
                 with rasterio.open(path, driver="GTiff") as file:
                     pixels = file.read().squeeze(0) if file.count == 1 else file.read()
                     if not place:
                         place = {"crs": file.crs and file.crs.to_string(), "bounds": tuple(file.bounds)}
-            except RasterioError:
-                raise InputError(f"{path}: truncated or no GeoTIFF", "download the patch again") from None
+            except (RasterioError, OSError):
+                raise _explain(path, f"band {band} of {modality.title}") from None
             bands[band] = check_band(pixels, path, band, modality.native_side(band), modality.dtype)
     return bands, place
+
+
+def _explain(path: Path, what: str) -> InputError:
+    """Why a file could not be read. Asked only afterwards: 14 looks before each pair would cost more than they tell."""
+    if not os.path.isfile(path):
+        return InputError(f"{path}: {what} is missing", "download the patch again, or check that its disk is there")
+    if not os.access(path, os.R_OK):
+        return InputError(f"{path}: no permission to read it", "correct the permissions (chmod a+r)")
+    return InputError(f"{path}: truncated or no GeoTIFF", "download the patch again")

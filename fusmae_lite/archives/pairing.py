@@ -1,0 +1,94 @@
+"""Rows against what lies on disk: the one check behind every archive of pairs, and listing folders for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fusmae_lite.errors import InputError
+
+#: (name, reason) of everything that was not taken.
+LeftOut = tuple[tuple[str, str], ...]
+
+COMPLETE = "complete the download, correct the lists, or open with partial=True to use the whole pairs only"
+
+
+def subfolders(path: Path) -> list[str]:
+    """Names of the folders in a folder, without a look at each of them: half a million take about a second."""
+    try:
+        with os.scandir(path) as entries:
+            return [entry.name for entry in entries if entry.is_dir()]
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be listed ({error.strerror})", "check the path, the permissions and that the disk is there"
+        ) from None
+
+
+def match(
+    rows: Mapping[str, Sequence[str]],
+    found: Mapping[str, set[str]],
+    path: Callable[[str, str], object],
+    *,
+    partial: bool = False,
+    extra: tuple[str, str] | None = None,
+    spare: Callable[[], set[str]] = set,
+) -> tuple[np.ndarray, LeftOut]:
+    """Which rows have everything they need.
+
+    Args:
+        rows: modality -> name of each row's files (or key) in that modality; all of one length.
+        found: modality -> the names that are there.
+        path: (modality, name) -> what a message calls it.
+        partial: leave incomplete rows and files without a row out instead of refusing them.
+        extra: reason and cure for files without a row; None where such files are legal.
+        spare: gives names whose files may lie there without a row; called only if there are such files.
+
+    Returns:
+        ((n,) bool: the row is complete, what was left out). Without `partial` every row is.
+
+    Raises:
+        InputError: a row misses files, or files have no row: the first of them and how many more.
+    """
+    missing = {modality: set(names).difference(found[modality]) for modality, names in rows.items()}
+    whole = np.ones(len(next(iter(rows.values()))), dtype=bool)
+    left_out: list[tuple[str, str]] = []
+    if any(missing.values()):
+        for modality, names in rows.items():
+            whole &= np.fromiter((name not in missing[modality] for name in names), bool, len(names))
+        left_out = [_incomplete(rows, missing, path, int(row)) for row in np.flatnonzero(~whole)]
+        _refuse(left_out, COMPLETE, partial)
+    if extra is not None:
+        listed = set().union(*rows.values())
+        alone = {modality: names - listed for modality, names in found.items()}
+        if any(alone.values()):
+            known = spare()
+            names = sorted({name: modality for modality in alone for name in alone[modality] - known}.items())
+            odd = [(name, f"{path(modality, name)} {extra[0]}") for name, modality in names]
+            _refuse(odd, extra[1], partial)
+            left_out += odd
+    return whole, tuple(left_out)
+
+
+def _incomplete(
+    rows: Mapping[str, Sequence[str]],
+    missing: Mapping[str, set[str]],
+    path: Callable[[str, str], object],
+    row: int,
+) -> tuple[str, str]:
+    """Name of a row (its last modality's) and what it lacks."""
+    absent = [modality for modality in rows if rows[modality][row] in missing[modality]]
+    there = [modality for modality in rows if modality not in absent]
+    name = rows[list(rows)[-1]][row]
+    lacks = " and ".join(f"{modality.upper()} {path(modality, rows[modality][row])}" for modality in absent)
+    verb = "is" if len(absent) == 1 else "are"
+    partner = f", partner of {path(there[-1], rows[there[-1]][row])}" if there else ""
+    return name, f"{lacks} {verb} missing{partner}"
+
+
+def _refuse(odd: list[tuple[str, str]], cure: str, partial: bool) -> None:
+    if odd and not partial:
+        more = f" (and {len(odd) - 1} more like it)" if len(odd) > 1 else ""
+        raise InputError(odd[0][1] + more, cure)
