@@ -13,7 +13,7 @@ import numpy as np
 from fusmae_lite.archives.base import Archive, Patch
 from fusmae_lite.archives.geotiff import read_bands
 from fusmae_lite.archives.labels import BEN19, convert_43_to_19
-from fusmae_lite.archives.names import check_s2_names, place_and_day
+from fusmae_lite.archives.names import check_s1_names, check_s2_names, place_and_day
 from fusmae_lite.archives.pairing import COMPLETE, LeftOut, match, subfolders
 from fusmae_lite.archives.v1_lists import read_json, read_lists
 from fusmae_lite.errors import InputError
@@ -63,6 +63,8 @@ class BigEarthNetV1(Archive):
         if not partners:
             partners, unclear = self._partners_from_json(found["s1"], partial)
         rows = {"s1": list(partners.values()), "s2": list(partners)}
+        check_s2_names(rows["s2"], self.root, 1)
+        check_s1_names(rows["s1"], self.root)
         # where lists exist, a folder in none of them is legal: the lists decide what belongs to the archive
         extra = None if self._rows else ("is named as partner by no S1 patch", COMPLETE)
         whole, left_out = match(rows, found, self._folder, partial=partial, extra=extra)
@@ -117,7 +119,7 @@ class BigEarthNetV1(Archive):
         if not (self.root / folder).is_dir():
             raise InputError(f"{self.root} has no folder {folder}", "download and unpack both sensors into one folder")
         names = set(subfolders(self.root / folder))
-        check_s2_names(sorted(names), self.root / folder, 1)
+        check_s2_names(sorted(names), self.root / folder, 1, others=True)
         return names
 
     def _partners_from_json(self, s1_names: set[str], partial: bool) -> tuple[dict[str, str], LeftOut]:

@@ -53,9 +53,9 @@ class Metadata:
         """A further column as a list."""
         return _texts(self.rest[name], name, self.where)
 
-    def row(self, index: int) -> dict[str, str]:
-        """Further columns of one row as text, without those that are empty (null) there."""
-        values = ((name, column[index].as_py()) for name, column in self.rest.items())
+    def row(self, index: int, names: Sequence[str] | None = None) -> dict[str, str]:
+        """Further columns (all, or those named) of one row as text, without those that are empty (null) there."""
+        values = ((name, self.rest[name][index].as_py()) for name in (self.rest if names is None else names))
         return {name: _as_text(value) for name, value in values if value is not None}
 
     def take(self, rows: np.ndarray) -> Metadata:

@@ -21,15 +21,16 @@ def version(name: str) -> int:
     return 2 if re.match(_S2_V2, name) else 1 if re.match(_S2_V1, name) else 0
 
 
-def check_s2_names(names: Sequence[str], where: object, wanted: int) -> None:
-    """Raise InputError unless every S2 name is of the wanted version. Version 1 lets names of no version pass."""
-    is_v2 = _fits(names, _S2_V2)
-    odd = _first(names, pc.invert(is_v2) if wanted == 2 else is_v2)
+def check_s2_names(names: Sequence[str], where: object, wanted: int, *, others: bool = False) -> None:
+    """Raise InputError unless every S2 name is of the wanted version (1, 2); `others` lets names of neither pass."""
+    patterns = {1: _S2_V1, 2: _S2_V2}
+    fits = pc.invert(_fits(names, patterns[3 - wanted])) if others else _fits(names, patterns[wanted])
+    odd = _first(names, pc.invert(fits))
     if odd is None:
         return
-    if version(odd) == 0:
-        raise InputError(f"{where}: {odd!r} is no S2 name of reBEN", "correct it, or download the table again")
     kinds = {1: "BigEarthNet v1", 2: "reBEN (v2)"}
+    if version(odd) == 0:
+        raise InputError(f"{where}: {odd!r} is no S2 name of {kinds[wanted]}", "correct it, or download it again")
     raise InputError(
         f"{where}: {odd} is a name of {kinds[version(odd)]} among those of {kinds[wanted]}",
         "keep the two versions apart: their patches differ in processing and split",

@@ -1,0 +1,186 @@
+"""LMDB of safetensors, as rico-hdl, BigEarthNet's own high-throughput tool, and ``fusmae encode`` write it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import compress
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lmdb
+import numpy as np
+
+from fusmae_lite.archives.base import Archive, Patch
+from fusmae_lite.archives.labels import BEN19
+from fusmae_lite.archives.lmdb_env import DATA, all_keys, environment, unreadable
+from fusmae_lite.archives.metadata import METADATA, Metadata, read_metadata, read_note
+from fusmae_lite.archives.names import check_s1_names, check_s2_names, place_and_day, version
+from fusmae_lite.archives.pairing import match, subfolders
+from fusmae_lite.archives.reben import read_reben_table, snow_cure, snow_names
+from fusmae_lite.archives.tensors import Layout, unpack
+from fusmae_lite.errors import InputError
+from fusmae_lite.sensors import S1, S2, Modality
+
+#: What ``fusmae encode`` keeps beside the data until it has finished.
+JOURNAL = "encode.journal"
+#: Columns that ``fusmae encode`` adds: a checksum per key, and the place on the ground.
+CHECKSUM = "crc32_"
+CRS = "crs"
+EDGES = ("left", "bottom", "right", "top")
+
+
+class LmdbArchive(Archive):
+    """Patches in one LMDB environment; see :class:`Archive`.
+
+    ::
+
+        root/data.mdb            key: a patch's name in one sensor; value: safetensors map band -> (side, side) array
+        root/metadata.parquet    a row per pair; may lie beside the environment's folder instead, as in
+        root/<folder>/data.mdb, root/metadata.parquet
+
+    Keys of BigEarthNet are the S2 patch_id and the S1 name. A table by ``fusmae encode`` notes what is in the
+    archive (kind, classes, bands, keys) and adds columns crs, left, bottom, right, top and a checksum per key; any
+    other is read as reBEN's, with names of either version. Opening reads the table and the keys, no values. The
+    environment is opened read-only, without locks, once per process; instances can be pickled and forked.
+
+    Raises:
+        InputError: not readable, an unfinished encode, a row without its keys, keys without a row.
+    """
+
+    kind: ClassVar[str] = "LMDB of safetensors"
+    layout: ClassVar[str] = f"{DATA} with {METADATA} beside it or one folder up"
+
+    def __init__(self, root: Path | str, *, partial: bool = False, snow_and_clouds: bool = False) -> None:
+        self.root = Path(root)
+        self.folder = _find(self.root) or self.root
+        path = _find_table(self.folder)
+        note = read_note(path)
+        self.classes = tuple(note["classes"]) if note else BEN19
+        self._layouts: dict[str, Layout] = _layouts(note)
+        self._key_columns: dict[str, str] = note["keys"] if note else {"s1": "s1_name", "s2": "patch_id"}
+        if note and snow_and_clouds:
+            raise InputError(f"{path} has no second table", "leave snow_and_clouds out; give it when encoding")
+        if note:
+            table = read_metadata(path, self.classes, keys=tuple(self._key_columns.values()), no_split=True)
+        else:
+            table = read_reben_table(path.parent, snow_and_clouds, path)
+            check_s2_names(table.names, table.where, version(next(iter(table.names), "")) or 2)
+            check_s1_names(table.column("s1_name"), table.where)
+        self._noted = note is not None
+        self._select(table, path.parent, partial)
+
+    def _select(self, table: Metadata, folder: Path, partial: bool) -> None:
+        keys = {m: table.names if c == "patch_id" else table.column(c) for m, c in self._key_columns.items()}
+        found = all_keys(self.folder)
+        whole, self.left_out = match(
+            keys,
+            dict.fromkeys(keys, found),
+            lambda modality, key: f"{self.folder / DATA}: key {key}",
+            partial=partial,
+            extra=("has no row in the table", snow_cure(folder)),
+            spare=lambda: snow_names(folder),
+        )
+        self._table = table.take(whole)
+        self._keys = {modality: tuple(compress(names, whole)) for modality, names in keys.items()}
+        self._rest = [name for name in self._table.rest if not name.startswith(CHECKSUM) and name not in (CRS, *EDGES)]
+        self.names: Sequence[str] = self._table.names
+        if not self.names:
+            raise InputError(f"{self.folder} holds no patch that its table knows", "encode the archive again")
+
+    @classmethod
+    def matches(cls, root: Path) -> bool:
+        """A data.mdb, or a table beside the one folder that has a data.mdb."""
+        return _find(root) is not None
+
+    def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
+        """Copy one patch out of the map: arrays as :class:`Archive` describes, writable, independent of it."""
+        chosen = modalities or tuple(self._layouts)
+        bands: dict[str, dict[str, np.ndarray]] = {}
+        try:
+            with self._environment().begin(buffers=True) as transaction:
+                for modality in chosen:
+                    if modality not in self._layouts:
+                        raise InputError(
+                            f"{self.folder} has no modality {modality!r}", f"choose from {', '.join(self._layouts)}"
+                        )
+                    key = self._keys[modality][index]
+                    value, where = transaction.get(key.encode()), f"{self.folder / DATA}: {key}"
+                    if value is None:
+                        raise InputError(f"{where} is missing", "encode the archive again")
+                    bands[modality] = unpack(value, self._layouts[modality], where)
+        except lmdb.Error as error:
+            raise unreadable(self.folder, error) from None
+        labels = tuple(compress(self.classes, self.labels[index]))
+        return Patch(self.names[index], bands, labels, self.meta(index), *self._place(index))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(len, n_classes) bool in the order of `classes`, from the table."""
+        return self._table.labels
+
+    @cached_property
+    def splits(self) -> np.ndarray:  # type: ignore[override]
+        """(len,) of ``"train"``, ``"val"``, ``"test"`` or ``""``, from the table."""
+        return self._table.splits
+
+    def keys(self, index: int) -> dict[str, str]:
+        """The keys of a pair."""
+        return {modality: names[index] for modality, names in self._keys.items()}
+
+    def meta(self, index: int) -> dict[str, str]:
+        """Split and every further column of the table as text; for a table of reBEN also tile and acquisition_date."""
+        known = {"split": str(self.splits[index])}
+        if not self._noted:
+            known |= place_and_day(self.names[index], self._keys["s1"][index])
+        return {**known, **self._table.row(index, self._rest)}
+
+    def _environment(self) -> lmdb.Environment:
+        if self.__dict__.get("_handle", (0,))[0] != os.getpid():
+            self._handle = (os.getpid(), environment(self.folder))
+        return self._handle[1]
+
+    def _place(self, index: int) -> tuple[str | None, tuple[float, ...] | None]:
+        """(crs, bounds) as encoded; (None, None) in a table from elsewhere."""
+        if not self._noted:
+            return None, None
+        crs, *edges = (self._table.rest[name][index].as_py() for name in (CRS, *EDGES))
+        return crs, None if None in edges else tuple(edges)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the handle, which belongs to one process."""
+        return {name: value for name, value in self.__dict__.items() if name != "_handle"}
+
+
+def _find(root: Path) -> Path | None:
+    """The environment's folder: the root, or the only one in it that has a data.mdb."""
+    if (root / DATA).is_file():
+        return root
+    if not (root / METADATA).is_file():
+        return None
+    below = [root / name for name in subfolders(root) if (root / name / DATA).is_file()]
+    return below[0] if len(below) == 1 else None
+
+
+def _find_table(folder: Path) -> Path:
+    """metadata.parquet of an environment, in its folder or one up; InputError if it was never finished."""
+    for path in (folder / METADATA, folder.absolute().parent / METADATA):
+        if path.is_file():
+            return path
+        if (folder / JOURNAL).is_file():
+            raise InputError(
+                f"{folder}: an encode that has not finished", "run the same `fusmae encode` to continue it"
+            )
+    raise InputError(f"{folder / METADATA} is missing", "put the archive's metadata.parquet there or one folder up")
+
+
+def _layouts(note: dict[str, Any] | None) -> dict[str, Layout]:
+    """Modality -> band -> (side, dtype): as noted when encoding, else BigEarthNet's two sensors."""
+    if note:
+        return {m: {band: (side, dtype) for band, (side, dtype) in bands.items()} for m, bands in note["bands"].items()}
+    return {modality.name: _native(modality) for modality in (S1, S2)}
+
+
+def _native(modality: Modality) -> Layout:
+    return {band: (modality.native_side(band), modality.dtype) for band in modality.bands}
