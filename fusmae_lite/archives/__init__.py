@@ -6,13 +6,26 @@ from pathlib import Path
 
 from fusmae_lite.archives.base import Archive, Patch
 from fusmae_lite.archives.bigearthnet_v1 import BigEarthNetV1
+from fusmae_lite.archives.lmdb_store import LmdbArchive
+from fusmae_lite.archives.reben import ReBEN
+from fusmae_lite.archives.sen12ms import SEN12MS
 from fusmae_lite.config import RunConfig, project_root
 from fusmae_lite.errors import InputError
 
-__all__ = ["FORMATS", "Archive", "BigEarthNetV1", "Patch", "open_archive", "open_data"]
+__all__ = [
+    "FORMATS",
+    "SEN12MS",
+    "Archive",
+    "BigEarthNetV1",
+    "LmdbArchive",
+    "Patch",
+    "ReBEN",
+    "open_archive",
+    "open_data",
+]
 
 #: Every known format, tried in this order. A new one is added here and nowhere else.
-FORMATS: list[type[Archive]] = [BigEarthNetV1]
+FORMATS: list[type[Archive]] = [BigEarthNetV1, ReBEN, SEN12MS, LmdbArchive]
 
 
 def open_archive(path: Path | str, *, partial: bool = False, snow_and_clouds: bool = False) -> Archive:
