@@ -64,6 +64,19 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _encode(options: argparse.Namespace) -> int:
+    from fusmae_lite.archives import open_archive
+    from fusmae_lite.encode import encode, finished, report, verify
+
+    if options.verify and finished(options.destination):
+        print(f"{verify(options.destination)} pairs read back, all as they were written")
+        return 0
+    source = open_archive(options.source, partial=options.partial, snow_and_clouds=options.snow_and_clouds)
+    done = encode(source, options.destination, workers=options.workers, partial=options.partial)
+    print(report(done))
+    return 1 if done.skipped and not options.partial else 0
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from fusmae_lite.doctor import report
 
@@ -88,8 +101,21 @@ def _parser() -> argparse.ArgumentParser:
     fields = f"parameters of -p, with their defaults before the preset:\n{describe_fields()}"
     _add(commands, "pretrain", _pretrain, "pretrain a model, continuing a run found in its folder", fields)
     _add(commands, "evaluate", _evaluate, "frozen features, linear probe, the table", fields)
+    _add_encode(commands)
     _add(commands, "doctor", _doctor, "versions, device, data and weights found, what would run", fields)
     return parser
+
+
+def _add_encode(commands: argparse._SubParsersAction) -> None:
+    text = "write an archive into an LMDB that is read a hundred times as fast; continues one that was stopped"
+    parser = commands.add_parser("encode", help=text, description=text)
+    parser.set_defaults(handler=_encode)
+    parser.add_argument("source", metavar="SRC", help="folder of an archive")
+    parser.add_argument("destination", metavar="DST", help="folder to write; new, empty, or of a stopped encode")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: one per processor)")
+    parser.add_argument("--partial", action="store_true", help="accept missing and damaged patches: exit status 0")
+    parser.add_argument("--snow-and-clouds", action="store_true", help="also the patches of reBEN's second table")
+    parser.add_argument("--verify", action="store_true", help="if DST is finished, check it instead of refusing")
 
 
 def _add(

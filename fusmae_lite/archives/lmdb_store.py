@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import compress
 from pathlib import Path
@@ -135,6 +135,13 @@ class LmdbArchive(Archive):
         if not self._noted:
             known |= place_and_day(self.names[index], self._keys["s1"][index])
         return {**known, **self._table.row(index, self._rest)}
+
+    def checksums(self) -> Iterator[tuple[str, int]]:
+        """(key, CRC-32) of every value, where ``fusmae encode`` wrote the table; else InputError."""
+        for modality, names in self._keys.items():
+            if CHECKSUM + modality not in self._table.rest:
+                raise InputError(f"{self._table.where} has no checksums", "only `fusmae encode` writes them")
+            yield from zip(names, self._table.rest[CHECKSUM + modality].to_pylist(), strict=True)
 
     def _environment(self) -> lmdb.Environment:
         if self.__dict__.get("_handle", (0,))[0] != os.getpid():

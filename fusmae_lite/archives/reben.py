@@ -123,7 +123,7 @@ class ReBEN(Archive):
                     "keep v1 and reBEN in two folders, and unpack the archive again",
                 )
             within = f"{acquisition}_"
-            names.update(name for name in subfolders(top / acquisition) if name.startswith(within))
+            names.update([name for name in subfolders(top / acquisition) if name.startswith(within)])
         return names
 
 
