@@ -1,7 +1,8 @@
 """Checkpoints of a training run: a folder a step, whole or absent, holding no pickle.
 
 ``checkpoints/step-00000120/`` holds ``model.safetensors`` (loadable on its own), ``optimizer.safetensors`` (AdamW's
-moments) and ``state.json`` (the step, the metrics of the epoch in progress, the configuration).
+moments by parameter name) and ``state.json`` (the step, the metrics of the epoch in progress, the precision, the
+configuration). The same files come from one process, from many, and from sharded weights.
 """
 
 from __future__ import annotations
@@ -10,51 +11,84 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from fusmae_lite.config import RunConfig
-from fusmae_lite.errors import InputError
-from fusmae_lite.model import FusMAE
-from fusmae_lite.weights import load_model, read_tensors, save_model, save_tensors
+from fusmae_lite.errors import InputError, RunError
+from fusmae_lite.files import write_text
+from fusmae_lite.weights import load_model, read_tensors, save_model_tensors, save_tensors
 
-#: Fields that may differ between a run and its continuation, because no number depends on them.
+#: Fields that may differ between a run and its continuation, because no number depends on them, or only by the order
+#: in which floats are added (accumulate, compile, fsdp): a run may go on with other devices than it began with.
 FREE_TO_CHANGE = {
-    "preset", "data_dir", "run_dir", "max_steps", "device", "workers", "cache", "checkpoint_every", "keep_checkpoints",
+    "preset", "data_dir", "run_dir", "split", "partial", "snow_and_clouds", "max_steps", "device", "workers", "cache",
+    "checkpoint_every", "keep_checkpoints", "tensorboard", "accumulate", "compile", "recompute", "fsdp",
     "probe_epochs", "probe_batch_size", "probe_learning_rate", "probe_seeds",
 }  # fmt: skip
 
 
 @dataclass
 class Progress:
-    """Where a run stands: optimiser steps done, and sums of the metrics over the epoch in progress."""
+    """Where a run stands.
+
+    Args:
+        step: optimiser steps done; every random choice follows from it and the seed.
+        sums: sums of the metrics over the epoch in progress.
+        precision: ``bf16`` or ``fp32``, what the steps were computed in.
+        data: fingerprint of the patches trained on; a continuation on others is refused.
+    """
 
     step: int
-    sums: dict[str, float]
+    sums: dict[str, float] = field(default_factory=dict)
+    precision: str = "fp32"
+    data: str = ""
 
 
 def save_checkpoint(
-    folder: Path, model: FusMAE, optimizer: torch.optim.Optimizer, progress: Progress, config: RunConfig, data: str
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, config: RunConfig, main: bool
 ) -> Path:
     """Write one checkpoint beside the others and drop the oldest ones; returns its folder.
 
+    Every process must call it, because weights may be sharded; the main one writes.
+
     Args:
         folder: the run's ``checkpoints`` folder.
-        data: fingerprint of the patches trained on; a continuation on other patches is refused.
+        model, optimizer: as trained, wrapped or not.
+        main: whether this process writes.
+
+    Raises:
+        RunError: the disk is full or fails; the checkpoints before this one are intact.
     """
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights, moments = get_state_dict(model, optimizer, options=options)
     final = folder / f"step-{progress.step:08d}"
+    if not main:
+        return final
     temporary = folder / f".{final.name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
+        _clear_unfinished(folder)
         temporary.mkdir(parents=True)
-        save_model(temporary / "model.safetensors", model, {"step": progress.step, "preset": config.preset})
-        save_tensors(temporary / "optimizer.safetensors", _moments(optimizer), {})
-        state = {"step": progress.step, "sums": progress.sums, "config": config.model_dump(mode="json"), "data": data}
-        (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+        extra = {"step": progress.step, "preset": config.preset}
+        save_model_tensors(temporary / "model.safetensors", weights, config.architecture(), extra)
+        save_tensors(temporary / "optimizer.safetensors", _flatten(moments), {})
+        state = {**vars(progress), "config": config.model_dump(mode="json")}
+        write_text(temporary / "state.json", json.dumps(state, indent=1))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
+    except (OSError, SafetensorError) as error:
+        kept = latest_checkpoint(folder)
+        intact = f"{kept} is intact" if kept else "there is no earlier one"
+        raise RunError(
+            f"checkpoint {final} could not be written ({error}); {intact}; free space on that disk, then the same "
+            "command continues"
+        ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     for old in list_checkpoints(folder)[: -config.keep_checkpoints]:
@@ -73,36 +107,51 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def resume(path: Path, model: FusMAE, optimizer: torch.optim.Optimizer, config: RunConfig, data: str) -> Progress:
-    """Load a checkpoint into `model` and `optimizer`; returns where the run stood.
+def read_progress(path: Path, config: RunConfig, now: Progress) -> Progress:
+    """Where the run of a checkpoint stood.
+
+    Args:
+        path: folder of the checkpoint.
+        config: of the run that continues.
+        now: its patches and precision.
 
     Raises:
-        InputError: it belongs to a run with another configuration or other patches.
+        InputError: it belongs to a run with another configuration, other patches or another precision, or is damaged.
     """
-    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    now = config.model_dump(mode="json")
     cure = "choose another run_dir, or remove that folder to start over"
-    for name, value in now.items():
-        if name not in FREE_TO_CHANGE and state["config"].get(name) != value:
-            raise InputError(
-                f"{path.parent} belongs to a run with {name}={state['config'].get(name)!r}, not {value!r}", cure
-            )
-    if state["data"] != data:
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        then, given = Progress(*(state[name] for name in vars(now))), state["config"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path / 'state.json'} is unreadable ({error})", f"remove {path}") from None
+    for name, value in config.model_dump(mode="json").items():
+        if name not in FREE_TO_CHANGE and given.get(name) != value:
+            raise InputError(f"{path.parent} belongs to a run with {name}={given.get(name)!r}, not {value!r}", cure)
+    if then.data != now.data:
         raise InputError(f"{path.parent} belongs to a run on other patches", cure)
-    model.load_state_dict(load_model(path / "model.safetensors", config).state_dict())
-    _restore_moments(optimizer, read_tensors(path / "optimizer.safetensors")[0])
-    return Progress(state["step"], state["sums"])
+    if then.precision != now.precision:
+        raise InputError(f"{path.parent} was computed in {then.precision}, this would be {now.precision}", cure)
+    return then
 
 
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    states = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": torch.as_tensor(value) for index, s in states.items() for name, value in s.items()}
+def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, config: RunConfig) -> None:
+    """Load a checkpoint's weights and moments into `model` and `optimizer`, wrapped or not, in every process."""
+    weights = load_model(path / "model.safetensors", config).state_dict()
+    states: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in read_tensors(path / "optimizer.safetensors")[0].items():
+        name, _, moment = key.rpartition(".")
+        states.setdefault(name, {})[moment] = value
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    groups = get_state_dict(model, optimizer, options=options)[1]["param_groups"]
+    moments = {"state": states, "param_groups": groups}
+    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=options)
 
 
-def _restore_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    states: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".")
-        states.setdefault(int(index), {})[name] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": states, "param_groups": groups})
+def _flatten(moments: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {f"{name}.{key}": torch.as_tensor(v) for name, s in moments["state"].items() for key, v in s.items()}
+
+
+def _clear_unfinished(folder: Path) -> None:
+    """Remove what a killed process left: only this run writes here, so nobody is still at it."""
+    for left in folder.glob(".step-*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusmae_lite.config import RunConfig, load_preset
 from fusmae_lite.errors import InputError
+from fusmae_lite.files import write_text
 
 if TYPE_CHECKING:
     from fusmae_lite.archives import Archive
@@ -76,10 +77,7 @@ def write_json(path: Path, value: Any) -> None:
         text = json.dumps(_plain(value), indent=2, allow_nan=False)
     except TypeError as error:
         raise InputError(f"{path.name}: {error}", "record numbers, strings, and lists or dicts of them") from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text + "\n")
 
 
 def _plain(value: Any) -> Any:

@@ -17,6 +17,7 @@ import nbformat
 from nbconvert import HTMLExporter
 from PIL import Image
 
+from fusmae_lite.files import write_text
 from fusmae_lite.progress import duration
 
 #: Longest side of a picture on a card, in pixels, and how many a card shows.
@@ -47,7 +48,7 @@ def write_html(executed: Path, target: Path) -> None:
     notebook = nbformat.read(executed, as_version=4)
     title, _ = headline(notebook, target.stem)
     body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title, "path": str(target.parent)}})
-    _write(target, body)
+    write_text(target, body)
 
 
 def pictures(notebook: nbformat.NotebookNode) -> Iterator[bytes]:
@@ -90,7 +91,7 @@ def write_index(folder: Path, sources: list[Path], metrics: dict[str, Any]) -> N
         ),
         cards="\n".join(_card(folder, source, done.get(source.stem)) for source in sources),
     )
-    _write(folder / "index.html", page)
+    write_text(folder / "index.html", page)
 
 
 def _card(folder: Path, source: Path, entry: dict[str, Any] | None) -> str:
@@ -137,9 +138,3 @@ def _plain(markdown: str) -> str:
     """A line of Markdown as plain text."""
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
     return re.sub(r"\s+", " ", re.sub(r"[*`]+|^> ?", "", text, flags=re.MULTILINE)).strip()
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -20,6 +20,7 @@ from fusmae_lite.course_engine import execute
 from fusmae_lite.course_pages import short_title
 from fusmae_lite.course_parameters import find_notebooks
 from fusmae_lite.errors import InputError, RunError
+from fusmae_lite.files import write_text
 from fusmae_lite.progress import duration, line
 
 #: One thread, as in the tests: sums then have one order, and the stored numbers are those that nbval compares.
@@ -49,9 +50,7 @@ def store(source: Path) -> None:
     if result.failure is not None:
         where = f"{source.name} stopped in cell {result.failure.cell}/{result.failure.cells}"
         raise RunError(f"{where}: {result.failure.message}; see {executed}; the notebook is unchanged")
-    temporary = source.with_suffix(".tmp")
-    nbformat.write(strip(nbformat.read(executed, as_version=4)), temporary)
-    temporary.replace(source)
+    write_text(source, nbformat.writes(strip(nbformat.read(executed, as_version=4))))
     line(f"{source.name}: {result.cells} cells in {duration(result.seconds)}, {source.stat().st_size / 1e6:.2f} MB")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fusmae_lite.config import ModelConfig
 from fusmae_lite.cross_attention import XAttnDecoder, XAttnEncoder, self_attention_map
@@ -111,6 +112,7 @@ class FusMAE(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # keep only each block's input for the backward pass: less memory, a third more time
         names, width = config.modalities, config.width
         early, late = config.fusion in ("xae", "both"), config.fusion in ("xad", "both")
         self.projections = nn.ModuleDict(
@@ -134,22 +136,23 @@ class FusMAE(nn.Module):
 
         Args:
             images: modality -> (B, C, H, W), normalised; any non-empty subset of the configured modalities.
-            masks: modality -> bool (B, N), True where hidden; drawn by ``config.masking`` if absent.
+            masks: modality -> bool (B, N), True where hidden; drawn by ``config.masking`` if absent. Leave them on the
+                CPU when the images are on a GPU: checking them there would make the processor wait for it.
             generator: CPU generator for that draw.
         """
         names = self._check(images)
         if masks is None:
             batch = images[names[0]].shape[0]
-            device = images[names[0]].device
             kept = self.config.kept
-            masks = sample_masks(self.config.masking, batch, self.config.tokens, kept, names, generator, device)
+            masks = sample_masks(self.config.masking, batch, self.config.tokens, kept, names, generator)
         latents = self.encode(images, masks).tokens  # eqs. 1-8
         if self.xattn_decoder is not None:
             latents = self.xattn_decoder(latents)  # eqs. 10-11
-        patches = {name: self.decoders[name](z, visible_indices(masks[name])) for name, z in latents.items()}  # eq. 9
+        patches = {name: self.decoders[name](z, _visible(masks[name], z)) for name, z in latents.items()}  # eq. 9
         targets = {name: self.target(images[name]) for name in names}
         losses = {name: masked_mse(patches[name], targets[name], masks[name]) for name in names}
-        return Reconstruction(sum(losses.values()), losses, patches, dict(masks), targets, self.config.patch_size)
+        masks = {name: masks[name].to(images[name].device, non_blocking=True) for name in names}
+        return Reconstruction(sum(losses.values()), losses, patches, masks, targets, self.config.patch_size)
 
     def encode(self, images: Images, masks: Mapping[str, Tensor] | None = None) -> Latents:
         """Latents of the visible patches; of all patches without `masks`. Eqs. 1-8.
@@ -162,7 +165,7 @@ class FusMAE(nn.Module):
         tokens = self.embed(images, masks)
         z = self._fuse(tokens)
         for block in self.blocks:
-            z = block(z)
+            z = checkpoint(block, z, use_reentrant=False) if self.recompute and self.training else block(z)
         z = self.norm(z)
         parts = z[:, :-1].split([x.shape[1] for x in tokens.values()], dim=1)
         return Latents(dict(zip(tokens, parts, strict=True)), z[:, -1])
@@ -173,7 +176,7 @@ class FusMAE(nn.Module):
         if masks is None:
             return {name: self.projections[name](images[name]) + self.positions() for name in names}
         check_masks(masks, images[names[0]].shape[0], self.config.tokens, names)
-        index = {name: visible_indices(masks[name]) for name in names}
+        index = {name: _visible(masks[name], images[name]) for name in names}
         return {name: self.projections[name](images[name], index[name]) + self.positions(index[name]) for name in names}
 
     def target(self, images: Tensor) -> Tensor:
@@ -245,7 +248,14 @@ def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Mean squared error over the masked patches only: (B, N, K), (B, N, K), (B, N) -> scalar (section 3.2)."""
     # bf16 predictions meet the target in the target's own precision: squares of small errors would underflow.
     error = (prediction.to(target.dtype) - target).square().mean(dim=-1)
-    return error[mask].mean() if mask.any() else error.sum() * 0.0
+    mask = mask.to(error.device, non_blocking=True)
+    # A weighted mean, not error[mask]: picking would make a GPU report how many there are, and the processor wait.
+    return (error * mask).sum() / mask.sum().clamp(min=1)
+
+
+def _visible(mask: Tensor, beside: Tensor) -> Tensor:
+    """Visible positions, found where the mask lies and moved to the device of `beside`."""
+    return visible_indices(mask).to(beside.device, non_blocking=True)
 
 
 def _blocks(depth: int, width: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> list[Block]:

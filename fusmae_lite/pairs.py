@@ -33,10 +33,13 @@ class PairDataset(Dataset):
         modalities: sensors to read; the others' files are not opened.
         size: side in pixels of every image; 120 is BigEarthNet's 10 m grid.
         normalise: subtract each band's mean and divide by its deviation; False keeps physical units.
-        cache: keep what was read once in memory (0.8 MB a pair; each loader process keeps its own).
+        cache: keep what was read once in memory (0.8 MB a pair, native 0.3; each loader process keeps its own).
+        native: leave bands as they lie on disk; :func:`assemble` makes images of a whole batch, on its device.
 
     An item is ``{"images": {"s1": (2, size, size) float32, "s2": (12, size, size) float32}, "labels": (n_classes,)
-    float32 of 0 and 1, "index": row of the archive}``. Augmentation is not done here but on batches: :func:`augment`.
+    float32 of 0 and 1, "index": row of the archive}``; with `native` it has instead of the images ``"bands": {"s1":
+    {120: (2, 120, 120) float32}, "s2": {60: .., 120: .., ..}}``, a third of the bytes: bands of one side together, in
+    band order. Augmentation is not done here but on batches: :func:`augment`.
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class PairDataset(Dataset):
         size: int = 120,
         normalise: bool = True,
         cache: bool = False,
+        native: bool = False,
     ) -> None:
         self.archive = archive
         self.indices = np.asarray(archive.split(split) if indices is None else indices, dtype=np.int64)
         self.modalities = tuple(get_modality(name) for name in modalities)
         self.size = size
         self.normalise = normalise
+        self.native = native
         self._cache: dict[int, dict[str, Any]] | None = {} if cache else None
         self._column = {name: column for column, name in enumerate(archive.classes)}
 
@@ -72,18 +77,65 @@ class PairDataset(Dataset):
         if row not in self._cache:
             self._cache[row] = self._read(row)
         item = self._cache[row]
-        return {**item, "images": dict(item["images"])}
+        return {key: dict(value) if isinstance(value, dict) else value for key, value in item.items()}
 
     def _read(self, row: int) -> dict[str, Any]:
         patch = self.archive.read(row, [modality.name for modality in self.modalities])
-        images = {}
-        for modality in self.modalities:
-            native = {band: torch.from_numpy(array)[None] for band, array in patch.bands[modality.name].items()}
-            image = stack_bands(native, modality, self.size)
-            images[modality.name] = (normalise(image, modality) if self.normalise else image)[0]
         labels = torch.zeros(len(self._column))
         labels[[self._column[name] for name in patch.labels]] = 1.0
+        bands = {modality.name: _by_side(patch.bands[modality.name], modality) for modality in self.modalities}
+        if self.native:
+            return {"bands": bands, "labels": labels, "index": row}
+        batch = {name: {side: pixels[None] for side, pixels in sides.items()} for name, sides in bands.items()}
+        images = {name: image[0] for name, image in assemble(batch, self.size, self.normalise).items()}
         return {"images": images, "labels": labels, "index": row}
+
+
+def assemble(bands: Mapping[str, Mapping[int, Tensor]], size: int = 120, normalised: bool = True) -> dict[str, Tensor]:
+    """A batch of native bands -> images (B, C, size, size), resampled and normalised in one go wherever they lie.
+
+    Args:
+        bands: modality -> side in pixels -> (B, bands of that side, side, side), as a loader stacks the items of a
+            ``PairDataset(native=True)``.
+        size: side of the images in pixels.
+        normalised: subtract each band's mean and divide by its deviation.
+    """
+    images = {}
+    for name, sides in bands.items():
+        modality = get_modality(name)
+        channels = _channels_of(sides, modality)
+        first = next(iter(sides.values()))
+        image = torch.empty(first.shape[0], modality.channels, size, size, dtype=torch.float32, device=first.device)
+        for side, pixels in sides.items():
+            image[:, channels[side]] = _resample(pixels, size)
+        images[name] = normalise(image, modality) if normalised else image
+    return images
+
+
+def _by_side(bands: Mapping[str, np.ndarray], modality: Modality) -> dict[int, Tensor]:
+    """Band -> array becomes side -> (bands of that side, side, side), in band order and in the dtype on disk."""
+    sides: dict[int, list[np.ndarray]] = {}
+    for band in modality.bands:
+        sides.setdefault(bands[band].shape[0], []).append(bands[band])
+    return {side: torch.from_numpy(np.stack(arrays)) for side, arrays in sides.items()}
+
+
+def _channels_of(sides: Mapping[int, Tensor], modality: Modality) -> dict[int, list[int]]:
+    """Which channels the bands of each side are. All bands of one side, or those of the sensor's native sides."""
+    if len(sides) == 1:
+        return {side: list(range(modality.channels)) for side in sides}
+    channels: dict[int, list[int]] = {side: [] for side in sides}
+    for channel, band in enumerate(modality.bands):
+        channels[modality.native_side(band)].append(channel)
+    return channels
+
+
+def _resample(bands: Tensor, size: int) -> Tensor:
+    """(B, c, h, w) of any dtype -> (B, c, size, size) float32."""
+    bands = bands.to(torch.float32)
+    if bands.shape[-2:] == (size, size):
+        return bands
+    return F.interpolate(bands, size=(size, size), mode="bilinear", align_corners=False)
 
 
 def stack_bands(native: Mapping[str, Tensor], modality: Modality | str, size: int = 120) -> Tensor:
@@ -109,11 +161,9 @@ def stack_bands(native: Mapping[str, Tensor], modality: Modality | str, size: in
     channels_of: dict[tuple[int, ...], list[int]] = {}
     for channel, band in enumerate(modality.bands):
         channels_of.setdefault(tuple(native[band].shape[-2:]), []).append(channel)
-    for side, channels in channels_of.items():
+    for channels in channels_of.values():
         bands = torch.stack([native[modality.bands[channel]].to(torch.float32) for channel in channels], dim=1)
-        if side != (size, size):
-            bands = F.interpolate(bands, size=(size, size), mode="bilinear", align_corners=False)
-        image[:, channels] = bands
+        image[:, channels] = _resample(bands, size)
     return image
 
 
@@ -133,6 +183,7 @@ def augment(
     images: Mapping[str, Tensor],
     kind: Literal["none", "flips", "crops"] = "flips",
     generator: torch.Generator | None = None,
+    drawn: Sequence[Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Change the geometry of a batch: a draw per sample, the same for every modality, so that pairs stay registered.
 
@@ -142,27 +193,35 @@ def augment(
     Args:
         images: modality -> (B, C, H, W) with H = W; the sides of two modalities may differ.
         kind: none, flips or crops.
-        generator: source of the draws; the same state gives the same result.
+        generator: CPU source of the draws; the same state gives the same result.
+        drawn: what :func:`draw_augmentation` gave, for these rows, instead of drawing here.
     """
+    if drawn is None:
+        drawn = draw_augmentation(next(iter(images.values())).shape[0], kind, generator)
+    if kind == "none":
+        return dict(images)
+    if kind == "flips":
+        return {name: _turn(image, drawn[0]) for name, image in images.items()}
+    theta = _crop_matrices(drawn[0], drawn[1])
+    return {name: _sample(image, theta) for name, image in images.items()}
+
+
+def draw_augmentation(batch: int, kind: str, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    """The random part of :func:`augment`: tensors with a row per sample, so that processes can share out a batch."""
     if kind not in AUGMENTATIONS:
         raise InputError(f"unknown augmentation {kind!r}", f"choose one of {', '.join(AUGMENTATIONS)}")
     if kind == "none":
-        return dict(images)
-    batch = next(iter(images.values())).shape[0]
-    device = generator.device if generator is not None else torch.device("cpu")
-    states = torch.randint(8, (batch,), generator=generator, device=device)
-    if kind == "flips":
-        return {name: _turn(image, states.to(image.device)) for name, image in images.items()}
-    draws = torch.rand(batch, 3, generator=generator, device=device)
-    theta = _crop_matrices(states, draws)
-    return {name: _sample(image, theta) for name, image in images.items()}
+        return ()
+    states = torch.randint(8, (batch,), generator=generator)
+    return (states,) if kind == "flips" else (states, torch.rand(batch, 3, generator=generator))
 
 
 def _turn(images: Tensor, states: Tensor) -> Tensor:
     """Apply to each sample its element of the dihedral group: bit 2 transposes, bits 0 and 1 flip x and y."""
     turned = torch.empty_like(images)
     for state in states.unique().tolist():
-        chosen = states == state
+        # Found on the CPU, where the states are: a boolean index on a GPU would make the processor wait for it
+        chosen = (states == state).nonzero().squeeze(1).to(images.device, non_blocking=True)
         part = images[chosen]
         part = part.transpose(-1, -2) if state & 4 else part
         flipped = [axis for bit, axis in ((1, -1), (2, -2)) if state & bit]

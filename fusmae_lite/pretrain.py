@@ -1,4 +1,4 @@
-"""Pretraining: one loop for a laptop and a GPU.
+"""Pretraining: one loop for a laptop, a GPU, and many of them.
 
 Every random choice of step t is drawn from a seed derived from (seed, t), so the state of a run is its weights,
 AdamW's moments and t. That is all a checkpoint holds, and a resumed run repeats the undisturbed one exactly.
@@ -7,30 +7,36 @@ AdamW's moments and t. That is all a checkpoint holds, and a resumed run repeats
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from fusmae_lite.archives import Archive, open_data
-from fusmae_lite.checkpoints import Progress, latest_checkpoint, resume, save_checkpoint
+from fusmae_lite.checkpoints import Progress, latest_checkpoint, read_progress, restore, save_checkpoint
 from fusmae_lite.config import RunConfig
+from fusmae_lite.distributed import compile_blocks, divide_model, make_accelerator, own_rows
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.evaluate.heldout import heldout_losses
 from fusmae_lite.masking import sample_masks
 from fusmae_lite.model import FusMAE
-from fusmae_lite.optimise import autocast, build_optimizer, choose_device, learning_rate_at
-from fusmae_lite.pairs import PairDataset, augment
+from fusmae_lite.optimise import autocast, learning_rate_at, uses_bf16
+from fusmae_lite.pairs import PairDataset, assemble, augment, draw_augmentation
 from fusmae_lite.seeding import derive, generator
+from fusmae_lite.training_log import Rows, TrainingLog
+from fusmae_lite.weights import load_model
 
-Rows = list[dict[str, float]]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass
@@ -39,8 +45,10 @@ class PretrainResult:
 
     Args:
         model: the trained model, in evaluation mode on the CPU.
-        history: one row an epoch: step, epoch, loss, loss_<modality>, learning_rate, grad_norm, pairs_per_second.
-        heldout: loss_<modality> on the validation split, and mean_<modality>, what predicting each band's mean costs.
+        history: one row an epoch: step, epoch, loss, loss_<modality>, grad_norm, learning_rate, pairs_per_second,
+            waiting_for_data (share of the time), device_memory_gib (the most it ever held; 0 on the CPU).
+        heldout: loss_<modality> on the validation split, and mean_<modality>, what predicting each band's mean costs;
+            only in the main process.
         checkpoint: folder of the last checkpoint.
         resumed_from: step the run was continued from, 0 for a fresh one.
     """
@@ -57,15 +65,14 @@ class _Run:
     """The parts a step needs, gathered once."""
 
     config: RunConfig
+    accelerator: Accelerator
     dataset: PairDataset
-    folder: Path
-    device: torch.device
-    model: FusMAE
+    model: nn.Module
     optimizer: torch.optim.Optimizer
+    log: TrainingLog
+    progress: Progress
     steps_per_epoch: int
     batch: int
-    data: str
-    history: Rows = field(default_factory=list)
 
     @property
     def last_step(self) -> int:
@@ -76,7 +83,8 @@ class _Run:
 def pretrain(config: RunConfig, archive: Archive | None = None, quiet: bool = False) -> PretrainResult:
     """Train a Fus-MAE as configured, continuing a run found in the same folder.
 
-    Writes ``pretrain/metrics.jsonl`` (a row an epoch) and ``pretrain/checkpoints/`` below ``config.folder()``.
+    Writes ``pretrain/metrics.jsonl`` (a row an epoch) and ``pretrain/checkpoints/`` below ``config.folder()``. Under
+    ``accelerate launch`` every process calls it, and they share each batch.
 
     Args:
         config: everything; see :func:`~fusmae_lite.config.load_preset`.
@@ -84,141 +92,184 @@ def pretrain(config: RunConfig, archive: Archive | None = None, quiet: bool = Fa
         quiet: print nothing.
 
     Raises:
-        InputError: an empty split, or a folder that belongs to another run.
-        RunError: the loss is no longer finite; names the step and the patches, the last checkpoint stays.
+        InputError: an empty split, a batch that processes cannot share, or a folder that belongs to another run.
+        RunError: the loss is no longer finite (names the step and the patches), or a checkpoint cannot be written;
+            the last checkpoint stays.
     """
     archive = archive or open_data(config)
+    folder = config.folder() / "pretrain"
     with torch.random.fork_rng():  # the caller's own random state is none of our business
-        run = _prepare(config, archive)
-        found = latest_checkpoint(run.folder / "checkpoints")
-        progress = Progress(0, {})
+        run = _prepare(config, archive, folder, quiet)
+        found = latest_checkpoint(folder / "checkpoints")
         if found is not None:
-            progress = resume(found, run.model, run.optimizer, config, run.data)
-        run.history = _metrics_until(run.folder / "metrics.jsonl", progress.step)
-        start = progress.step
-        checkpoint = _train(run, progress, found, quiet)
-        model = run.model.to("cpu").eval()
-        heldout = heldout_losses(model, archive, config)
-    return PretrainResult(model, run.history, heldout, checkpoint, start)
+            run.progress = read_progress(found, config, run.progress)
+            restore(found, run.model, run.optimizer, config)
+        start = run.progress.step
+        run.log.continue_from(start, run.progress.sums)
+        checkpoint = _train(run, folder / "checkpoints") if start < run.last_step else found
+        assert checkpoint is not None  # a run has at least one step
+        run.log.close()
+        model = load_model(checkpoint / "model.safetensors", config)
+        heldout = heldout_losses(model, archive, config) if run.accelerator.is_main_process else {}
+    return PretrainResult(model, run.log.history, heldout, checkpoint, start)
 
 
-def _prepare(config: RunConfig, archive: Archive) -> _Run:
+def _prepare(config: RunConfig, archive: Archive, folder: Path, quiet: bool) -> _Run:
     """Model, optimiser and data in their initial state, which follows from the seed alone."""
+    accelerator = make_accelerator(config)
+    device = accelerator.device
     dataset = PairDataset(
-        archive, split="train", modalities=config.modalities, size=config.image_size, cache=config.cache
+        archive, split="train", modalities=config.modalities, size=config.image_size, cache=config.cache, native=True
     )
-    if not len(dataset):
+    if len(dataset) < accelerator.num_processes:
         raise InputError(
-            f"{archive.root} has no patch in the split 'train'", "add its split files, or open another archive"
+            f"{archive.root} has {len(dataset)} patches in the split 'train' for {accelerator.num_processes} process"
+            f"{'es' if accelerator.num_processes > 1 else ''}",
+            "add its split files, or open another archive",
         )
     torch.manual_seed(derive("initialise", config.seed))
     model = FusMAE(config.architecture())
-    device = choose_device(config)
+    model.recompute = config.recompute
     model.to(device)
+    compile_blocks(model, config, device)
+    model, optimizer = divide_model(model.train(), config, accelerator)
     batch = min(config.batch_size, len(dataset))
+    precision = "bf16" if uses_bf16(device, config) else "fp32"
+    log = TrainingLog(folder, config, device, accelerator.is_main_process, quiet)
+    progress = Progress(0, {}, precision, _fingerprint(dataset))
+    return _Run(
+        config, accelerator, dataset, model, optimizer, log, progress, len(dataset) // batch, batch
+    )  # fmt: skip
+
+
+def _fingerprint(dataset: PairDataset) -> str:
     names = "\n".join(dataset.name(i) for i in range(len(dataset)))
-    fingerprint = hashlib.sha256(names.encode()).hexdigest()[:16]
-    folder = config.folder() / "pretrain"
-    optimizer = build_optimizer(model, config)
-    return _Run(config, dataset, folder, device, model, optimizer, len(dataset) // batch, batch, fingerprint)
+    return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
-def _train(run: _Run, progress: Progress, checkpoint: Path | None, quiet: bool) -> Path:
-    """Run epoch after epoch from `progress`; returns the folder of the last checkpoint."""
-    started, done_before = time.perf_counter(), progress.step
-    run.model.train()
-    for epoch in range(progress.step // run.steps_per_epoch, run.config.epochs):
-        for images, names in _batches(run, epoch, progress.step % run.steps_per_epoch):
-            if progress.step >= run.last_step:
-                break
-            metrics = _step(run, images, names, progress.step)
-            progress.step += 1
-            for key, value in metrics.items():
-                progress.sums[key] = progress.sums.get(key, 0.0) + value
-        else:
-            rate = (progress.step - done_before) * run.batch / (time.perf_counter() - started)
-            _end_epoch(run, progress, epoch, rate, quiet)
-        ends = progress.step >= run.last_step
-        if ends or (epoch + 1) % run.config.checkpoint_every == 0:
-            checkpoint = save_checkpoint(
-                run.folder / "checkpoints", run.model, run.optimizer, progress, run.config, run.data
-            )
-        if ends:
-            break
-    assert checkpoint is not None  # a run has at least one step
+def _train(run: _Run, folder: Path) -> Path:
+    """Step after step from where the run stands; returns the folder of the last checkpoint.
+
+    A step's metrics are read when the next one is under way: asking a GPU earlier would make both wait.
+    """
+    config, log, steps = run.config, run.log, run.steps_per_epoch
+    checkpoint = folder
+    unread: tuple[int, Tensor, float] | None = None
+    for step, bands, waited in _batches(run):
+        metrics = _step(run, bands, step)
+        _read(run, unread)
+        unread = (step, metrics, waited)
+        run.progress.step = step + 1
+        ends_epoch, ends = (step + 1) % steps == 0, step + 1 == run.last_step
+        if not (ends_epoch or ends):
+            continue
+        _read(run, unread)
+        unread = None
+        if ends_epoch:
+            log.end_epoch(step // steps, step + 1, steps, learning_rate_at(step, steps, config))
+        if ends or (step + 1) // steps % config.checkpoint_every == 0:
+            run.progress.sums = log.sums
+            main = run.accelerator.is_main_process
+            checkpoint = save_checkpoint(folder, run.model, run.optimizer, run.progress, config, main)
+    run.accelerator.wait_for_everyone()  # nobody reads the last checkpoint before it is there
     return checkpoint
 
 
-def _batches(run: _Run, epoch: int, skip: int) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
-    """Batches of an epoch, ordered by (seed, epoch), without the first `skip`; an incomplete one is dropped."""
-    order = torch.randperm(len(run.dataset), generator=generator("order", run.config.seed, epoch))
-    batches = order[: run.steps_per_epoch * run.batch].split(run.batch)[skip:]
-    loader = DataLoader(
-        run.dataset,
-        batch_sampler=[batch.tolist() for batch in batches],
-        num_workers=min(run.config.workers, os.cpu_count() or 1),  # more would only wait for each other, and warn
-        pin_memory=run.device.type == "cuda",
-    )
-    for batch, sample in zip(batches, loader, strict=True):
-        yield sample["images"], [run.dataset.name(int(i)) for i in batch]
-
-
-def _step(run: _Run, images: dict[str, Tensor], names: list[str], step: int) -> dict[str, float]:
-    """One optimiser step: augment, mask, accumulate the gradient over micro-batches, update."""
-    config = run.config
-    torch.manual_seed(derive("dropout", config.seed, step))
-    images = augment(images, config.augment, generator("augment", config.seed, step))
-    masks = sample_masks(
-        config.masking, len(names), config.tokens, config.kept, config.modalities, generator("masks", config.seed, step)
-    )
-    rate = learning_rate_at(step, run.steps_per_epoch, config)
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
-    run.optimizer.zero_grad(set_to_none=True)
-    totals: dict[str, float] = {}
-    for rows in torch.arange(len(names)).chunk(config.accumulate):
-        parts = [{k: v[rows].to(run.device, non_blocking=True) for k, v in part.items()} for part in (images, masks)]
-        with autocast(run.device, config):
-            result = run.model(*parts)
-        share = len(rows) / len(names)
-        (result.loss * share).backward()
-        for name, loss in {"": result.loss, **{f"_{k}": v for k, v in result.losses.items()}}.items():
-            totals[f"loss{name}"] = totals.get(f"loss{name}", 0.0) + loss.item() * share
-    if not math.isfinite(totals["loss"]):
+def _read(run: _Run, unread: tuple[int, Tensor, float] | None) -> None:
+    """Take a step's metrics from the device; a loss that is not finite ends the run before anything is saved."""
+    if unread is None:
+        return
+    step, metrics, waited = unread
+    values = metrics.tolist()
+    if not math.isfinite(values[0]):
+        names = [run.dataset.name(int(i)) for i in _rows(run, step)]
         raise RunError(
-            f"loss is {totals['loss']} at step {step} on patches {', '.join(names)}; "
+            f"loss is {values[0]} at step {step} on patches {', '.join(names)}; "
             "look at them in notebook 01, or lower learning_rate; the last checkpoint is intact"
         )
+    run.log.add(values, run.batch, waited)
+
+
+def _rows(run: _Run, step: int) -> Tensor:
+    """Which items of the training split step `step` sees, in all processes together; incomplete batches are dropped."""
+    epoch, position = divmod(step, run.steps_per_epoch)
+    order = _order(len(run.dataset), run.config.seed, epoch)
+    return order[position * run.batch : (position + 1) * run.batch]
+
+
+@lru_cache(maxsize=2)
+def _order(length: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(length, generator=generator("order", seed, epoch))
+
+
+class _OwnBatches:
+    """Batch sampler over all steps that are left, across epochs, so that reading never starts anew."""
+
+    def __init__(self, run: _Run) -> None:
+        self.run = run
+
+    def __len__(self) -> int:
+        return self.run.last_step - self.run.progress.step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.run.progress.step, self.run.last_step):
+            yield own_rows(_rows(self.run, step), self.run.accelerator).tolist()
+
+
+def _batches(run: _Run) -> Iterator[tuple[int, dict[str, Any], float]]:
+    """(step, this process's bands of the batch, seconds waited for them) for each step that is left."""
+    loader = DataLoader(
+        run.dataset,
+        batch_sampler=_OwnBatches(run),
+        num_workers=min(run.config.workers, os.cpu_count() or 1),  # more would only wait for each other, and warn
+        pin_memory=run.accelerator.device.type == "cuda",
+    )
+    asked = time.perf_counter()
+    for step, sample in enumerate(loader, run.progress.step):
+        yield step, sample["bands"], time.perf_counter() - asked
+        asked = time.perf_counter()
+
+
+def _step(run: _Run, bands: dict[str, dict[int, Tensor]], step: int) -> Tensor:
+    """One optimiser step; returns loss, the loss of each modality and the gradient's norm, on the device.
+
+    Masks and augmentation are drawn for the whole batch; each process then takes its rows.
+    """
+    config, device, world = run.config, run.accelerator.device, run.accelerator.num_processes
+    torch.manual_seed(derive("dropout", config.seed, step, *([run.accelerator.process_index] if world > 1 else [])))
+    masks = sample_masks(
+        config.masking, run.batch, config.tokens, config.kept, config.modalities, generator("masks", config.seed, step)
+    )
+    masks = {name: own_rows(mask, run.accelerator) for name, mask in masks.items()}
+    drawn = draw_augmentation(run.batch, config.augment, generator("augment", config.seed, step))
+    images = assemble(_to(bands, device), config.image_size)
+    images = augment(images, config.augment, drawn=[own_rows(draw, run.accelerator) for draw in drawn])
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate_at(step, run.steps_per_epoch, config)
+    run.optimizer.zero_grad(set_to_none=True)
+    losses = _accumulate(run, images, masks)
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip_grad or math.inf)
     run.optimizer.step()
-    return {**totals, "grad_norm": float(norm)}
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # sharded gradients have a sharded norm
+    return torch.cat([losses, norm[None]])
 
 
-def _end_epoch(run: _Run, progress: Progress, epoch: int, rate: float, quiet: bool) -> None:
-    """Turn the sums into a row of the history, and say so: twenty lines a run, or one an epoch for short runs."""
-    row: dict[str, float] = {"step": progress.step, "epoch": epoch + 1}
-    row |= {key: value / run.steps_per_epoch for key, value in progress.sums.items()}
-    row |= {"learning_rate": learning_rate_at(progress.step - 1, run.steps_per_epoch, run.config)}
-    row |= {"pairs_per_second": rate}
-    progress.sums.clear()
-    run.history.append(row)
-    _write_metrics(run)
-    if not quiet and ((epoch + 1) % max(1, run.config.epochs // 20) == 0 or epoch + 1 == run.config.epochs):
-        losses = "  ".join(f"{name} {row[f'loss_{name}']:.3f}" for name in run.config.modalities)
-        print(f"epoch {epoch + 1:4d}/{run.config.epochs}  {losses}  lr {row['learning_rate']:.2e}  {rate:.0f} pairs/s")
+def _accumulate(run: _Run, images: dict[str, Tensor], masks: dict[str, Tensor]) -> Tensor:
+    """Gradient of the whole batch, from this process's rows in pieces; returns the losses over all processes."""
+    accelerator, world = run.accelerator, run.accelerator.num_processes
+    rows = len(next(iter(images.values())))
+    pieces = torch.arange(rows).chunk(run.config.accumulate)
+    losses = torch.zeros(1 + len(run.config.modalities), device=accelerator.device)
+    for number, piece in enumerate(pieces):
+        here = slice(int(piece[0]), int(piece[-1]) + 1)
+        share = len(piece) / run.batch
+        with accelerator.no_sync(run.model) if number + 1 < len(pieces) else nullcontext():
+            with autocast(accelerator.device, run.config):
+                result = run.model({k: v[here] for k, v in images.items()}, {k: v[here] for k, v in masks.items()})
+            (result.loss * (share * world)).backward()  # processes average their gradients, a batch adds its rows'
+        losses += torch.stack([result.loss, *result.losses.values()]).detach() * share
+    return accelerator.reduce(losses, "sum")
 
 
-def _write_metrics(run: _Run) -> None:
-    """The whole history, replaced in one step; rows past the last checkpoint are dropped when a run is continued."""
-    metrics = run.folder / "metrics.jsonl"
-    metrics.parent.mkdir(parents=True, exist_ok=True)
-    temporary = metrics.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in run.history), encoding="utf-8")
-    os.replace(temporary, metrics)
-
-
-def _metrics_until(path: Path, step: int) -> Rows:
-    """Rows of an earlier part of this run, up to the checkpoint it is continued from."""
-    if not path.is_file():
-        return []
-    return [row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()) if row["step"] <= step]
+def _to(bands: dict[str, dict[int, Tensor]], device: torch.device) -> dict[str, dict[int, Tensor]]:
+    return {k: {side: x.to(device, non_blocking=True) for side, x in sides.items()} for k, sides in bands.items()}

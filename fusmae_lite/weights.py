@@ -64,13 +64,20 @@ def save_model(path: Path, model: FusMAE, extra: Mapping[str, object] | None = N
         model: any :class:`FusMAE`.
         extra: facts to keep with the weights, for example the step or the command that trained them (JSON).
     """
+    save_model_tensors(path, model.state_dict(), model.config, extra or {})
+
+
+def save_model_tensors(
+    path: Path, weights: Mapping[str, torch.Tensor], config: ModelConfig, extra: Mapping[str, object]
+) -> None:
+    """:func:`save_model` for weights that were gathered from several processes and have no module."""
     metadata = {
         "format": "fusmae-lite 1",
-        "config": model.config.model_dump_json(),
-        "sensors": json.dumps(describe_sensors(model.config.modalities)),
-        "extra": json.dumps(extra or {}),
+        "config": config.model_dump_json(),
+        "sensors": json.dumps(describe_sensors(config.modalities)),
+        "extra": json.dumps(extra),
     }
-    save_tensors(path, model.state_dict(), metadata)
+    save_tensors(path, weights, metadata)
 
 
 def load_model(path: Path, expected: ModelConfig | None = None) -> FusMAE:

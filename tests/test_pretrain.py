@@ -54,9 +54,8 @@ def test_stopped_and_resumed_is_bit_identical(tiny, archive, tmp_path, stop, aug
     assert parts.resumed_from == stop
     assert same_weights(whole.model, parts.model)
     assert parts.heldout == whole.heldout
-    timeless = [
-        [{k: v for k, v in row.items() if k != "pairs_per_second"} for row in r.history] for r in (whole, parts)
-    ]
+    clock = ("pairs_per_second", "waiting_for_data")
+    timeless = [[{k: v for k, v in row.items() if k not in clock} for row in r.history] for r in (whole, parts)]
     assert timeless[0] == timeless[1]
 
 
@@ -141,12 +140,79 @@ def test_a_half_written_checkpoint_is_never_picked_up(tiny, archive):
 def test_non_finite_loss_names_step_and_patches(tiny, archive, monkeypatch):
     good = pretrain(variant(tiny, max_steps=2), archive, quiet=True).checkpoint
     loop = sys.modules["fusmae_lite.pretrain"]  # the package attribute of that name is the function
-    monkeypatch.setattr(loop, "augment", lambda images, *_: {k: v * float("inf") for k, v in images.items()})
+    monkeypatch.setattr(loop, "augment", lambda images, *_, **__: {k: v * float("inf") for k, v in images.items()})
     with pytest.raises(RunError) as caught:
         pretrain(tiny, archive, quiet=True)
     message = str(caught.value)
     assert "step 2" in message and "S2" in message and "\n" not in message
     assert latest_checkpoint(good.parent) == good
+
+
+def test_a_loss_that_explodes_in_the_last_step_of_an_epoch_saves_nothing(tiny, archive, monkeypatch):
+    loop, step = sys.modules["fusmae_lite.pretrain"], sys.modules["fusmae_lite.pretrain"]._step
+    monkeypatch.setattr(loop, "_step", lambda run, bands, n: step(run, bands, n) * (float("nan") if n == 4 else 1.0))
+    with pytest.raises(RunError, match="step 4"):
+        pretrain(tiny, archive, quiet=True)
+    assert latest_checkpoint(tiny.folder() / "pretrain" / "checkpoints") is None
+
+
+def test_a_checkpoint_of_another_precision_is_not_continued(tiny, archive):
+    pretrain(variant(tiny, max_steps=1, precision="auto"), archive, quiet=True)
+    state = next(tiny.folder().rglob("state.json"))
+    state.write_text(state.read_text().replace('"precision": "fp32",\n "data"', '"precision": "bf16",\n "data"'))
+    with pytest.raises(InputError, match="computed in bf16, this would be fp32"):
+        pretrain(variant(tiny, precision="auto"), archive, quiet=True)
+
+
+@pytest.mark.parametrize("damage", [b"{", b"[]", b'{"step": 1}'])
+def test_a_damaged_state_is_one_line(tiny, archive, damage):
+    pretrain(variant(tiny, max_steps=1), archive, quiet=True)
+    next(tiny.folder().rglob("state.json")).write_bytes(damage)
+    with pytest.raises(InputError, match="state.json is unreadable"):
+        pretrain(tiny, archive, quiet=True)
+
+
+def test_a_full_disk_is_reported_and_the_previous_checkpoint_stays_usable(tiny, archive, tmp_path):
+    """The kernel refuses to let any file of the run grow beyond 1 kB, as a full disk would."""
+    good = pretrain(variant(tiny, max_steps=5), archive, quiet=True).checkpoint
+    code = (
+        "import resource, signal, sys; from fusmae_lite.config import RunConfig; from fusmae_lite import pretrain\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))\n"
+        "try:\n    pretrain(RunConfig.model_validate_json(sys.argv[1]))\n"
+        "except RuntimeError as error:\n    print(type(error).__name__, error)"
+    )
+    process = subprocess.run([sys.executable, "-c", code, tiny.model_dump_json()], capture_output=True, text=True)
+    message = process.stdout.splitlines()[-1]
+    assert message.startswith("RunError checkpoint") and "could not be written" in message and str(good) in message
+    assert list_checkpoints(good.parent) == [good] and not list(good.parent.glob(".*"))
+    whole = pretrain(variant(tiny, run_dir=str(tmp_path / "whole")), archive, quiet=True)
+    assert same_weights(pretrain(tiny, archive, quiet=True).model, whole.model)
+
+
+def test_what_a_killed_process_left_is_cleared_away(tiny, archive):
+    folder = tiny.folder() / "pretrain" / "checkpoints"
+    (folder / ".step-00000003.77.tmp").mkdir(parents=True)
+    pretrain(variant(tiny, max_steps=1), archive, quiet=True)
+    assert [path.name for path in folder.iterdir()] == ["step-00000001"]
+
+
+def test_recomputing_activations_changes_no_bit(tiny, archive, tmp_path):
+    base = variant(tiny, drop_path=0.3, max_steps=3)
+    runs = [
+        pretrain(variant(base, run_dir=str(tmp_path / str(flag)), recompute=flag), archive, quiet=True)
+        for flag in (False, True)
+    ]
+    assert same_weights(runs[0].model, runs[1].model)
+
+
+def test_tensorboard_files_hold_the_metrics(tiny, archive):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    result = pretrain(variant(tiny, tensorboard=True), archive, quiet=True)
+    events = event_accumulator.EventAccumulator(str(tiny.folder() / "pretrain" / "tensorboard"))
+    events.Reload()
+    written = [event.value for event in events.Scalars("loss_s2")]
+    assert written == pytest.approx([row["loss_s2"] for row in result.history])
+    assert {"learning_rate", "grad_norm", "pairs_per_second", "waiting_for_data"} <= set(events.Tags()["scalars"])
 
 
 def test_learning_rate_warms_up_and_ends_at_the_minimum():

@@ -52,4 +52,10 @@ def open_archive(path: Path | str, *, partial: bool = False, snow_and_clouds: bo
 
 def open_data(config: RunConfig) -> Archive:
     """The archive a run is configured for: ``config.data_dir``, or the bundled patches where that is empty."""
-    return open_archive(config.data_dir or project_root() / "data_samples")
+    folder = config.data_dir or project_root() / "data_samples"
+    archive = open_archive(folder, partial=config.partial, snow_and_clouds=config.snow_and_clouds)
+    if config.split == "random":
+        from fusmae_lite.archives.splits import with_random_split
+
+        return with_random_split(archive, config.seed)
+    return archive

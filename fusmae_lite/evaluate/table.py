@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from fusmae_lite.errors import InputError
 from fusmae_lite.evaluate.features import frozen_features
 from fusmae_lite.evaluate.metrics import average_precision, bootstrap_interval
 from fusmae_lite.evaluate.probe import class_prior, linear_probe
+from fusmae_lite.files import write_text
 from fusmae_lite.model import FusMAE
 from fusmae_lite.pairs import PairDataset
 from fusmae_lite.seeding import derive
@@ -150,7 +150,6 @@ def as_markdown(rows: list[Row]) -> str:
 
 def write_table(rows: list[Row], folder: Path) -> None:
     """Write ``table.json``, ``table.md`` and ``table.csv`` into `folder`, each in one step."""
-    folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(asdict(rows[0])))
     writer.writeheader()
@@ -161,6 +160,4 @@ def write_table(rows: list[Row], folder: Path) -> None:
         "csv": text.getvalue(),
     }
     for suffix, content in contents.items():
-        temporary = folder / f"table.{suffix}.tmp"
-        temporary.write_text(content, encoding="utf-8")
-        os.replace(temporary, folder / f"table.{suffix}")
+        write_text(folder / f"table.{suffix}", content)

@@ -1,0 +1,93 @@
+"""Several processes compute what one does: copied (DDP) and sharded (FSDP), by gloo on the CPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from test_pretrain import variant
+
+from fusmae_lite.checkpoints import latest_checkpoint
+from fusmae_lite.distributed import launch, own_rows
+from fusmae_lite.errors import InputError, RunError
+from fusmae_lite.pretrain import pretrain
+from fusmae_lite.weights import load_model, read_tensors
+
+#: Pairs are few and steps tiny here: floats added in another order differ by less than this.
+TOLERANCE = 1e-4
+
+
+def weights(config):
+    return load_model(
+        latest_checkpoint(config.folder() / "pretrain" / "checkpoints") / "model.safetensors"
+    ).state_dict()
+
+
+def largest_difference(a, b) -> float:
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+@pytest.fixture
+def config(tiny, tmp_path):
+    return variant(tiny, cache=False, epochs=1, augment="crops", accumulate=2, run_dir=str(tmp_path / "one"))
+
+
+class Share:
+    """As much of an Accelerator as dividing a batch needs."""
+
+    def __init__(self, index: int, processes: int) -> None:
+        self.process_index, self.num_processes = index, processes
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+def test_processes_share_out_every_row_once(processes):
+    rows = torch.arange(13)
+    parts = [own_rows(rows, Share(index, processes)) for index in range(processes)]
+    assert torch.equal(torch.cat(parts), rows)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_two_processes_train_to_the_same_loss_as_one(config, archive, tmp_path):
+    one = pretrain(config, archive, quiet=True)
+    two = launch(variant(config, run_dir=str(tmp_path / "two")), processes=2)
+    assert two.history[0]["loss"] == pytest.approx(one.history[0]["loss"], abs=TOLERANCE)
+    assert two.history[0]["grad_norm"] == pytest.approx(one.history[0]["grad_norm"], rel=1e-3)
+    assert largest_difference(one.model.state_dict(), two.model.state_dict()) < TOLERANCE
+    assert two.heldout == pytest.approx(one.heldout, abs=TOLERANCE)
+    again = launch(variant(config, run_dir=str(tmp_path / "two")), processes=1)  # finished: read, not trained
+    assert largest_difference(again.model.state_dict(), two.model.state_dict()) == 0
+
+
+def test_a_run_begun_by_one_process_goes_on_in_two_with_sharded_weights(config, archive, tmp_path):
+    whole = pretrain(config, archive, quiet=True)
+    parts = variant(config, run_dir=str(tmp_path / "parts"))
+    pretrain(variant(parts, max_steps=2), archive, quiet=True)
+    launch(variant(parts, fsdp=True, accumulate=1), processes=2)
+    assert largest_difference(whole.model.state_dict(), weights(parts)) < TOLERANCE
+    ours, theirs = (
+        read_tensors(latest_checkpoint(c.folder() / "pretrain/checkpoints") / "optimizer.safetensors")[0]
+        for c in (config, parts)
+    )
+    assert ours.keys() == theirs.keys() and largest_difference(ours, theirs) < TOLERANCE
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(config):
+    with pytest.raises((InputError, RunError), match="batch_size 9 cannot be divided among 2 processes"):
+        launch(variant(config, batch_size=9, accumulate=1), processes=2)
+
+
+def test_accelerates_own_launcher_runs_it(config, archive, tmp_path):
+    one = pretrain(config, archive, quiet=True)
+    config = variant(config, run_dir=str(tmp_path / "launched"))
+    code = (
+        "import sys; from accelerate import debug_launcher; from fusmae_lite import RunConfig, pretrain\n"
+        "if __name__ == '__main__':\n"
+        "    config = RunConfig.model_validate_json(sys.argv[1])\n"
+        "    debug_launcher(pretrain, (config,), num_processes=2)"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code, config.model_dump_json()], check=True, env=environment, timeout=300)
+    assert largest_difference(one.model.state_dict(), weights(config)) < TOLERANCE
