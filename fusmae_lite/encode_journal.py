@@ -172,6 +172,6 @@ def _lock(file: io.IOBase, path: Path) -> None:
     except ImportError:  # Windows: no such lock
         return
     try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: worker processes would inherit that one
     except OSError:
         raise InputError(f"{path.parent}: another encode is writing there", "wait for it, or stop it") from None

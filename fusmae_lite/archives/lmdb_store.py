@@ -55,6 +55,7 @@ class LmdbArchive(Archive):
     def __init__(self, root: Path | str, *, partial: bool = False, snow_and_clouds: bool = False) -> None:
         self.root = Path(root)
         self.folder = _find(self.root) or self.root
+        self._data = str(self.folder / DATA)  # building a Path for each read would cost a tenth of it
         path = _find_table(self.folder)
         note = read_note(path)
         self.classes = tuple(note["classes"]) if note else BEN19
@@ -77,7 +78,7 @@ class LmdbArchive(Archive):
         whole, self.left_out = match(
             keys,
             dict.fromkeys(keys, found),
-            lambda modality, key: f"{self.folder / DATA}: key {key}",
+            lambda modality, key: f"{self._data}: key {key}",
             partial=partial,
             extra=("has no row in the table", snow_cure(folder)),
             spare=lambda: snow_names(folder),
@@ -106,7 +107,7 @@ class LmdbArchive(Archive):
                             f"{self.folder} has no modality {modality!r}", f"choose from {', '.join(self._layouts)}"
                         )
                     key = self._keys[modality][index]
-                    value, where = transaction.get(key.encode()), f"{self.folder / DATA}: {key}"
+                    value, where = transaction.get(key.encode()), f"{self._data}: {key}"
                     if value is None:
                         raise InputError(f"{where} is missing", "encode the archive again")
                     bands[modality] = unpack(value, self._layouts[modality], where)

@@ -55,7 +55,7 @@ def unpack(value: memoryview | bytes, layout: Layout, where: str) -> dict[str, n
     for band, (side, dtype) in layout.items():
         start, end, found, shape = places[band]
         array = data[start:end].view(found).reshape(shape)
-        if found.kind == "f" or found != dtype or shape != (side, side):
+        if found != dtype or shape != (side, side) or (found.kind == "f" and not np.isfinite(array).all()):
             check_band(array, where, band, side, dtype)
         bands[band] = array
     return bands
