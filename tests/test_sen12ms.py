@@ -198,7 +198,7 @@ class Entry:
 
 
 def test_opens_180662_triplets_in_seconds_from_names_alone(tmp_path, monkeypatch):
-    """The archive's size, all of it in memory: 4 seasons, 252 scenes, 3 kinds. Seconds of this process; disk time comes on top."""
+    """The size of the archive, listed from memory: 4 seasons, 252 scenes, 3 kinds; seconds of this process, no disk."""
     scenes = {season: sorted({*scenes, *range(1, 64)})[:63] for season, scenes in HELD_OUT.items()}
     listing: dict[str, list[Entry]] = {}
     for season, numbers in scenes.items():
