@@ -28,9 +28,9 @@ from fusmae_lite.weights import load_model, read_tensors, save_model_tensors, sa
 #: Fields that may differ between a run and its continuation, because no number depends on them, or only by the order
 #: in which floats are added (accumulate, compile, fsdp): a run may go on with other devices than it began with.
 FREE_TO_CHANGE = {
-    "preset", "data_dir", "run_dir", "split", "partial", "snow_and_clouds", "max_steps", "device", "workers", "cache",
-    "checkpoint_every", "keep_checkpoints", "tensorboard", "accumulate", "compile", "recompute", "fsdp",
-    "probe_epochs", "probe_batch_size", "probe_learning_rate", "probe_seeds",
+    "preset", "data_dir", "run_dir", "split", "partial", "snow_and_clouds", "max_steps", "device", "processes",
+    "workers", "cache", "checkpoint_every", "keep_checkpoints", "tensorboard", "accumulate", "compile",
+    "recompute", "fsdp", "probe_epochs", "probe_batch_size", "probe_learning_rate", "probe_seeds",
 }  # fmt: skip
 
 
@@ -141,8 +141,8 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, conf
     for key, value in read_tensors(path / "optimizer.safetensors")[0].items():
         name, _, moment = key.rpartition(".")
         states.setdefault(name, {})[moment] = value
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    groups = get_state_dict(model, optimizer, options=options)[1]["param_groups"]
+    groups = get_state_dict(model, optimizer)[1]["param_groups"]
+    options = StateDictOptions(full_state_dict=True)
     moments = {"state": states, "param_groups": groups}
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=options)
 

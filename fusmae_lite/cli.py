@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from fusmae_lite.config import PRESETS, RunConfig, describe_fields, load_preset
 from fusmae_lite.course_parameters import parse
@@ -46,9 +47,9 @@ def _course(options: argparse.Namespace) -> int:
 
 
 def _pretrain(options: argparse.Namespace) -> int:
-    from fusmae_lite.pretrain import pretrain
+    from fusmae_lite.distributed import launch
 
-    result = pretrain(_config(options))
+    result = launch(_config(options))
     for name, value in result.heldout.items():
         print(f"held-out {name} {value:.4g}")
     print(f"checkpoint {result.checkpoint}")
@@ -77,6 +78,22 @@ def _encode(options: argparse.Namespace) -> int:
     return 1 if done.skipped and not options.partial else 0
 
 
+def _synthesise(options: argparse.Namespace) -> int:
+    from fusmae_lite.synthetic import Truth, read_truth, synthesise
+
+    truth = None if options.truth is None else read_truth(Path(options.truth)) if options.truth else Truth()
+    folder = synthesise(
+        options.destination,
+        options.pairs,
+        format=options.format,
+        seed=options.seed,
+        truth=truth,
+        workers=options.workers,
+    )
+    print(f"{options.pairs} synthetic pairs in {folder}")
+    return 0
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from fusmae_lite.doctor import report
 
@@ -102,8 +119,27 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "pretrain", _pretrain, "pretrain a model, continuing a run found in its folder", fields)
     _add(commands, "evaluate", _evaluate, "frozen features, linear probe, the table", fields)
     _add_encode(commands)
+    _add_synthesise(commands)
     _add(commands, "doctor", _doctor, "versions, device, data and weights found, what would run", fields)
     return parser
+
+
+def _add_synthesise(commands: argparse._SubParsersAction) -> None:
+    text = "write an archive of synthetic pairs, labelled as such, with statistics measured on the bundled real ones"
+    parser = commands.add_parser("synthesise", help=text, description=text)
+    parser.set_defaults(handler=_synthesise)
+    parser.add_argument("destination", metavar="DST", help="folder to make; must not exist")
+    parser.add_argument("--pairs", type=int, required=True, metavar="N", help="how many (lmdb: 275 KB each)")
+    parser.add_argument("--format", default="lmdb", help="v1, reben, sen12ms or lmdb (default lmdb)")
+    parser.add_argument("--seed", type=int, default=0, help="decides every pixel (default 0)")
+    parser.add_argument(
+        "--truth",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="known truth: classes that only one sensor shows, and so on",
+    )
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: one per processor)")
 
 
 def _add_encode(commands: argparse._SubParsersAction) -> None:

@@ -125,6 +125,7 @@ class RunConfig(ModelConfig):
     compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile each block; auto: on CUDA")
     recompute: bool = Field(False, description="recompute activations in the backward pass: less memory, more time")
     fsdp: bool = Field(False, description="shard weights and moments over the devices, for models larger than one")
+    processes: int = Field(1, gt=0, description="processes that share each batch, one for each GPU")
     workers: int = Field(0, ge=0, description="processes that read data, per device; 0: in the training process")
     cache: bool = Field(False, description="keep decoded patches in memory (small archives)")
     max_steps: int = Field(0, ge=0, description="stop after so many optimiser steps; 0: run every epoch")

@@ -7,8 +7,10 @@ changes how fast a run is and not what it computes (but for the order in which f
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tempfile
 import warnings
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,7 @@ from fusmae_lite.progress import line
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from fusmae_lite.archives import Archive
     from fusmae_lite.pretrain import PretrainResult
 
 
@@ -43,14 +46,19 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run of this process used another device
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
-    world = accelerator.num_processes
-    if config.batch_size % (world * config.accumulate):
-        raise InputError(
-            f"batch_size {config.batch_size} cannot be divided among {world} processes x accumulate "
-            f"{config.accumulate}",
-            f"choose a multiple of {world * config.accumulate}",
-        )
+    check_batch(config, accelerator.num_processes)
     return accelerator
+
+
+def check_batch(config: RunConfig, processes: int) -> None:
+    """Raise InputError unless the batch can be divided by processes and `accumulate`."""
+    parts = processes * config.accumulate
+    if config.batch_size % parts:
+        raise InputError(
+            f"batch_size {config.batch_size} cannot be divided among {processes} processes x accumulate "
+            f"{config.accumulate}",
+            f"choose a multiple of {parts}",
+        )
 
 
 def divide_model(
@@ -85,45 +93,57 @@ def compile_blocks(model: nn.Module, config: RunConfig, device: torch.device) ->
                 module.compile()
 
 
-def launch(config: RunConfig, processes: int) -> PretrainResult:
-    """Pretrain in several processes from a notebook: one per GPU, or on a machine without one, on the CPU.
+def launch(config: RunConfig, archive: Archive | None = None) -> PretrainResult:
+    """Pretrain in ``config.processes`` processes: one per GPU, or on a machine without one, on the CPU.
 
-    They are started afresh, as ``torchrun`` does. Accelerate's ``notebook_launcher(pretrain, (config,))`` forks
-    instead: it is good for a kernel that has computed nothing yet, and hangs or refuses in any other.
+    One process is :func:`~fusmae_lite.pretrain.pretrain` here and now. More are started afresh, as ``torchrun`` does,
+    so that it works in a notebook whatever ran there before. (Accelerate's ``notebook_launcher(pretrain, (config,))``
+    forks instead: good in a kernel that has computed nothing yet, refused or stuck in any other.) In a process that
+    ``accelerate launch`` or torchrun started, it only joins.
 
     Args:
         config: as for :func:`~fusmae_lite.pretrain.pretrain`.
-        processes: how many; on GPUs at most as many as there are.
+        archive: for a single process, the patches if they are open already.
 
     Returns:
-        The result, read back from the run's folder by the calling process.
+        The result; of several processes, read back from the run's folder.
 
     Raises:
         InputError: more processes than GPUs, or whatever the run refuses.
-        RunError: a process failed; its own line is printed above.
+        RunError: a process failed; the message is the first one's.
     """
     from fusmae_lite.pretrain import pretrain
 
-    gpus = torch.cuda.device_count() if config.device != "cpu" else 0
-    if gpus and processes > gpus:
-        raise InputError(f"{processes} processes for {gpus} GPUs", "ask for one per GPU")
-    if processes > 1:
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-        run_command([*torchrun, "-m", "fusmae_lite.worker", config.model_dump_json()], processes)
-    return pretrain(config)  # trains if one process was asked for; otherwise the run is finished, and only read
+    check_batch(config, config.processes)
+    if config.processes > 1 and "WORLD_SIZE" not in os.environ:
+        gpus = torch.cuda.device_count() if config.device != "cpu" else 0
+        if gpus and config.processes > gpus:
+            raise InputError(f"{config.processes} processes for {gpus} GPUs", "ask for one per GPU")
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(config.processes)]
+        run_command([*torchrun, "-m", "fusmae_lite.worker", config.model_dump_json()], config.processes)
+    return pretrain(config, archive)  # after a launch the run is finished, and only read
 
 
 def run_command(command: list[str], processes: int) -> None:
     """Run it and pass on what it prints, line by line; each process gets its share of the cores as threads."""
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     environment = {"OMP_NUM_THREADS": threads, **os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    try:
-        assert process.stdout is not None and process.stderr is not None
-        for text in process.stdout:
-            line(text.rstrip())
-        complaints = [text for text in process.stderr.read().splitlines() if text.startswith("error: ")]
-        if process.wait():
-            raise RunError(complaints[0].removeprefix("error: ") if complaints else "a launched process failed")
-    finally:
-        process.kill()
+    with tempfile.TemporaryFile("w+") as complaints:  # a file, because a pipe that nobody empties would stop them
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment)
+        try:
+            assert process.stdout is not None
+            for text in process.stdout:
+                line(text.rstrip())
+            if process.wait():
+                complaints.seek(0)
+                raise RunError(_first_complaint(complaints.read()))
+        finally:
+            process.terminate()  # torchrun takes its processes along; does nothing to one that has ended
+            process.wait()
+
+
+def _first_complaint(text: str) -> str:
+    """The line that says why: our own, or the first exception."""
+    own = re.search(r"^error: (.+)$", text, re.MULTILINE)
+    other = re.search(r"^(?:\[rank\d+\]: )?([\w.]+(?:Error|Exception): .+)$", text, re.MULTILINE)
+    return own[1] if own else f"a launched process failed: {other[1] if other else 'it was killed'}"

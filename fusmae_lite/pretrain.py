@@ -109,9 +109,9 @@ def pretrain(config: RunConfig, archive: Archive | None = None, quiet: bool = Fa
         checkpoint = _train(run, folder / "checkpoints") if start < run.last_step else found
         assert checkpoint is not None  # a run has at least one step
         run.log.close()
-        model = load_model(checkpoint / "model.safetensors", config)
+        model = load_model(checkpoint / "model.safetensors", config).to(run.accelerator.device)
         heldout = heldout_losses(model, archive, config) if run.accelerator.is_main_process else {}
-    return PretrainResult(model, run.log.history, heldout, checkpoint, start)
+    return PretrainResult(model.to("cpu"), run.log.history, heldout, checkpoint, start)
 
 
 def _prepare(config: RunConfig, archive: Archive, folder: Path, quiet: bool) -> _Run:

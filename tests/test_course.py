@@ -272,7 +272,12 @@ def test_interrupt(sources: Path, tmp_path: Path) -> None:
     )
     sources = sources.rename(tmp_path / "notebooks")
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(sources)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(sources)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores Ctrl-C and hands that down; the child is to behave like a foreground one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     pid = tmp_path / "run" / "pid"
     deadline = time.monotonic() + 300

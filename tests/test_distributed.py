@@ -11,7 +11,7 @@ import torch
 from test_pretrain import variant
 
 from fusmae_lite.checkpoints import latest_checkpoint
-from fusmae_lite.distributed import launch, own_rows
+from fusmae_lite.distributed import check_batch, launch, own_rows
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.pretrain import pretrain
 from fusmae_lite.weights import load_model, read_tensors
@@ -52,12 +52,12 @@ def test_processes_share_out_every_row_once(processes):
 
 def test_two_processes_train_to_the_same_loss_as_one(config, archive, tmp_path):
     one = pretrain(config, archive, quiet=True)
-    two = launch(variant(config, run_dir=str(tmp_path / "two")), processes=2)
+    two = launch(variant(config, run_dir=str(tmp_path / "two"), processes=2))
     assert two.history[0]["loss"] == pytest.approx(one.history[0]["loss"], abs=TOLERANCE)
     assert two.history[0]["grad_norm"] == pytest.approx(one.history[0]["grad_norm"], rel=1e-3)
     assert largest_difference(one.model.state_dict(), two.model.state_dict()) < TOLERANCE
     assert two.heldout == pytest.approx(one.heldout, abs=TOLERANCE)
-    again = launch(variant(config, run_dir=str(tmp_path / "two")), processes=1)  # finished: read, not trained
+    again = launch(variant(config, run_dir=str(tmp_path / "two")))  # finished: read, not trained
     assert largest_difference(again.model.state_dict(), two.model.state_dict()) == 0
 
 
@@ -65,7 +65,7 @@ def test_a_run_begun_by_one_process_goes_on_in_two_with_sharded_weights(config, 
     whole = pretrain(config, archive, quiet=True)
     parts = variant(config, run_dir=str(tmp_path / "parts"))
     pretrain(variant(parts, max_steps=2), archive, quiet=True)
-    launch(variant(parts, fsdp=True, accumulate=1), processes=2)
+    launch(variant(parts, fsdp=True, accumulate=1, processes=2))
     assert largest_difference(whole.model.state_dict(), weights(parts)) < TOLERANCE
     ours, theirs = (
         read_tensors(latest_checkpoint(c.folder() / "pretrain/checkpoints") / "optimizer.safetensors")[0]
@@ -74,9 +74,16 @@ def test_a_run_begun_by_one_process_goes_on_in_two_with_sharded_weights(config, 
     assert ours.keys() == theirs.keys() and largest_difference(ours, theirs) < TOLERANCE
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(config):
-    with pytest.raises((InputError, RunError), match="batch_size 9 cannot be divided among 2 processes"):
-        launch(variant(config, batch_size=9, accumulate=1), processes=2)
+def test_a_batch_that_processes_cannot_share_is_refused_before_any_is_started(config):
+    with pytest.raises(InputError, match="batch_size 9 cannot be divided among 2 processes x accumulate 1"):
+        launch(variant(config, batch_size=9, accumulate=1, processes=2))
+    with pytest.raises(InputError, match="choose a multiple of 16"):  # what each process checks that torchrun started
+        check_batch(variant(config, accumulate=2), 8)
+
+
+def test_a_failing_process_is_one_line(config):
+    with pytest.raises(RunError, match="belongs to a run on other patches|no patch|does not exist"):
+        launch(variant(config, data_dir=str(config.folder() / "nowhere"), processes=2))
 
 
 def test_accelerates_own_launcher_runs_it(config, archive, tmp_path):

@@ -33,16 +33,18 @@ def heldout_losses(
     )
     if not len(dataset):
         return {}
-    means = band_means(archive, config, limit)
+    device = model.cls_token.device
+    means = {name: mean.to(device) for name, mean in band_means(archive, config, limit).items()}
     sums: dict[str, float] = {}
     for number, sample in enumerate(DataLoader(dataset, batch_size=min(64, len(dataset)))):
-        images, batch = sample["images"], len(sample["index"])
+        images = {name: image.to(device) for name, image in sample["images"].items()}
+        batch = len(sample["index"])
         rng = generator("validate", config.seed, number)
         masks = sample_masks(config.masking, batch, config.tokens, config.kept, config.modalities, rng)
         result = model(images, masks)
         for name, loss in result.losses.items():
-            constant = model.target(means[name].expand_as(images[name]))
             if not config.normalize_target:
+                constant = model.target(means[name].expand_as(images[name]))
                 baseline = masked_mse(constant, result.targets[name], masks[name])
                 sums[f"mean_{name}"] = sums.get(f"mean_{name}", 0.0) + float(baseline) * batch
             sums[f"loss_{name}"] = sums.get(f"loss_{name}", 0.0) + float(loss) * batch
