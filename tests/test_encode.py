@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import test_sen12ms as sen12ms
 from small_archives import ROWS, SAMPLES, change_value, make_reben, make_v1
 
 from fusmae_lite import encode as module
@@ -65,6 +66,14 @@ def test_reben_too_and_back_to_the_form_of_its_table(archive, tmp_path):
     for column in official.column_names:
         assert ours.schema.field(column).type == official.schema.field(column).type, column
         assert ours[column].to_pylist() == official[column].to_pylist() or column == "labels"
+
+
+def test_sen12ms_too(tmp_path):
+    for name in (sen12ms.TRAIN, sen12ms.TEST):
+        sen12ms.write(tmp_path / "source", name, sen12ms.igbp((17, 100), (12, 80), (14, 76)))
+    source = open_archive(tmp_path / "source")
+    encode(source, tmp_path / "lmdb", workers=0)
+    same(source, open_archive(tmp_path / "lmdb"))
 
 
 def test_processes_write_what_one_process_writes(source, tmp_path):

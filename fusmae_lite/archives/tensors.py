@@ -65,6 +65,8 @@ def unpack(value: memoryview | bytes, layout: Layout, where: str) -> dict[str, n
 def _places(header: bytes, size: int) -> dict[str, tuple[int, int, np.dtype, tuple[int, ...]]]:
     """Header -> band -> (first byte, end, dtype, shape) in the `size` bytes after it; else ValueError and the like."""
     entries = json.loads(header)
+    if not isinstance(entries, dict):
+        raise ValueError("no map of bands")
     entries.pop("__metadata__", None)
     places = {}
     for band, entry in entries.items():
