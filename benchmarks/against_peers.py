@@ -19,6 +19,7 @@ import platform
 import statistics
 import sys
 import time
+import types
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,9 @@ def ours(config: RunConfig, fusion: str) -> tuple[nn.Module, Loss]:
 def multimae(config: RunConfig, checkout: Path) -> tuple[nn.Module, Loss]:
     """MultiMAE from its own checkout, with its pretraining defaults for the decoders."""
     sys.path.insert(0, str(checkout))
+    utils = types.ModuleType("utils")  # its own __init__ imports what recent versions of torch no longer have
+    utils.__path__ = [str(checkout / "utils")]
+    sys.modules["utils"] = utils
     from multimae import MaskedMSELoss, MultiMAE, PatchedInputAdapter, SpatialOutputAdapter
 
     channels = {"s1": 2, "s2": 12}
