@@ -28,6 +28,8 @@ from fusmae_lite.archives.metadata import METADATA
 from fusmae_lite.errors import InputError
 
 Damage = Callable[[Path], object]
+# what `repaint` writes has no place on the ground; rasterio says so each time
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
 def first(root: Path, pattern: str) -> Path:
