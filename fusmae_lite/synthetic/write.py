@@ -10,7 +10,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
 import lmdb
@@ -137,7 +136,7 @@ def _write_all(job: Job, workers: int) -> None:
     total = range(0, job.pairs, CHUNK)
     for first, chunk in track(_chunks(job, workers), f"synthetic {job.format}", len(total)):
         rows[first] = chunk
-        if not interactive() and len(rows) * 10 // len(total) != (len(rows) - 1) * 10 // len(total):
+        if len(total) > 9 and not interactive() and len(rows) * 10 // len(total) != (len(rows) - 1) * 10 // len(total):
             line(f"{min(len(rows) * CHUNK, job.pairs)} of {job.pairs} synthetic pairs written")
     _write_tables(job, [row for first in total for row in rows[first]])
 
@@ -148,8 +147,7 @@ def _chunks(job: Job, workers: int) -> Iterator[tuple[int, list[writers.Row]]]:
     if workers == 1:
         yield from ((first, job.write(first)) for first in firsts)
         return
-    # spawn: a forked child would inherit torch's threads in a state nobody knows
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start, initargs=(job,)) as pool:
+    with ProcessPoolExecutor(workers, initializer=_start, initargs=(job,)) as pool:
         futures = {pool.submit(_write_chunk, first): first for first in firsts}
         try:
             for future in as_completed(futures):
