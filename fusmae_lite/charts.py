@@ -28,6 +28,7 @@ def show_attention_map(
     query: str = "s1",
     key: str = "s2",
     title: str = "",
+    top: float | None = None,
 ) -> Figure:
     """Where one patch looks: the query patch framed, the other picture, and a weight for each of its patches.
 
@@ -38,6 +39,8 @@ def show_attention_map(
         query_index: which of the N patches asks.
         query, key: names of the two modalities.
         title: line above the figure.
+        top: end of the colour scale in multiples of uniform attention, so that maps can be compared; the maximum if
+            absent.
     """
     weights = np.asarray(weights, dtype=np.float64).reshape(-1)
     grid = round(weights.size**0.5)
@@ -52,16 +55,16 @@ def show_attention_map(
     draw(axes[0, 1], key_rgb, f"keys: {get_modality(key).title}", "", colour_of(key))
     for axis in axes[0, :2]:
         _frame(axis, np.asarray(query_rgb).shape[0], grid, row, column)
-    _weights(axes[0, 2], weights.reshape(grid, grid))
+    _weights(axes[0, 2], weights.reshape(grid, grid), top)
     _frame(axes[0, 2], grid, grid, row, column)
     figure.suptitle(title, fontsize=TITLE)
     return figure
 
 
-def _weights(axes: Axes, weights: np.ndarray) -> None:
+def _weights(axes: Axes, weights: np.ndarray, top: float | None) -> None:
     """The (grid, grid) weights as multiples of uniform attention; hidden patches (NaN) are grey."""
     relative = np.ma.masked_invalid(weights * np.isfinite(weights).sum())
-    image = axes.imshow(relative, cmap=WEIGHT_MAP, vmin=0, vmax=max(2.0, float(relative.max())))
+    image = axes.imshow(relative, cmap=WEIGHT_MAP, vmin=0, vmax=top or max(2.0, float(relative.max())))
     axes.set_facecolor((pictures.MASK_GREY,) * 3)
     axes.set(xticks=[], yticks=[])
     axes.set_title("attention weight", fontsize=TITLE)

@@ -181,10 +181,10 @@ def show_reconstruction(
 
 
 def absolute_error(original: ArrayLike, prediction: ArrayLike, mask: ArrayLike, modality: str) -> np.ndarray:
-    """Mean over bands of |prediction - original| in masked patches, 0 in visible ones: (H, W), dB or reflectance."""
+    """Mean over bands of |prediction - original| in masked patches, NaN in visible ones: (H, W), dB or reflectance."""
     original, prediction = np.asarray(original, dtype=np.float32), np.asarray(prediction, dtype=np.float32)
     error = np.abs(prediction - original).mean(axis=0) / (10_000 if modality == "s2" else 1)
-    return np.where(pictures.mask_pixels(mask, *error.shape), error, 0)
+    return np.where(pictures.mask_pixels(mask, *error.shape), error, np.nan)
 
 
 def _samples(name: str, *sources: Mapping[str, ArrayLike]) -> list[tuple]:
@@ -216,11 +216,12 @@ def _reconstruction_row(
     axes[0].set_ylabel(label, fontsize=TITLE, color=colour_of(name), fontweight="bold")
     error = absolute_error(original, prediction, mask, name)
     top, unit = ERROR_LIMITS.get(name), UNITS.get(name, "")
+    axes[-1].set_facecolor((pictures.MASK_GREY,) * 3)  # visible patches: no error to show, and none that is zero
     image = axes[-1].imshow(error, cmap=ERROR_MAP, vmin=0, vmax=top, interpolation="nearest")
     axes[-1].set(xticks=[], yticks=[])
     axes[-1].spines[:].set_visible(False)
     average = f"{error[hidden].mean():.2g}" if hidden.any() else "of nothing"
-    axes[-1].set_xlabel(f"masked mean {average} {unit}", fontsize=TEXT, color="#404040")
+    axes[-1].set_xlabel(f"hidden: mean {average} {unit}", fontsize=TEXT, color="#404040")
     bar = axes[-1].figure.colorbar(image, ax=axes[-1], fraction=0.05, pad=0.02, extend="max")
     bar.set_label(f"{unit}, mean of bands", fontsize=8)
     bar.ax.tick_params(labelsize=8)

@@ -196,10 +196,11 @@ def augment(
         generator: CPU source of the draws; the same state gives the same result.
         drawn: what :func:`draw_augmentation` gave, for these rows, instead of drawing here.
     """
-    if drawn is None:
-        drawn = draw_augmentation(next(iter(images.values())).shape[0], kind, generator)
     if kind == "none":
         return dict(images)
+    if drawn is None:
+        batch = next(iter(images.values())).shape[0] if images else 0
+        drawn = draw_augmentation(batch, kind, generator)
     if kind == "flips":
         return {name: _turn(image, drawn[0]) for name, image in images.items()}
     theta = _crop_matrices(drawn[0], drawn[1])
