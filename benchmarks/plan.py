@@ -142,7 +142,7 @@ def _reading() -> list[str]:
     path = HERE / "reading.json"
     if not path.is_file():
         return ["- Reading: not measured yet (`benchmarks/reading.py`)."]
-    rows = {row["name"]: row["pairs_per_second"] for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+    rows = {row["way"]: row["pairs_per_second"] for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
     rates = ", ".join(f"{name} {rate:,.0f}" for name, rate in rows.items())
     return [f"- Reading in one process, pairs/s (`benchmarks/reading.py`): {rates}."]
 

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+import torch
 
 from fusmae_lite.archives import open_archive
 from fusmae_lite.config import project_root
@@ -105,6 +105,7 @@ def main() -> None:
     parser.add_argument("--torchgeo-python", default=sys.executable, help="an interpreter that has torchgeo")
     parser.add_argument("--record", type=Path, help="also write the figures to this JSON file")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         done = encode(open_archive(project_root() / "data_samples"), Path(folder) / "lmdb", workers=0)
         rates = measure(Path(folder), arguments.repeats, arguments.torchgeo_python)

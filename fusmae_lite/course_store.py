@@ -35,6 +35,8 @@ def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         for key in TEMPORARY:
             cell.metadata.pop(key, None)
+        if not cell.metadata.get("tags", True):  # papermill writes an empty list into every cell
+            del cell.metadata["tags"]
     return notebook
 
 
