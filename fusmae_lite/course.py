@@ -43,8 +43,8 @@ def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunC
     metrics_file(config, notebook).unlink(missing_ok=True)  # numbers of an earlier run are not this run's
     torch.manual_seed(config.seed)
     print(
-        f"notebook {notebook}, preset {config.preset}, seed {config.seed}, {len(archive)} pairs, {device}, "
-        f"torch {torch.__version__}, Python {platform.python_version()}"
+        f"notebook {notebook}, preset {config.preset}, seed {config.seed}, {len(archive)} {archive.kind_of_pairs}, "
+        f"{device}, torch {torch.__version__}, Python {platform.python_version()}"
     )
     return config, archive
 

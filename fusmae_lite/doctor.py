@@ -71,8 +71,8 @@ def _data(config: RunConfig) -> tuple[str, bool]:
     try:
         counts = ", ".join(f"{len(archive.split(name))} {name}" for name in ("train", "val", "test"))
     except InputError as error:
-        return f"{len(archive)} pairs of {archive.kind}, but {error}", False
-    return f"{len(archive)} pairs ({counts}) of {archive.kind} in {archive.root}", True
+        return f"{len(archive)} {archive.kind_of_pairs} of {archive.kind}, but {error}", False
+    return f"{len(archive)} {archive.kind_of_pairs} ({counts}) of {archive.kind} in {archive.root}", True
 
 
 def _weights() -> str:

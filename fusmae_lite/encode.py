@@ -17,6 +17,7 @@ from typing import Any
 import lmdb
 
 from fusmae_lite.archives import Archive
+from fusmae_lite.archives.base import SYNTHETIC
 from fusmae_lite.archives.lmdb_env import DATA, release
 from fusmae_lite.archives.lmdb_store import JOURNAL, LmdbArchive
 from fusmae_lite.archives.metadata import METADATA
@@ -24,6 +25,7 @@ from fusmae_lite.archives.tensors import Layout
 from fusmae_lite.decode import Decoded, decoded, layout_of
 from fusmae_lite.encode_journal import SKIPPED, Journal, checksums, write_skipped, write_table
 from fusmae_lite.errors import InputError, RunError
+from fusmae_lite.files import write_text
 from fusmae_lite.progress import duration, interactive, line, track
 
 #: Pairs per commit; each commit is flushed to the disk.
@@ -75,6 +77,8 @@ def encode(source: Archive, destination: Path | str, *, workers: int | None = No
                 raise InputError(f"{source.root}: no patch can be read, first {skipped[0][1]}", "mend the archive")
             _compare(store.env, checksums(journal, source, rows), folder, 2 * len(rows))
         write_skipped(folder, (*skipped, *source.left_out))
+        if (source.root / SYNTHETIC).is_file():  # what is synthetic stays marked as such
+            write_text(folder / SYNTHETIC, (source.root / SYNTHETIC).read_text(encoding="utf-8"))
         write_table(folder, source, journal, rows, layout)
         journal.close(remove=partial or not skipped)
     except (OSError, lmdb.Error) as error:

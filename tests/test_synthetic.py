@@ -15,10 +15,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fusmae_lite.archives import Archive, open_archive
+from fusmae_lite.archives.base import SYNTHETIC
 from fusmae_lite.archives.labels import BEN19
 from fusmae_lite.archives.names import version
 from fusmae_lite.archives.sen12ms import IGBP10
 from fusmae_lite.cli import main
+from fusmae_lite.encode import encode
 from fusmae_lite.errors import InputError
 from fusmae_lite.synthetic import Scenes, Truth, is_synthetic, read_truth, scene, synthesise, write, writers
 from fusmae_lite.synthetic.statistics import (
@@ -57,7 +59,7 @@ def test_every_format_opens_and_says_what_it_is(archives):
     ]
     for name, archive in archives.items():
         assert len(archive) == 8 and is_synthetic(archive.root) and not is_synthetic(SAMPLES)
-        assert (archive.root / write.MARK).read_text().startswith("SYNTHETIC DATA.")
+        assert (archive.root / SYNTHETIC).read_text().startswith("SYNTHETIC DATA.")
         assert name == "sen12ms" or archive.meta(0)["country"] == "Synthetic"
 
 
@@ -309,3 +311,11 @@ def test_the_console_command(tmp_path, capsys):
     assert len(open_archive(tmp_path / "a")) == 3 and read_truth(tmp_path / "a/truth.json") == Truth()
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_what_is_synthetic_stays_marked(tmp_path):
+    made = open_archive(synthesise(tmp_path / "made", 3, format="reben"))
+    encode(made, tmp_path / "copy", workers=0)
+    copy = open_archive(tmp_path / "copy")
+    for archive in (made, copy):
+        assert "3 synthetic pairs" in archive.describe() and is_synthetic(archive.root)

@@ -15,6 +15,8 @@ import numpy as np
 from fusmae_lite.errors import InputError
 
 SPLITS = ("train", "val", "test")
+#: A file of this name in an archive's folder says that no satellite took its images.
+SYNTHETIC = "SYNTHETIC.txt"
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,11 @@ class Archive(ABC):
         """(len,) of ``"train"``, ``"val"``, ``"test"`` or ``""``."""
         return np.array([self.meta(index)["split"] for index in range(len(self))], dtype="<U5")
 
+    @property
+    def kind_of_pairs(self) -> str:
+        """``"pairs"``, or ``"synthetic pairs"``: what to call them, so that nobody takes one for the other."""
+        return "synthetic pairs" if (self.root / SYNTHETIC).is_file() else "pairs"
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -119,7 +126,7 @@ class Archive(ABC):
         common = [f"{self.classes[c]} {counts[c]}" for c in np.argsort(-counts, kind="stable")[:3]]
         lines = (
             f"{self.kind} in {self.root}",
-            f"{len(self)} pairs: {sizes}",
+            f"{len(self)} {self.kind_of_pairs}: {sizes}",
             f"{int((counts > 0).sum())} of {len(self.classes)} classes occur; most frequent: {', '.join(common)}",
             f"{int((~self.labels.any(axis=1)).sum())} pairs carry no label (legal for pretraining)",
         )

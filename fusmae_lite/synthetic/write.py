@@ -14,6 +14,7 @@ from pathlib import Path
 
 import lmdb
 
+from fusmae_lite.archives.base import SYNTHETIC
 from fusmae_lite.errors import InputError
 from fusmae_lite.progress import interactive, line, track
 from fusmae_lite.synthetic import writers
@@ -21,7 +22,6 @@ from fusmae_lite.synthetic.scene import Scenes
 from fusmae_lite.synthetic.truth import Truth
 
 FORMATS = ("v1", "reben", "sen12ms", "lmdb")
-MARK = "SYNTHETIC.txt"
 CHUNK = 64
 #: Bytes a pair takes on disk, with room to spare; what is asked for before the first is written.
 BYTES = {"v1": 380_000, "reben": 380_000, "sen12ms": 2_800_000, "lmdb": 300_000}
@@ -74,7 +74,7 @@ def synthesise(
 
 def is_synthetic(root: Path) -> bool:
     """Whether a folder carries the mark of a synthetic archive."""
-    return (root / MARK).is_file()
+    return (root / SYNTHETIC).is_file()
 
 
 @dataclass
@@ -171,7 +171,7 @@ def _write_tables(job: Job, rows: list[writers.Row]) -> None:
         f"Made by fusmae-lite: {', '.join(f'{name} {value}' for name, value in about.items())}.\n"
         "Results on it must never stand beside results on real patches without saying so.\n"
     )
-    (job.root / MARK).write_text(text, encoding="utf-8")
+    (job.root / SYNTHETIC).write_text(text, encoding="utf-8")
 
 
 def _check(destination: Path, pairs: int, format: str, seed: int, truth: Truth | None) -> None:
