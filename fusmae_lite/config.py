@@ -193,7 +193,8 @@ def _one_line(error: ValidationError, config: type[BaseModel]) -> InputError:
     if first["type"] == "extra_forbidden":
         return InputError(f"unknown parameter {name!r}", f"those that exist: {', '.join(config.model_fields)}")
     if not name:
-        return InputError(f"configuration: {message}", "change one of the named fields")
+        what, _, cure = message.partition("; ")
+        return InputError(f"configuration: {what}", cure or "change one of the named fields")
     field = config.model_fields.get(str(first["loc"][0]))
     meaning = f" ({field.description})" if field is not None else ""
     return InputError(f"parameter {name!r}: {first['input']!r} is refused: {message}", f"set {name}{meaning}")

@@ -10,6 +10,10 @@ class InputError(ValueError):
     def __init__(self, what: str, cure: str) -> None:
         super().__init__(f"{what}; {cure}".replace("\n", " "))
 
+    def _render_traceback_(self) -> list[str]:
+        """What Jupyter shows: the line alone, since the place in our code does not help to mend the input."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class RunError(RuntimeError):
     """A run that had to stop although its input was accepted, for example on a loss that is no longer finite.

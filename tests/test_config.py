@@ -62,3 +62,14 @@ def test_bad_values_are_one_line(bad, named):
 def test_every_field_is_described():
     assert all(field.description for field in RunConfig.model_fields.values())
     assert "learning_rate" in describe_fields()
+
+
+def test_jupyter_shows_the_line_alone():
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    shell = InteractiveShell.instance()
+    with capture_output() as shown:
+        shell.run_cell("from fusmae_lite.config import load_preset\nload_preset('smoke', epochs='many')")
+    lines = [line for line in shown.stdout.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("InputError: parameter 'epochs'")
