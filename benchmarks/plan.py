@@ -130,7 +130,8 @@ def report(given: argparse.Namespace) -> str:
         " (1e-4 x batch / 256), or train several models at once, one a card: the paper has two of them and several"
         " seeds are worth more than minutes.",
         "",
-        "**Reading** must keep up with the last column. From GeoTIFF no number of processes does (14 files a pair);"
+        "**Reading** must keep up with the last column. GeoTIFF takes a process for every 40 to 100"
+        " pairs a second (14 files a pair);"
         " from an LMDB a few processes do, if the archive lies in memory or on a local disk of that rate."
         " `waiting_for_data` in `metrics.jsonl` says whether it does.",
         "",
