@@ -1,0 +1,162 @@
+"""The viewers driven from Python: controls are set, patches clicked, and the picture compared before and after."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import tracemalloc
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import rasterio
+import torch
+from PIL import Image
+
+from fusmae_lite import FusMAE, InputError, ModelConfig, panels
+from fusmae_lite.pictures import MASK_GREY
+from fusmae_lite.viewers import ReconstructionViewer
+
+SMALL = {"width": 16, "depth": 2, "heads": 2, "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
+
+
+@pytest.fixture(scope="module")
+def model() -> FusMAE:
+    torch.manual_seed(0)
+    return FusMAE(ModelConfig(patch_size=24, **SMALL))
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def holds_still(viewer, control, values) -> None:
+    """Every one of these values gives a picture of its own, the same one again, and leaves nothing behind."""
+    start, seen = control.value, [viewer.picture()]
+    for value in values:
+        control.value = value
+        assert viewer.message.value == ""
+        assert viewer.picture() not in seen, f"{control.description} {value} changed nothing"
+        assert viewer.description
+        seen.append(viewer.picture())
+    control.value = start
+    assert viewer.picture() == seen[0]
+    assert not plt.get_fignums(), "no figure stays alive"
+
+
+def memory_is_flat(viewer, control, values, updates: int = 30) -> None:
+    """Bytes that Python and NumPy hold after many updates, beside those after a few."""
+    tracemalloc.start()
+    for number in range(updates + 6):
+        control.value = values[number % len(values)]
+        if number == 5:
+            gc.collect()
+            before = tracemalloc.get_traced_memory()[0]
+    gc.collect()
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert after - before < 200_000, f"{after - before} bytes more after {updates} updates"
+
+
+# --- panels
+
+
+def test_panels_put_pictures_at_known_places():
+    red = np.zeros((3, 3, 3))
+    red[..., 0] = 1
+    page = pixels(panels.draw_panels([[panels.Panel(red, "red", "caption")] * 2], "title"))
+    middle = 24 + panels.HEAD + panels.SIDE // 2
+    for left in (panels.GAP, 2 * panels.GAP + panels.SIDE):
+        assert page[middle, left].tolist() == page[middle, left + panels.SIDE - 1].tolist() == [255, 0, 0]
+        assert page[middle, left - 1].tolist() == [255, 255, 255]
+
+
+def test_scale_clips_and_shows_hidden_patches_grey():
+    rgb = panels.Scale("viridis", 0, 1, "").paint([[0, 1, -5, 9, np.nan]])[0]
+    assert np.array_equal(rgb[0], rgb[2]) and np.array_equal(rgb[1], rgb[3])
+    assert rgb[4].tolist() == [MASK_GREY] * 3
+
+
+# --- ReconstructionViewer
+
+
+@pytest.fixture
+def reconstruction(archive, model) -> ReconstructionViewer:
+    return ReconstructionViewer(archive, [model])
+
+
+def test_each_control_of_the_reconstruction_changes_the_picture(reconstruction):
+    viewer = reconstruction
+    for control, values in (
+        (viewer.pair, (5,)), (viewer.percent, (0, 99)), (viewer.seed, (7,)), (viewer.strategy, ("consistent",)),
+        (viewer.looks["s2"], ("swir",)), (viewer.cross, viewer.cross.options[1:]),
+    ):  # fmt: skip
+        holds_still(viewer, control, values)
+
+
+def test_cross_sensor_masks_leave_one_patch_or_one_sensor(reconstruction):
+    reconstruction.cross.value = "S2 hidden but one patch"
+    made = reconstruction.predictions["model 1"]
+    assert (~made.masks["s2"]).sum() == 1 and (~made.masks["s1"]).sum() == 6
+    assert "Sentinel-2: the encoder sees 1 of 25 patches" in reconstruction.description
+    reconstruction.cross.value = "S1 encoded alone"
+    assert list(reconstruction.predictions["model 1"].original) == ["s1"]
+
+
+def test_visible_patches_are_pasted_back_and_hidden_ones_predicted(reconstruction):
+    made = reconstruction.predictions["model 1"]
+    for name, mask in made.masks.items():
+        hidden = np.kron(mask.reshape(5, 5), np.ones((24, 24), bool))
+        np.testing.assert_allclose(made.pasted[name][:, ~hidden], made.original[name][:, ~hidden], rtol=1e-4, atol=1e-2)
+        np.testing.assert_array_equal(made.pasted[name][:, hidden], made.raw[name][:, hidden])
+
+
+def test_two_models_stand_side_by_side(archive, model):
+    one, two = (pixels(ReconstructionViewer(archive, [model] * number).picture()) for number in (1, 2))
+    assert two.shape[1] - one.shape[1] == 2 * (panels.SIDE + panels.GAP) + panels.SCALE
+
+
+def test_patch_normalised_predictions_are_told(archive):
+    viewer = ReconstructionViewer(archive, [FusMAE(ModelConfig(patch_size=24, normalize_target=True, **SMALL))])
+    assert "are the true ones" in viewer.description
+
+
+def test_geotiff_lies_where_the_patch_lies(reconstruction, archive, tmp_path):
+    reconstruction.folder = tmp_path
+    reconstruction.save_png_button.click()
+    reconstruction.save_tiff_button.click()
+    name, patch = archive.names[0], archive.read(0)
+    assert (tmp_path / f"{name}_reconstruction.png").read_bytes() == reconstruction.picture()
+    with rasterio.open(tmp_path / f"{name}_reconstruction.tif") as file:
+        assert file.crs == patch.crs and tuple(file.bounds) == patch.bounds and file.shape == (120, 120)
+        assert file.descriptions[:3] == ("S1 VV", "S1 VH", "S2 B01") and file.count == 14
+        pasted = reconstruction.predictions["model 1"].pasted
+        np.testing.assert_array_equal(file.read(), np.concatenate([pasted["s1"], pasted["s2"]]))
+    assert "wrote" in reconstruction.message.value
+
+
+def test_reconstruction_keeps_nothing(reconstruction):
+    memory_is_flat(reconstruction, reconstruction.seed, range(8))
+
+
+def test_a_stored_viewer_is_a_picture(reconstruction):
+    bundle = reconstruction._repr_mimebundle_()
+    assert bundle["image/png"] and "application/vnd.jupyter.widget-view+json" in bundle
+    assert bundle["text/plain"].startswith("Reconstruction: 0: ") and json.dumps(bundle)
+
+
+def test_bad_input_of_the_reconstruction_is_told_in_one_line(archive, model, reconstruction, tmp_path):
+    for options in (
+        {"models": []}, {"models": ["no-such-model"]}, {"models": [model], "pair": 999},
+        {"models": [model, FusMAE(ModelConfig(patch_size=12, **SMALL))]},
+    ):  # fmt: skip
+        with pytest.raises(InputError) as caught:
+            ReconstructionViewer(archive, **options)
+        assert "\n" not in str(caught.value) and ";" in str(caught.value)
+    for save in (reconstruction.save_png, reconstruction.save_geotiff):
+        with pytest.raises(InputError, match="folder"):
+            save(tmp_path / "absent" / "file")
+    reconstruction.folder = tmp_path / "absent"
+    reconstruction.save_tiff_button.click()
+    assert reconstruction.message.value.startswith("error: ")
