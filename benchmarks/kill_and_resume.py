@@ -21,6 +21,7 @@ from pathlib import Path
 
 from fusmae_lite.checkpoints import latest_checkpoint
 from fusmae_lite.files import write_text
+from fusmae_lite.weights import read_tensors
 
 
 def command(folder: Path, epochs: int) -> list[str]:
@@ -35,17 +36,20 @@ def command(folder: Path, epochs: int) -> list[str]:
 
 
 def digest(folder: Path) -> str:
-    """Hash of the last checkpoint's weights and moments."""
+    """Hash of every bit of the last checkpoint's weights and moments."""
     checkpoint = latest_checkpoint(folder / "pretrain" / "checkpoints")
     assert checkpoint is not None
-    files = (checkpoint / name for name in ("model.safetensors", "optimizer.safetensors"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    value = hashlib.sha256(checkpoint.name.encode())
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        for key, tensor in sorted(read_tensors(checkpoint / name)[0].items()):
+            value.update(key.encode() + tensor.numpy().tobytes())
+    return value.hexdigest()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--epochs", type=int, default=120)
     parser.add_argument("--longest", type=float, default=15.0, help="seconds a process is left alive at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", type=Path)
