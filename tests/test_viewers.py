@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import tracemalloc
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,11 +14,13 @@ import pytest
 import rasterio
 import torch
 from PIL import Image
+from small_archives import MAKERS
 
 from fusmae_lite import FusMAE, InputError, ModelConfig, panels
 from fusmae_lite.pictures import MASK_GREY
-from fusmae_lite.viewers import MaskViewer, ReconstructionViewer
+from fusmae_lite.viewers import MaskViewer, PatchViewer, ReconstructionViewer
 from fusmae_lite.viewers.mask import visible_patches
+from fusmae_lite.viewers.patch import position, same_side
 
 SMALL = {"width": 16, "depth": 2, "heads": 2, "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
 
@@ -233,3 +236,57 @@ def test_visible_patches_are_laid_out_in_reading_order():
 
 def test_masks_keep_nothing(mask_viewer):
     memory_is_flat(mask_viewer, mask_viewer.seed, range(8))
+
+
+# --- PatchViewer
+
+
+@pytest.fixture
+def patch_viewer(archive) -> PatchViewer:
+    return PatchViewer(archive)
+
+
+def test_each_control_of_the_patches_changes_the_picture(patch_viewer):
+    viewer = patch_viewer
+    holds_still(viewer, viewer.pair, (5, len(viewer.archive) - 1))
+    holds_still(viewer, viewer.looks["s1"], ("vv", "vh", "ratio"))
+    holds_still(viewer, viewer.looks["s2"], ("false_colour", "swir"))
+    holds_still(viewer, viewer.band, (("s1", "VH"), ("s2", "B01"), ("s2", "B12")))
+
+
+def test_place_and_labels_are_told(patch_viewer, archive):
+    patch = archive.read(0)
+    assert "Centre 63.5" in patch_viewer.description and patch.crs in patch_viewer.description
+    assert all(label in patch_viewer.description for label in patch.labels)
+    assert position(replace(patch, crs=None)) == "No map position in the files"
+
+
+def test_bands_of_any_side_come_to_one_side_pixel_on_pixel():
+    bands = {"a": np.array([[1, 2], [3, 4]]), "b": np.arange(16).reshape(4, 4)}
+    both = same_side(bands, ["b", "a"])
+    assert np.array_equal(both[0], bands["b"]) and np.array_equal(both[1], np.kron(bands["a"], np.ones((2, 2))))
+
+
+def test_histogram_counts_and_draws_the_normalisation():
+    page = panels.histogram(np.full(10, 0.6), (0.0, 1.0), mean=0.25, std=0.1, colour="#0072B2")
+    blue = np.isclose(page, np.array([0, 0x72, 0xB2]) / 255).all(axis=2)
+    assert set(np.flatnonzero(blue.any(axis=0)) // 4) == {int(0.6 * (panels.SIDE // 4))}
+    assert (page[:, panels.SIDE // 4] == 0).all(axis=1).any(), "the mean is a black line"
+    assert page[5, panels.SIDE // 5].tolist() == [0.9] * 3, "the deviation is grey"
+
+
+@pytest.mark.parametrize("format_", ["reben", "encoded"])
+def test_patches_of_other_archives(archive, tmp_path, format_):
+    viewer = PatchViewer(MAKERS[format_](tmp_path, archive))
+    assert viewer.message.value == "" and viewer.picture()
+
+
+def test_patches_keep_nothing(patch_viewer):
+    memory_is_flat(patch_viewer, patch_viewer.band, [band for _, band in patch_viewer.band.options])
+
+
+def test_bad_input_of_the_patches_is_told_in_one_line(tmp_path, archive):
+    with pytest.raises(InputError, match="no pair -1"):
+        PatchViewer(archive, pair=-1)
+    with pytest.raises(InputError):
+        PatchViewer(tmp_path)

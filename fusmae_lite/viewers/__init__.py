@@ -10,6 +10,7 @@ kernel runs, a stored viewer is its last picture. Each works by mouse and by key
 from __future__ import annotations
 
 from fusmae_lite.viewers.mask import MaskViewer
+from fusmae_lite.viewers.patch import PatchViewer
 from fusmae_lite.viewers.reconstruction import ReconstructionViewer
 
-__all__ = ["MaskViewer", "ReconstructionViewer"]
+__all__ = ["MaskViewer", "PatchViewer", "ReconstructionViewer"]
