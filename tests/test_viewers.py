@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from small_archives import MAKERS
 
 from fusmae_lite import FusMAE, InputError, ModelConfig, panels
 from fusmae_lite.pictures import MASK_GREY
-from fusmae_lite.viewers import MaskViewer, PatchViewer, ReconstructionViewer
+from fusmae_lite.viewers import AttentionViewer, MaskViewer, PatchViewer, ReconstructionViewer, TrainingMonitor
+from fusmae_lite.viewers.attention import entropy, weights_between
 from fusmae_lite.viewers.mask import visible_patches
 from fusmae_lite.viewers.patch import position, same_side
 
@@ -290,3 +292,109 @@ def test_bad_input_of_the_patches_is_told_in_one_line(tmp_path, archive):
         PatchViewer(archive, pair=-1)
     with pytest.raises(InputError):
         PatchViewer(tmp_path)
+
+
+# --- AttentionViewer
+
+
+@pytest.fixture
+def attention(archive, model) -> AttentionViewer:
+    return AttentionViewer(archive, model)
+
+
+def test_each_control_of_the_attention_changes_the_picture(attention):
+    viewer = attention
+    holds_still(viewer, viewer.pair, (5,))
+    for control in (viewer.direction, viewer.layer, viewer.head):
+        holds_still(viewer, control, [value for _, value in control.options[1:]])
+    holds_still(viewer, viewer.row, (0, 4))
+    holds_still(viewer, viewer.column, (0, 4))
+
+
+def test_a_click_chooses_who_asks(attention):
+    before = attention.picture()
+    attention.grids["s2"].buttons[3 * 5 + 1].click()
+    assert attention.direction.value == ("s2", "s1") and (attention.row.value, attention.column.value) == (3, 1)
+    assert attention.picture() != before
+    assert "The patch in row 3, column 1 of Sentinel-2 looks at Sentinel-1" in attention.description
+    frame = pixels(attention.grids["s1"].image.value)[3 * 48, 48 + 5]
+    assert frame.tolist() in ([255] * 3, [0] * 3)
+
+
+def test_weights_are_those_of_the_model(attention):
+    maps = attention.maps
+    cross = weights_between(maps, ("cross", 0), "s1", "s2", 1)
+    np.testing.assert_allclose(cross, maps["cross"]["s1"][0, 1].numpy() * 25, rtol=1e-6)
+    np.testing.assert_allclose(cross.mean(axis=1), 1, rtol=1e-5)
+    plain = weights_between(maps, ("self", 0), "s2", "s1", None)
+    np.testing.assert_allclose(plain, maps["self"][0][0].mean(0)[25:50, :25].numpy() * 51, rtol=1e-5)
+
+
+def test_entropy_of_one_and_of_all():
+    assert entropy(np.eye(4)) == pytest.approx(np.zeros(4), abs=1e-9)
+    assert entropy(np.full((2, 8), 3.0)).tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(("fusion", "layers"), [("none", 2), ("xad", 3), ("both", 3)])
+def test_attention_of_the_other_variants(archive, fusion, layers):
+    viewer = AttentionViewer(archive, FusMAE(ModelConfig(patch_size=24, fusion=fusion, **SMALL)))
+    assert len(viewer.layer.options) == layers and viewer.message.value == ""
+    holds_still(viewer, viewer.layer, [viewer.layer.options[-1][1]])
+
+
+def test_attention_keeps_nothing(attention):
+    memory_is_flat(attention, attention.row, range(5))
+
+
+def test_attention_needs_two_sensors(archive):
+    with pytest.raises(InputError, match="has one sensor, s1; choose"):
+        AttentionViewer(archive, FusMAE(ModelConfig(patch_size=24, modalities=("s1",), **SMALL)))
+
+
+# --- TrainingMonitor
+
+
+def write_metrics(folder, epochs: int, end: str = "") -> None:
+    rows = [{"step": 6 * e, "epoch": e, "loss_s1": 1 / e, "loss_s2": 2 / e} for e in range(1, epochs + 1)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + end, encoding="utf-8")
+
+
+def test_a_growing_run_is_followed(tmp_path):
+    monitor = TrainingMonitor(tmp_path)
+    assert monitor.message.value.startswith("error: no ") and monitor.picture()
+    (tmp_path / "pretrain").mkdir()
+    seen = [monitor.picture()]
+    for epochs in (3, 5):
+        write_metrics(tmp_path / "pretrain", epochs)
+        monitor.follow.value += 1  # what the browser does while the play button is down
+        assert f"Epoch {epochs}, step {6 * epochs}" in monitor.description and monitor.message.value == ""
+        assert monitor.picture() not in seen
+        seen.append(monitor.picture())
+    monitor.again.click()
+    assert monitor.picture() == seen[-1]
+
+
+def test_each_control_of_the_monitor_changes_the_picture(tmp_path):
+    write_metrics(tmp_path, 20)
+    monitor = TrainingMonitor(tmp_path / "metrics.jsonl")
+    holds_still(monitor, monitor.x, ("epoch",))
+    holds_still(monitor, monitor.skip, (50, 95))
+
+
+def test_half_a_row_waits_and_a_broken_file_is_told(tmp_path):
+    write_metrics(tmp_path, 2, end='{"step": 18, "loss_s1"')
+    monitor = TrainingMonitor(tmp_path)
+    assert "Epoch 2" in monitor.description and monitor.message.value == ""
+    write_metrics(tmp_path, 2, end='{"loss": NaN, "step": 18}\nbroken\n{}\n')
+    monitor.refresh()
+    assert "line 4 is no JSON" in monitor.message.value and "Epoch 2" in monitor.description
+    with pytest.raises(InputError, match="positive"):
+        TrainingMonitor(tmp_path, every=0)
+
+
+def test_monitor_keeps_no_figure(tmp_path):
+    write_metrics(tmp_path, 8)
+    monitor = TrainingMonitor(tmp_path)
+    gc.collect()
+    assert not plt.get_fignums() and monitor.picture()
+    assert not [thing for thing in gc.get_objects() if isinstance(thing, Figure)]

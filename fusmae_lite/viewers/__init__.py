@@ -9,8 +9,10 @@ kernel runs, a stored viewer is its last picture. Each works by mouse and by key
 
 from __future__ import annotations
 
+from fusmae_lite.viewers.attention import AttentionViewer
 from fusmae_lite.viewers.mask import MaskViewer
 from fusmae_lite.viewers.patch import PatchViewer
 from fusmae_lite.viewers.reconstruction import ReconstructionViewer
+from fusmae_lite.viewers.training import TrainingMonitor
 
-__all__ = ["MaskViewer", "PatchViewer", "ReconstructionViewer"]
+__all__ = ["AttentionViewer", "MaskViewer", "PatchViewer", "ReconstructionViewer", "TrainingMonitor"]

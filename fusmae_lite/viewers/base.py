@@ -173,5 +173,6 @@ def check_index(archive: Archive, index: int) -> int:
 def pair_title(archive: Archive, index: int) -> str:
     """Name and labels of a pair in one line of at most about 110 characters."""
     labels = [name.split(",")[0] for name, on in zip(archive.classes, archive.labels[index], strict=True) if on]
-    text = f"{index}: {archive.names[index]} ({', '.join(labels) or 'no labels'})"
+    kind = "synthetic pair " if archive.kind_of_pairs.startswith("synthetic") else ""
+    text = f"{kind}{index}: {archive.names[index]} ({', '.join(labels) or 'no labels'})"
     return text if len(text) <= 110 else f"{text[:109]}…"
