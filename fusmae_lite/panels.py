@@ -8,7 +8,7 @@ and no figure exists that could stay alive.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.colors import to_rgb
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
@@ -23,6 +24,8 @@ from fusmae_lite.pictures import MASK_GREY
 
 #: Pixels: side of a panel, text above and below it, the gap to its right, room for a colour scale, a line of text.
 SIDE, HEAD, FOOT, GAP, SCALE, LINE = 196, 24, 38, 14, 66, 15
+#: Pixels: width and height of a curve with its axes.
+CURVE = (400, 250)
 INK, PALE = "black", "#404040"
 
 
@@ -66,6 +69,15 @@ class Panel:
     caption: str = ""
     colour: str = INK
     scale: Scale | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line: places and values of equal length, at least one, finite, values above 0; and its colour."""
+
+    places: Sequence[float]
+    values: Sequence[float]
+    colour: str
 
 
 def draw_panels(rows: Sequence[Sequence[Panel]], title: str = "") -> bytes:
@@ -117,6 +129,20 @@ def histogram(values: ArrayLike, limits: tuple[float, float], mean: float, std: 
     return page
 
 
+def draw_curves(curves: Mapping[str, Curve], x: str, y: str, title: str = "") -> bytes:
+    """Lines over a common horizontal axis as PNG bytes, a frame for each name; the vertical axis begins at 0.
+
+    Args:
+        curves: heading of the frame -> what it shows.
+        x, y: what the axes mean.
+    """
+    page = Image.new("RGB", (CURVE[0] * len(curves) + GAP, CURVE[1] + 24), "white")
+    ImageDraw.Draw(page).text((GAP, 5), title, INK, font(13))
+    for number, (name, curve) in enumerate(curves.items()):
+        _frame(page, name, curve, GAP + CURVE[0] * number, x, y)
+    return page_png(page)
+
+
 def page_png(page: Image.Image) -> bytes:
     """PNG bytes of a PIL image."""
     buffer = io.BytesIO()
@@ -161,3 +187,29 @@ def _bar(page: Image.Image, scale: Scale, left: int, upper: int) -> None:
     ImageDraw.Draw(unit).text((unit.width / 2, 0), scale.unit, 255, font(11), anchor="ma")
     turned = unit.rotate(90, expand=True)
     page.paste(PALE, (left + 16, upper + 20), turned)
+
+
+def _frame(page: Image.Image, name: str, curve: Curve, left: int, x: str, y: str) -> None:
+    """One curve with its axes; `left` is the left edge of all its text."""
+    pen, small = ImageDraw.Draw(page), font(11)
+    start, end, upper, lower = left + 46, left + CURVE[0] - 24, 64, CURVE[1] - 14
+    places, values = np.asarray(curve.places, dtype=float), np.asarray(curve.values, dtype=float)
+    low, high, top = float(places.min()), float(places.max()), 1.08 * float(values.max())
+
+    def at(place: ArrayLike, value: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        share = (np.asarray(place) - low) / ((high - low) or 1)
+        return start + share * (end - start), lower - np.asarray(value) / top * (lower - upper)
+
+    pen.text((start, 28), name, curve.colour, font(12, bold=True))
+    pen.text((left, 46), y, PALE, small)
+    pen.text(((start + end) / 2, lower + 18), x, PALE, small, anchor="ma")
+    for value in (value for value in MaxNLocator(5).tick_values(0, top) if 0 <= value <= top):
+        row = float(at(low, value)[1])
+        pen.line([(start, row), (end, row)], "#E6E6E6")
+        pen.text((start - 5, row), f"{value:.3g}", PALE, small, anchor="rm")
+    for place in (place for place in MaxNLocator(5, integer=True).tick_values(low, high) if low <= place <= high):
+        column = float(at(place, 0)[0])
+        pen.text((column, lower + 4), f"{place:g}", PALE, small, anchor="ma")
+    points = list(zip(*at(places, values), strict=True))
+    pen.line(points, curve.colour, width=2, joint="curve")
+    pen.ellipse([points[-1][0] - 3, points[-1][1] - 3, points[-1][0] + 3, points[-1][1] + 3], curve.colour)

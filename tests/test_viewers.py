@@ -91,6 +91,13 @@ def test_scale_clips_and_shows_hidden_patches_grey():
     assert rgb[4].tolist() == [MASK_GREY] * 3
 
 
+def test_curves_end_in_a_dot_of_their_colour_at_the_last_place():
+    page = pixels(panels.draw_curves({"a": panels.Curve([1, 2, 3], [4, 2, 1], "#0072B2")}, "step", "loss"))
+    rows, columns = np.nonzero((page == [0, 0x72, 0xB2]).all(axis=2) & (np.arange(len(page)) > 50)[:, None])
+    assert columns.max() == panels.GAP + panels.CURVE[0] - 24 + 3
+    assert rows[columns == columns.max()].mean() > rows[columns == columns.min()].mean(), "it falls"
+
+
 # --- ReconstructionViewer
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import ipywidgets as w
 
-from fusmae_lite.charts import show_loss_curves
 from fusmae_lite.errors import InputError
-from fusmae_lite.pictures import png
+from fusmae_lite.panels import Curve, draw_curves
+from fusmae_lite.pictures import colour_of
+from fusmae_lite.sensors import get_modality
 from fusmae_lite.viewers.base import Viewer, choice, slider
 
 
@@ -46,8 +47,11 @@ class TrainingMonitor(Viewer):
         if asked != self._drawn[0]:  # an unchanged file costs one look at its date
             rows = read_metrics(self.path)
             shown = rows[min(len(rows) * self.skip.value // 100, len(rows) - 1) :]
-            figure = show_loss_curves(shown, x=self.x.value, title=f"{len(rows)} epochs written")
-            self._drawn = asked, (png(figure), training_words(rows))
+            curves = loss_curves(shown, self.x.value)
+            page = draw_curves(
+                curves, self.x.value, "mean squared error, masked patches", f"{len(rows)} epochs written"
+            )
+            self._drawn = asked, (page, training_words(rows))
         return self._drawn[1]
 
 
@@ -79,6 +83,19 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     if not rows:
         raise InputError(f"{path}: no epoch with a finite loss yet", "wait for the first epoch, then read again")
     return rows
+
+
+def loss_curves(rows: Sequence[Mapping[str, float]], x: str) -> dict[str, Curve]:
+    """Sensor -> its training loss over `x`; InputError where no row has both."""
+    curves = {}
+    for key in sorted({key for row in rows for key in row if key.startswith("loss_")}):
+        points = [(row[x], row[key]) for row in rows if x in row and key in row]
+        if points:
+            name = key.removeprefix("loss_")
+            curves[get_modality(name).title] = Curve(*zip(*points, strict=True), colour_of(name))
+    if not curves:
+        raise InputError(f"no row with {x!r} and a loss_<modality>", "give the metrics.jsonl of a run")
+    return curves
 
 
 def training_words(rows: Sequence[Mapping[str, float]]) -> str:
