@@ -98,7 +98,8 @@ class Viewer(w.VBox):
 class PatchGrid(w.GridBox):
     """A picture whose patches are buttons: transparent ones over it, so that plain ipywidgets can tell who was clicked.
 
-    Tab and Enter work on the buttons too; viewers add row and column controls, which take fewer keys.
+    Two hundred stops of the Tab key would help nobody, so the buttons are for pointers; viewers with a grid have
+    row and column sliders that do the same by keyboard.
 
     Args:
         grid: patches along one side.
@@ -114,7 +115,9 @@ class PatchGrid(w.GridBox):
         cell = w.Layout(width=f"{CELL}px", height=f"{CELL}px", margin="0", padding="0", border="0", min_width="0")
         style = w.ButtonStyle(button_color="transparent")
         self.buttons = [
-            w.Button(layout=cell, style=style, tooltip=f"{name}, row {index // grid}, column {index % grid}")
+            w.Button(
+                layout=cell, style=style, tabbable=False, tooltip=f"{name}, row {index // grid}, column {index % grid}"
+            )
             for index in range(grid * grid)
         ]
         for index, button in enumerate(self.buttons):

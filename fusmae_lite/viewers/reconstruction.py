@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import ipywidgets as w
@@ -110,7 +110,7 @@ class ReconstructionViewer(Viewer):
     def _name(self) -> str:
         return self.archive.names[self.pair.value]
 
-    def _save(self, save) -> None:
+    def _save(self, save: Callable[[], Path]) -> None:
         try:
             self.say(f"wrote {save()}")
         except InputError as error:
