@@ -125,8 +125,9 @@ def read_progress(path: Path, config: RunConfig, now: Progress) -> Progress:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path / 'state.json'} is unreadable ({error})", f"remove {path}") from None
     for name, value in config.model_dump(mode="json").items():
-        if name not in FREE_TO_CHANGE and given.get(name) != value:
-            raise InputError(f"{path.parent} belongs to a run with {name}={given.get(name)!r}, not {value!r}", cure)
+        before = given.get(name, RunConfig.model_fields[name].default)  # the run may be older than the field
+        if name not in FREE_TO_CHANGE and before != value:
+            raise InputError(f"{path.parent} belongs to a run with {name}={before!r}, not {value!r}", cure)
     if then.data != now.data:
         raise InputError(f"{path.parent} belongs to a run on other patches", cure)
     if then.precision != now.precision:

@@ -18,20 +18,29 @@ from fusmae_lite.sensors import get_modality
 
 Fusion = Literal["xae", "xad", "both", "none"]
 Masking = Literal["independent", "consistent"]
+System = Literal["fusmae", "late", "satvit", "imagenet"]
 PRESETS = ("smoke", "laptop", "paper")
+
+#: What a baseline's own method sets where nobody says otherwise; see :mod:`fusmae_lite.baselines`.
+SYSTEM_DEFAULTS: dict[str, dict[str, Any]] = {
+    "late": {"fusion": "none"},
+    "satvit": {"fusion": "none", "masking": "consistent", "normalize_target": True},
+    "imagenet": {"fusion": "none"},
+}
 
 #: In a notebook's parameters cell these mean "as the preset says".
 UNSET = ("", -1, "-1")
 
 
 class ModelConfig(BaseModel):
-    """Architecture of a :class:`~fusmae_lite.model.FusMAE`. Defaults are the paper's size; symbols in brackets.
+    """Architecture of a :class:`~fusmae_lite.model.FusMAE` or a baseline. Defaults: the paper's; symbols in brackets.
 
     Raises :class:`InputError` (never pydantic's own error) on a bad field.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    system: System = Field("fusmae", description="fusmae, or a baseline: late, satvit (imagenet is only evaluated)")
     modalities: tuple[str, ...] = Field(("s1", "s2"), description="sensors, in the order of the concatenation in eq. 2")
     image_size: int = Field(120, gt=0, description="side of the input in pixels [H = W]")
     patch_size: int = Field(8, gt=0, description="side of a patch in pixels [P]; must divide image_size")
@@ -54,6 +63,11 @@ class ModelConfig(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise _one_line(error, type(self)) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_system_does(cls, values: Any) -> Any:
+        return {**SYSTEM_DEFAULTS.get(str(values.get("system")), {}), **values} if isinstance(values, dict) else values
 
     @field_validator("modalities", mode="before")
     @classmethod
@@ -81,6 +95,14 @@ class ModelConfig(BaseModel):
             raise ValueError(
                 f"mask_ratio {self.mask_ratio} leaves {self.kept} of {self.tokens} patches; keep and mask at least one"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _system_allows(self) -> Self:
+        if self.system != "fusmae" and self.fusion != "none":
+            raise ValueError(f"system {self.system} has no fusion {self.fusion}; leave fusion out, or set it to none")
+        if self.system == "satvit" and self.masking != "consistent":
+            raise ValueError("system satvit has one token for all sensors; leave masking out, or set it to consistent")
         return self
 
     @property

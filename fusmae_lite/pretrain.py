@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from fusmae_lite.archives import Archive, open_data
+from fusmae_lite.baselines import Encoder, build_model
 from fusmae_lite.checkpoints import Progress, latest_checkpoint, read_progress, restore, save_checkpoint
 from fusmae_lite.config import RunConfig
 from fusmae_lite.distributed import compile_blocks, divide_model, make_accelerator, own_rows
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.evaluate.heldout import heldout_losses
 from fusmae_lite.masking import sample_masks
-from fusmae_lite.model import FusMAE
 from fusmae_lite.optimise import autocast, learning_rate_at, uses_bf16
 from fusmae_lite.pairs import PairDataset, assemble, augment, draw_augmentation
 from fusmae_lite.seeding import derive, generator
@@ -53,7 +53,7 @@ class PretrainResult:
         resumed_from: step the run was continued from, 0 for a fresh one.
     """
 
-    model: FusMAE
+    model: Encoder
     history: Rows
     heldout: dict[str, float]
     checkpoint: Path
@@ -81,7 +81,7 @@ class _Run:
 
 
 def pretrain(config: RunConfig, archive: Archive | None = None, quiet: bool = False) -> PretrainResult:
-    """Train a Fus-MAE as configured, continuing a run found in the same folder.
+    """Train a Fus-MAE, or the baseline that ``config.system`` names, continuing a run found in the same folder.
 
     Writes ``pretrain/metrics.jsonl`` (a row an epoch) and ``pretrain/checkpoints/`` below ``config.folder()``. Under
     ``accelerate launch`` every process calls it, and they share each batch.
@@ -128,7 +128,7 @@ def _prepare(config: RunConfig, archive: Archive, folder: Path, quiet: bool) -> 
             "add its split files, or open another archive",
         )
     torch.manual_seed(derive("initialise", config.seed))
-    model = FusMAE(config.architecture())
+    model = build_model(config)
     model.recompute = config.recompute
     model.to(device)
     compile_blocks(model, config, device)

@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from fusmae_lite.baselines import Encoder, build_model
 from fusmae_lite.config import ModelConfig
 from fusmae_lite.errors import InputError
-from fusmae_lite.model import FusMAE
 from fusmae_lite.sensors import get_modality
 
 
@@ -56,12 +56,12 @@ def describe_sensors(names: tuple[str, ...]) -> dict[str, dict[str, list]]:
     return {k: {"bands": list(m.bands), "mean": list(m.mean), "std": list(m.std)} for k, m in sensors.items()}
 
 
-def save_model(path: Path, model: FusMAE, extra: Mapping[str, object] | None = None) -> None:
+def save_model(path: Path, model: Encoder, extra: Mapping[str, object] | None = None) -> None:
     """Save weights with everything needed to load them again.
 
     Args:
         path: a ``.safetensors`` file; replaced in one step if it exists.
-        model: any :class:`FusMAE`.
+        model: any system of :mod:`fusmae_lite.baselines`, or a Fus-MAE.
         extra: facts to keep with the weights, for example the step or the command that trained them (JSON).
     """
     save_model_tensors(path, model.state_dict(), model.config, extra or {})
@@ -80,7 +80,7 @@ def save_model_tensors(
     save_tensors(path, weights, metadata)
 
 
-def load_model(path: Path, expected: ModelConfig | None = None) -> FusMAE:
+def load_model(path: Path, expected: ModelConfig | None = None) -> Encoder:
     """The model saved at `path`, in evaluation mode on the CPU.
 
     Args:
@@ -102,7 +102,7 @@ def load_model(path: Path, expected: ModelConfig | None = None) -> FusMAE:
             f"{path}: band order or statistics differ from those in sensors.py",
             "load it with the sensors it was trained with",
         )
-    model = FusMAE(config)
+    model = build_model(config)
     _same_tensors(path, tensors, model.state_dict())
     model.load_state_dict(tensors)
     return model.eval()
@@ -119,7 +119,7 @@ def shipped_weights() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
-def load_pretrained(name: str) -> FusMAE:
+def load_pretrained(name: str) -> Encoder:
     """A model by the name it is shipped under (``"xae-lite"``) or by the path of a checkpoint.
 
     Raises:
@@ -148,7 +148,7 @@ def _same_architecture(path: Path, config: ModelConfig, expected: ModelConfig) -
 
 def _same_tensors(path: Path, found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
     missing = sorted(set(wanted) - set(found))
-    if any(name.startswith("decoders.") for name in missing):
+    if any(name.startswith(("decoders.", "decoder.")) for name in missing):
         raise InputError(
             f"{path} has no decoder weights ({missing[0]} is missing)", "use the full checkpoint of pretraining"
         )

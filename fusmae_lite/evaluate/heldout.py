@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from fusmae_lite.archives import Archive
 from fusmae_lite.config import RunConfig
 from fusmae_lite.masking import sample_masks
-from fusmae_lite.model import FusMAE, masked_mse
+from fusmae_lite.model import masked_mse
 from fusmae_lite.pairs import PairDataset
 from fusmae_lite.seeding import generator
 
 
 @torch.no_grad()
 def heldout_losses(
-    model: FusMAE, archive: Archive, config: RunConfig, split: str = "val", limit: int = 1000
+    model: nn.Module, archive: Archive, config: RunConfig, split: str = "val", limit: int = 1000
 ) -> dict[str, float]:
     """Loss on patches the model never saw, with masks that follow from the seed, beside a constant predictor's.
 
@@ -33,7 +33,7 @@ def heldout_losses(
     )
     if not len(dataset):
         return {}
-    device = model.cls_token.device
+    device = next(model.parameters()).device
     means = {name: mean.to(device) for name, mean in band_means(archive, config, limit).items()}
     sums: dict[str, float] = {}
     for number, sample in enumerate(DataLoader(dataset, batch_size=min(64, len(dataset)))):
