@@ -30,6 +30,29 @@ def linear_probe(train_x: Tensor, train_y: Tensor, test_x: Tensor, config: RunCo
     Raises:
         InputError: train and test features differ in width, or there is nothing to train on.
     """
+    return fit_linear(train_x, train_y, test_x, train_y.shape[1], nn.MultiLabelSoftMarginLoss(), config, seed)
+
+
+def fit_linear(
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    classes: int,
+    criterion: nn.Module,
+    config: RunConfig,
+    seed: int = 0,
+) -> Tensor:
+    """:func:`linear_probe` for any loss: logits of the test patches, (test patches, classes).
+
+    Args:
+        train_x: (patches, D).
+        train_y: (patches, ..), what `criterion` compares the logits with.
+        test_x: (patches, D).
+        classes: width of the head.
+        criterion: loss of logits and targets.
+        config: the ``probe_`` fields.
+        seed: of the head's initial weights and of the order of the batches.
+    """
     if train_x.shape[1] != test_x.shape[1]:
         raise InputError(
             f"train features are {train_x.shape[1]} wide, test features {test_x.shape[1]}", "use one encoder for both"
@@ -39,26 +62,24 @@ def linear_probe(train_x: Tensor, train_y: Tensor, test_x: Tensor, config: RunCo
             "there is no labelled patch to train the probe on", "use a larger label fraction or another split"
         )
     mean, std = train_x.mean(dim=0), train_x.std(dim=0, correction=0).clamp_min(1e-6)
-    train_x, test_x = (train_x - mean) / std, (test_x - mean) / std
-    head = _train_head(train_x, train_y, config, seed)
-    with torch.no_grad():
-        return head(test_x)
-
-
-def _train_head(x: Tensor, y: Tensor, config: RunConfig, seed: int) -> nn.Linear:
-    """A linear layer fitted to standardised features (patches, D) and labels (patches, classes)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive("probe", config.seed, seed))
-        head = nn.Linear(x.shape[1], y.shape[1])
+        head = nn.Linear(train_x.shape[1], classes)
+    _train_head(head, (train_x - mean) / std, train_y, criterion, config, generator("probe", config.seed, seed, 1))
+    with torch.no_grad():
+        return head((test_x - mean) / std)
+
+
+def _train_head(
+    head: nn.Linear, x: Tensor, y: Tensor, criterion: nn.Module, config: RunConfig, rng: torch.Generator
+) -> None:
+    """Fit the head to standardised features (patches, D) and targets (patches, ..)."""
     optimizer = torch.optim.AdamW(head.parameters(), lr=config.probe_learning_rate, weight_decay=0.0)
-    criterion = nn.MultiLabelSoftMarginLoss()
-    rng = generator("probe", config.seed, seed, 1)
     for _ in range(config.probe_epochs):
         for rows in torch.randperm(len(x), generator=rng).split(config.probe_batch_size):
             optimizer.zero_grad()
             criterion(head(x[rows]), y[rows]).backward()
             optimizer.step()
-    return head
 
 
 def class_prior(train_y: Tensor, patches: int) -> Tensor:
