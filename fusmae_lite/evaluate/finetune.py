@@ -1,0 +1,200 @@
+"""Fine-tuning (section 4): a linear head on the encoder, and both are trained with all labels."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from timm.layers import DropPath
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from fusmae_lite.baselines import Encoder
+from fusmae_lite.errors import InputError, RunError
+from fusmae_lite.pairs import PairDataset, augment
+from fusmae_lite.seeding import derive, generator
+
+
+@dataclass(frozen=True)
+class FineTuneSettings:
+    """The paper gives epochs, loss and optimiser; the rest is ours, after MAE's own recipe for fine-tuning.
+
+    Args:
+        epochs: 10 in the paper.
+        batch_size: patches a step.
+        learning_rate: peak, of the head; one epoch of warm-up, then half a cosine to 0.
+        layer_decay: each layer below the head learns this much slower than the one above it; 1: all alike.
+        drop_path: stochastic depth of the last block; grows linearly from the first.
+        weight_decay: on matrices only.
+        augment: none, flips or crops, as in pretraining.
+        pooling: ``mean`` of the patch tokens, or ``cls``.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    learning_rate: float = 5e-4
+    layer_decay: float = 0.65
+    drop_path: float = 0.1
+    weight_decay: float = 0.05
+    augment: str = "flips"
+    pooling: str = "mean"
+
+
+@dataclass
+class FineTuned:
+    """What :func:`fine_tune` returns.
+
+    Args:
+        scores: (test patches, classes) logits.
+        losses: mean training loss of each epoch.
+        model: encoder, a trained copy, and head.
+    """
+
+    scores: Tensor
+    losses: list[float]
+    model: Classifier
+
+
+class Classifier(nn.Module):
+    """An encoder with a linear layer on its pooled features."""
+
+    def __init__(self, encoder: nn.Module, features: int, classes: int, pooling: str) -> None:
+        super().__init__()
+        self.encoder, self.head, self.pooling = encoder, nn.Linear(features, classes), pooling
+
+    def forward(self, images: dict[str, Tensor]) -> Tensor:
+        """Modality -> (B, C, H, W) becomes logits (B, classes)."""
+        return self.head(self.encoder.encode(images).pooled(self.pooling))
+
+
+def fine_tune(
+    encoder: Encoder,
+    train: PairDataset,
+    test: PairDataset,
+    sensors: Sequence[str],
+    settings: FineTuneSettings | None = None,
+    rows: Sequence[int] | None = None,
+    seed: int = 0,
+) -> FineTuned:
+    """Train a copy of `encoder` and a new head by multi-label soft margin loss and AdamW; score the test patches.
+
+    Args:
+        encoder: any system; it is left as it is. It stays on its device.
+        train, test: pairs with at least these sensors.
+        sensors: what the classifier sees: S1, S2, or both.
+        settings: see :class:`FineTuneSettings`.
+        rows: positions in `train` that are labelled, for example of ``labelled_subset``; all by default.
+        seed: of the head, the order, the augmentation and the stochastic depth.
+
+    Raises:
+        InputError: nothing to train on or to score.
+        RunError: the loss is no longer finite.
+    """
+    settings = settings or FineTuneSettings()
+    chosen = list(range(len(train))) if rows is None else [int(row) for row in rows]
+    if not chosen or not len(test):
+        raise InputError(f"{len(chosen)} patches to train on, {len(test)} to score", "use a larger fraction or split")
+    device = next(encoder.parameters()).device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive("probe", seed, 7))
+        model = _classifier(encoder, train, sensors, settings, device)
+        optimizer = torch.optim.AdamW(layer_groups(model, settings))
+        losses = [_epoch(model, optimizer, Subset(train, chosen), sensors, settings, seed, epoch) for epoch in
+                  range(settings.epochs)]  # fmt: skip
+    model.eval()
+    with torch.no_grad():
+        batches = DataLoader(test, batch_size=settings.batch_size)
+        scores = [model({s: batch["images"][s].to(device) for s in sensors}).float().cpu() for batch in batches]
+    return FineTuned(torch.cat(scores), losses, model)
+
+
+def _classifier(
+    encoder: Encoder, train: PairDataset, sensors: Sequence[str], settings: FineTuneSettings, device: torch.device
+) -> Classifier:
+    copied = copy.deepcopy(encoder).train()
+    sample = train[0]
+    with torch.no_grad():
+        images = {name: sample["images"][name][None].to(device) for name in sensors}
+        features = copied.encode(images).pooled(settings.pooling).shape[1]
+    set_drop_path(copied, settings.drop_path)
+    return Classifier(copied, features, len(sample["labels"]), settings.pooling).to(device)
+
+
+def set_drop_path(model: nn.Module, rate: float) -> None:
+    """Stochastic depth in the encoder's blocks, from 0 in the first to `rate` in the last."""
+    depth = 1 + max((layer for name, _ in model.named_modules() if (layer := _block(name)) is not None), default=0)
+    for name, module in model.named_modules():
+        layer = _block(name)
+        if isinstance(module, Block) and layer is not None:
+            share = rate * layer / max(depth - 1, 1)
+            module.drop_path1, module.drop_path2 = DropPath(share), DropPath(share)
+
+
+def layer_groups(model: Classifier, settings: FineTuneSettings) -> list[dict[str, object]]:
+    """AdamW's groups: learning rate by layer, weight decay by kind; ``scale`` is the layer's share of the peak.
+
+    Layer 0 is whatever comes before the blocks (projections, tokens, positions, XAttnEncoder), the head and the last
+    norm are on top. Decoders are left out: nothing here reads them.
+    """
+    blocks = [layer for name, _ in model.named_parameters() if (layer := _block(name)) is not None]
+    top = max(blocks, default=-1) + 2
+    groups: dict[tuple[float, float], dict[str, object]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad or "decoder" in name:
+            continue
+        layer = _block(name)
+        number = layer + 1 if layer is not None else top if re.search(r"^head\.|(^|\.)norm\.", name) else 0
+        number = 0 if "xattn_encoder" in name else number
+        plain = parameter.ndim < 2 or name.endswith(("cls_token", "pos_embed", "positions.table"))
+        key = (settings.layer_decay ** (top - number), 0.0 if plain else settings.weight_decay)
+        group = groups.setdefault(key, {"params": [], "scale": key[0], "weight_decay": key[1], "lr": 0.0})
+        group["params"].append(parameter)  # type: ignore[attr-defined]
+    return list(groups.values())
+
+
+def _block(name: str) -> int | None:
+    """Number of the encoder block a module or parameter belongs to; None outside them and in decoders."""
+    found = re.search(r"(?:^|\.)blocks\.(\d+)(?:\.|$)", name)
+    return int(found[1]) if found and "decoder" not in name else None
+
+
+def _epoch(
+    model: Classifier,
+    optimizer: torch.optim.Optimizer,
+    data: Subset,
+    sensors: Sequence[str],
+    settings: FineTuneSettings,
+    seed: int,
+    epoch: int,
+) -> float:
+    """One pass in an order of its own; returns the mean loss."""
+    criterion, device, total = nn.MultiLabelSoftMarginLoss(), model.head.weight.device, 0.0
+    order = torch.randperm(len(data), generator=generator("probe", seed, 8, epoch)).tolist()
+    flips = generator("augment", seed, 8, epoch)
+    loader = DataLoader(Subset(data, order), batch_size=settings.batch_size)
+    for number, sample in enumerate(loader):
+        share = rate_at(epoch + number / len(loader), settings.epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * share * group["scale"]
+        images = augment({s: sample["images"][s].to(device) for s in sensors}, settings.augment, flips)
+        optimizer.zero_grad()
+        loss = criterion(model(images), sample["labels"].to(device))
+        loss.backward()
+        optimizer.step()
+        total += float(loss.detach()) * len(sample["labels"])
+        if not math.isfinite(total):
+            raise RunError(f"fine-tuning loss is {float(loss)} in epoch {epoch + 1}; lower learning_rate")
+    return total / len(data)
+
+
+def rate_at(epoch: float, epochs: int) -> float:
+    """Share of the peak learning rate at a fractional epoch: a tenth of the epochs up, at most one, then a cosine."""
+    warmup = min(1.0, epochs / 10)
+    if epoch < warmup:
+        return max(epoch, 0.1 * warmup) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup)))
