@@ -35,6 +35,14 @@ def own():
 before, started = own(), time.perf_counter()
 archive = open_archive(folder)
 opened, after = time.perf_counter() - started, own()
+rows = np.random.default_rng(1).integers(len(archive), size=3000)
+for row in rows[:1000]:
+    archive.read(int(row))
+started, cpu = time.perf_counter(), time.process_time()
+for row in rows[1000:]:
+    archive.read(int(row))
+read = {"read_ms_processor": round((time.process_time() - cpu) / 2, 3),
+        "read_ms": round((time.perf_counter() - started) / 2, 3), "reading_mib": round(own() - after, 1)}
 from fusmae_lite import pretrain
 chosen = np.random.default_rng(0).permutation(len(archive))[:pairs]
 archive.splits = np.full(len(archive), "", "<U5")
@@ -42,16 +50,17 @@ archive.splits[chosen] = "train"
 fields = dict(run_dir=run_dir, epochs=2, batch_size=32, workers=workers, cache=False, device="cpu")
 last = pretrain(load_preset("smoke", **fields), archive, quiet=True).history[-1]
 report = {"pairs": len(archive), "open_seconds": round(opened, 2), "open_mib": round(after - before, 1)}
-report |= {"training_mib": round(own()), "pairs_per_second": round(last["pairs_per_second"], 1)}
+report |= read | {"training_mib": round(own()), "pairs_per_second": round(last["pairs_per_second"], 1)}
 print(json.dumps(report | {"waiting_for_data": round(last["waiting_for_data"], 3)}))
 """
 
 
-def measure(size: int, scratch: Path, pairs: int) -> dict[str, float]:
-    """Write, open, train; everything is removed again."""
+def measure(size: int, scratch: Path, pairs: int) -> dict[str, float | None]:
+    """Write (unless it lies there from before), open, read, train; what was written is removed again."""
     folder = scratch / f"synthetic-{size}"
-    started = time.perf_counter()
-    synthesise(folder, size, format="lmdb", seed=0)
+    there, started = folder.is_dir(), time.perf_counter()
+    if not there:
+        synthesise(folder, size, format="lmdb", seed=0)
     written = time.perf_counter() - started
     try:
         with tempfile.TemporaryDirectory(dir=scratch) as run_dir:
@@ -62,10 +71,11 @@ def measure(size: int, scratch: Path, pairs: int) -> dict[str, float]:
                 sys.exit(done.stderr)
         size_on_disk = sum(file.stat().st_size for file in folder.iterdir())
     finally:
-        shutil.rmtree(folder)
+        if not there:
+            shutil.rmtree(folder)
     return {
         **json.loads(done.stdout.splitlines()[-1]),
-        "written_per_second": round(size / written, 1),
+        "written_per_second": None if there else round(size / written, 1),
         "kb_per_pair_on_disk": round(size_on_disk / size / 1e3, 1),
     }
 
