@@ -49,7 +49,7 @@ class AttentionViewer(Viewer):
             "direction", [(f"{q.upper()} looks at {k.upper()}", (q, k)) for q in names for k in names if q != k]
         )
         self.layer = choice("layer", layers_of(self.model))
-        self.head = choice("head", [("mean of heads", None), *((f"head {h + 1}", h) for h in range(config.heads))])
+        self.head = choice("head", [("mean of heads", -1), *((f"head {h + 1}", h) for h in range(config.heads))])
         middle = self.grid // 2
         self.row, self.column = (slider(label, 0, self.grid - 1, middle, live=True) for label in ("row", "column"))
         self.grids = {
@@ -84,7 +84,7 @@ class AttentionViewer(Viewer):
         return self._maps[1]
 
     def draw(self) -> tuple[bytes, str]:
-        (query, key), head = self.direction.value, self.head.value
+        (query, key), head = self.direction.value, None if self.head.value < 0 else self.head.value
         rgbs = {
             name: pictures.composite(None, name, physical(image, name))
             for name, image in self.pairs[self.pair.value].items()
@@ -98,7 +98,7 @@ class AttentionViewer(Viewer):
         ]
         title = pair_title(self.archive, self.pair.value)
         labels = {value: label for label, value in (*self.layer.options, *self.head.options)}
-        how = f"{self.name}, {labels[self.layer.value]}, {labels[head]}"
+        how = f"{self.name}, {labels[self.layer.value]}, {labels[self.head.value]}"
         words = attention_words(weights, self.query, query, key)
         return draw_panels(rows, f"{how}; {title}"), f"{how}; pair {title}. {words}"
 

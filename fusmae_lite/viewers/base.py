@@ -11,6 +11,7 @@ from typing import Any
 
 import ipywidgets as w
 import numpy as np
+from traitlets import Unicode
 
 from fusmae_lite.archives import Archive, open_archive
 from fusmae_lite.config import project_root
@@ -19,6 +20,16 @@ from fusmae_lite.panels import rgb_png, text_png
 
 #: Screen pixels of a patch that can be clicked.
 CELL = 20
+
+
+class Picture(w.Image):
+    """An image whose tooltip is the title of its img, which is what a screen reader says of it.
+
+    The browser's side of ipywidgets asks a widget with a tooltip for its description, too; an Image has none and would
+    not be shown at all.
+    """
+
+    description = Unicode("").tag(sync=True)
 
 
 class Viewer(w.VBox):
@@ -30,7 +41,7 @@ class Viewer(w.VBox):
     def __init__(self, title: str) -> None:
         super().__init__()
         self.title = title
-        self.image = w.Image(format="png", layout=w.Layout(max_width="100%", width="fit-content"))
+        self.image = Picture(format="png", layout=w.Layout(max_width="100%", width="fit-content"))
         self.words = w.HTML()
         self.message = w.HTML()
         self._held = 0
@@ -57,7 +68,7 @@ class Viewer(w.VBox):
             self.image.value = self.image.value or text_png(f"error: {error}")
             return
         self.image.value = png
-        self.image.tooltip = words  # the title of an img is what a screen reader says of it
+        self.image.tooltip = words
         self.words.value = f"<small>{html.escape(words)}</small>"
         self.say("")
 
@@ -109,7 +120,7 @@ class PatchGrid(w.GridBox):
 
     def __init__(self, grid: int, name: str, clicked: Callable[[int], None]) -> None:
         side = f"{grid * CELL}px"
-        self.image = w.Image(
+        self.image = Picture(
             format="png", tooltip=name, layout=w.Layout(grid_area="1 / 1", width=side, height=side, object_fit="fill")
         )
         cell = w.Layout(width=f"{CELL}px", height=f"{CELL}px", margin="0", padding="0", border="0", min_width="0")
