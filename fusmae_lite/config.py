@@ -159,6 +159,7 @@ class RunConfig(ModelConfig):
     probe_epochs: int = Field(20, gt=0, description="epochs of the linear probe")
     probe_batch_size: int = Field(128, gt=0, description="batch of the linear probe")
     probe_learning_rate: float = Field(1e-3, gt=0, description="of the linear probe (the paper is silent)")
+    label_fraction: float = Field(1.0, gt=0, le=1, description="share of the training labels the probe may use")
     probe_seeds: int = Field(3, gt=0, description="label draws and head initialisations a figure is averaged over")
 
     def architecture(self) -> ModelConfig:

@@ -12,7 +12,7 @@ from fusmae_lite.baselines import SatViT, build_model, system_title
 from fusmae_lite.checkpoints import Progress, read_progress
 from fusmae_lite.config import RunConfig, load_preset
 from fusmae_lite.errors import InputError
-from fusmae_lite.evaluate import frozen_features
+from fusmae_lite.evaluate import evaluate, frozen_features
 from fusmae_lite.masking import random_mask
 from fusmae_lite.pretrain import pretrain
 from fusmae_lite.tokens import patchify, unpatchify
@@ -166,3 +166,16 @@ def test_bad_input_is_one_line_that_names_it(case):
 def test_titles_and_types():
     assert isinstance(make("satvit"), SatViT)
     assert [system_title(config_of(s)) for s in ("fusmae", *MASKED)] == ["Fus-MAE XAE", "late fusion", "SatViT"]
+
+
+def test_a_baseline_has_its_own_rows_in_the_table_and_learns_from_a_share_of_the_labels(archive, tmp_path):
+    config = config_of("satvit", tmp_path, max_steps=1, label_fraction=0.6)
+    with pytest.raises(InputError, match="weights are of system 'fusmae', not 'satvit'"):
+        evaluate(config, archive)  # it was not pretrained, and the shipped model is another system
+    pretrain(config, archive, quiet=True)
+    rows = evaluate(config, archive)
+    assert [row.system for row in rows] == ["class prior", *["random encoder", "SatViT"] * 3]
+    assert {(row.train, row.test) for row in rows} == {(27, 18)}
+    assert rows == evaluate(config, archive)
+    with pytest.raises(InputError, match="too few to show all"):
+        evaluate(RunConfig(**{**config.model_dump(), "label_fraction": 0.05}), archive)

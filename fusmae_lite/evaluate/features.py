@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fusmae_lite.archives import Archive
-from fusmae_lite.model import FusMAE
+from fusmae_lite.baselines import Encoder
 from fusmae_lite.pairs import PairDataset
 from fusmae_lite.weights import read_tensors, save_tensors
 
@@ -34,7 +34,7 @@ class Features:
 
 @torch.no_grad()
 def frozen_features(
-    model: FusMAE,
+    model: Encoder,
     archive: Archive,
     split: str,
     sensors: Sequence[str],
@@ -46,7 +46,7 @@ def frozen_features(
     """Pooled latents of every patch of a split, seen through the given sensors only and without a mask.
 
     Args:
-        model: any encoder with :meth:`FusMAE.encode`; put into evaluation mode.
+        model: any system, see :class:`~fusmae_lite.baselines.Encoder`; put into evaluation mode.
         archive: where the patches come from.
         split: ``train``, ``val``, ``test`` or ``all``.
         sensors: which modalities the encoder sees; the others contribute no tokens.
@@ -76,7 +76,7 @@ def frozen_features(
     return features
 
 
-def _fingerprint(model: FusMAE, archive: Archive, split: str, sensors: Sequence[str], pooling: str) -> str:
+def _fingerprint(model: Encoder, archive: Archive, split: str, sensors: Sequence[str], pooling: str) -> str:
     """A name for exactly these features: weights, configuration, patches and their order, labels, sensors, pooling."""
     digest = hashlib.sha256(model.config.model_dump_json().encode())
     for name, tensor in model.state_dict().items():

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 
 from fusmae_lite.archives import Archive, open_data
+from fusmae_lite.baselines import Encoder, build_model, system_title
 from fusmae_lite.checkpoints import latest_checkpoint
 from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError
 from fusmae_lite.evaluate.features import frozen_features
 from fusmae_lite.evaluate.metrics import average_precision, bootstrap_interval
 from fusmae_lite.evaluate.probe import class_prior, linear_probe
+from fusmae_lite.evaluate.subsets import labelled_subset
 from fusmae_lite.files import write_text
-from fusmae_lite.model import FusMAE
 from fusmae_lite.pairs import PairDataset
 from fusmae_lite.seeding import derive
 from fusmae_lite.weights import load_model, shipped_weights
@@ -56,9 +57,10 @@ class Row:
 
 
 def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | None = None) -> list[Row]:
-    """Linear evaluation with all training labels: class prior, random encoder and the pretrained Fus-MAE.
+    """Linear evaluation: class prior, random encoder and the pretrained system, Fus-MAE or a baseline.
 
-    Writes ``evaluation/table.{json,md,csv}`` below ``config.folder()``. Features are cached there.
+    With ``label_fraction`` below 1 every seed draws its own labelled patches, the same for all systems. Writes
+    ``evaluation/table.{json,md,csv}`` below ``config.folder()``. Features are cached there.
 
     Args:
         config: preset with its probe settings.
@@ -73,15 +75,20 @@ def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | 
         if not len(archive.split(split)):
             raise InputError(f"{archive.root} has no patch in the split {split!r}", "add its split files")
     pretrained = load_model(weights or find_weights(config))
+    if pretrained.config.system != config.system:
+        raise InputError(
+            f"the weights are of system {pretrained.config.system!r}, not {config.system!r}",
+            f"pretrain with system={config.system} in this run_dir first, or set system={pretrained.config.system}",
+        )
     random = [random_encoder(pretrained, seed) for seed in range(config.probe_seeds)]
     systems = {
         "random encoder": random,
-        f"Fus-MAE {pretrained.config.fusion.upper()}": [pretrained] * config.probe_seeds,
+        system_title(pretrained.config): [pretrained] * config.probe_seeds,
     }
     names = pretrained.config.modalities
     size = pretrained.config.image_size
     pairs = {s: PairDataset(archive, s, modalities=names, size=size, cache=config.cache) for s in ("train", "test")}
-    rows = [_prior_row(archive)]
+    rows = [_prior_row(archive, config)]
     for sensors in SENSOR_SETS:
         if set(sensors) <= set(names):
             rows += [_row(system, models, sensors, pairs, config) for system, models in systems.items()]
@@ -100,33 +107,41 @@ def find_weights(config: RunConfig) -> Path:
     return shipped["xae-lite"]
 
 
-def random_encoder(like: FusMAE, seed: int) -> FusMAE:
+def random_encoder(like: Encoder, seed: int) -> Encoder:
     """The same architecture with untrained weights: what the features owe to the architecture alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive("initialise", seed, 99))
-        return FusMAE(like.config).eval()
+        return build_model(like.config).eval()
 
 
 def _row(
-    system: str, models: list[FusMAE], sensors: tuple[str, ...], pairs: dict[str, PairDataset], config: RunConfig
+    system: str, models: list[Encoder], sensors: tuple[str, ...], pairs: dict[str, PairDataset], config: RunConfig
 ) -> Row:
     """One cell: a probe a seed on each model's frozen features, averaged; the interval from the first seed."""
     archive, cache = pairs["train"].archive, config.folder() / "evaluation" / "features"
     micro, macro, interval = [], [], (0.0, 0.0)
     for seed, model in enumerate(models):
         train, test = (frozen_features(model, archive, s, sensors, cache, dataset=pairs[s]) for s in ("train", "test"))
-        labels, scores = test.y.numpy().astype(bool), linear_probe(train.x, train.y, test.x, config, seed).numpy()
+        chosen = labelled_rows(train.y.numpy() > 0, config, seed, archive.classes)
+        x, y = train.x[chosen], train.y[chosen]
+        labels, scores = test.y.numpy().astype(bool), linear_probe(x, y, test.x, config, seed).numpy()
         result = average_precision(labels, scores, archive.classes)
         micro.append(result.micro)
         macro.append(result.macro)
         if seed == 0:
             interval = bootstrap_interval(labels, scores, seed=config.seed)
     averages = float(np.mean(micro)), float(np.mean(macro))
-    return Row(system, "+".join(sensors).upper(), *averages, *interval, len(models), len(train.x), len(test.x))
+    return Row(system, "+".join(sensors).upper(), *averages, *interval, len(models), len(x), len(test.x))
 
 
-def _prior_row(archive: Archive) -> Row:
+def labelled_rows(labels: np.ndarray, config: RunConfig, seed: int, classes: tuple[str, ...] = ()) -> np.ndarray:
+    """Positions of the training patches whose labels seed `seed` of the probe may use; see :func:`labelled_subset`."""
+    return labelled_subset(labels, config.label_fraction, derive("probe", config.seed, seed, 2), classes)
+
+
+def _prior_row(archive: Archive, config: RunConfig) -> Row:
     train, test = (archive.labels[archive.split(split)] for split in ("train", "test"))
+    train = train[labelled_rows(train, config, 0, archive.classes)]
     scores = class_prior(torch.from_numpy(train).float(), len(test)).numpy()
     result = average_precision(test, scores, archive.classes)
     return Row(
