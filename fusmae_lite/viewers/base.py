@@ -18,8 +18,8 @@ from fusmae_lite.config import project_root
 from fusmae_lite.errors import InputError
 from fusmae_lite.panels import rgb_png, text_png
 
-#: Screen pixels of a patch that can be clicked.
-CELL = 20
+#: Screen pixels along the side of a picture that can be clicked, at most.
+GRID_SIDE = 300
 
 
 class Picture(w.Image):
@@ -119,11 +119,14 @@ class PatchGrid(w.GridBox):
     """
 
     def __init__(self, grid: int, name: str, clicked: Callable[[int], None]) -> None:
-        side = f"{grid * CELL}px"
+        cell_side = GRID_SIDE // grid
+        side, tracks = f"{grid * cell_side}px", f"repeat({grid}, {cell_side}px)"
         self.image = Picture(
             format="png", tooltip=name, layout=w.Layout(grid_area="1 / 1", width=side, height=side, object_fit="fill")
         )
-        cell = w.Layout(width=f"{CELL}px", height=f"{CELL}px", margin="0", padding="0", border="0", min_width="0")
+        cell = w.Layout(
+            width=f"{cell_side}px", height=f"{cell_side}px", margin="0", padding="0", border="0", min_width="0"
+        )
         style = w.ButtonStyle(button_color="transparent")
         self.buttons = [
             w.Button(
@@ -137,7 +140,7 @@ class PatchGrid(w.GridBox):
             self.buttons,
             layout=w.Layout(
                 grid_area="1 / 1", width=side, height=side, margin="0", overflow="hidden", grid_gap="0",
-                grid_template_columns=f"repeat({grid}, {CELL}px)", grid_template_rows=f"repeat({grid}, {CELL}px)",
+                grid_template_columns=tracks, grid_template_rows=tracks,
             ),
         )  # fmt: skip
         super().__init__([self.image, cells], layout=w.Layout(width=side, height=side, margin="4px", overflow="hidden"))

@@ -36,6 +36,7 @@ class TrainingMonitor(Viewer):
         self.x = choice("across", ["step", "epoch"])
         self.skip = slider("leave out first, %", 0, 95, 0)
         self.skip.style.description_width = "initial"
+        self.skip.step = 5
         self.assemble([self.follow, self.x, self.skip], w.HBox([self.follow, self.again, self.x, self.skip]))
 
     def draw(self) -> tuple[bytes, str]:
