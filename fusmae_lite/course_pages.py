@@ -41,11 +41,21 @@ def headline(notebook: nbformat.NotebookNode, fallback: str) -> tuple[str, str]:
     return fallback, ""
 
 
+def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with each viewer as its last picture: a widget without its kernel would show as an error."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.data.pop("application/vnd.jupyter.widget-view+json", None)
+    return notebook
+
+
 def write_html(executed: Path, target: Path) -> None:
     """Export an executed notebook as one HTML file with its pictures inside."""
     logging.getLogger("traitlets").setLevel(logging.ERROR)  # its advice is for authors, not for who runs the course
     exporter = HTMLExporter(template_name="lab", embed_images=True)
-    notebook = nbformat.read(executed, as_version=4)
+    notebook = without_widgets(nbformat.read(executed, as_version=4))
     title, _ = headline(notebook, target.stem)
     body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title, "path": str(target.parent)}})
     write_text(target, body)

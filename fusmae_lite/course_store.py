@@ -17,7 +17,7 @@ import nbformat
 from fusmae_lite.config import project_root
 from fusmae_lite.course import RUN_DIR_VARIABLE
 from fusmae_lite.course_engine import execute
-from fusmae_lite.course_pages import short_title
+from fusmae_lite.course_pages import short_title, without_widgets
 from fusmae_lite.course_parameters import find_notebooks
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.files import write_text
@@ -37,7 +37,7 @@ def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.metadata.pop(key, None)
         if not cell.metadata.get("tags", True):  # papermill writes an empty list into every cell
             del cell.metadata["tags"]
-    return notebook
+    return without_widgets(notebook)
 
 
 def store(source: Path) -> None:

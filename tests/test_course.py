@@ -17,7 +17,7 @@ import torch
 
 from fusmae_lite.cli import main
 from fusmae_lite.course import begin, record
-from fusmae_lite.course_pages import headline, pictures
+from fusmae_lite.course_pages import headline, pictures, write_html
 from fusmae_lite.course_parameters import check, declared, find_notebooks, parse
 from fusmae_lite.course_run import CourseResult, run_course
 from fusmae_lite.course_store import store, strip
@@ -289,3 +289,14 @@ def test_interrupt(sources: Path, tmp_path: Path) -> None:
     assert error.splitlines()[-1].startswith("error: interrupted")
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
+
+
+def test_a_viewer_is_exported_as_its_last_picture(tmp_path: Path) -> None:
+    png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "0", "version_major": 2}, "image/png": png}
+    cell = nbformat.v4.new_code_cell("viewer", outputs=[nbformat.v4.new_output("display_data", view)])
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"state": {}}})
+    nbformat.write(notebook, tmp_path / "viewer.ipynb")
+    write_html(tmp_path / "viewer.ipynb", tmp_path / "viewer.html")
+    page = (tmp_path / "viewer.html").read_text(encoding="utf-8")
+    assert png[:60] in page and "application/vnd.jupyter.widget-view+json" not in page
