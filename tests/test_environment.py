@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from fusmae_lite.config import project_root
 
 #: conda-forge's name -> PyPI's, where they differ.
-CONDA = {"pytorch": "torch", "matplotlib-base": "matplotlib", "python-lmdb": "lmdb"}
+CONDA = {"pytorch": "torch", "matplotlib-base": "matplotlib", "python-lmdb": "lmdb", "playwright-python": "playwright"}
 ROOT = project_root()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 WANTED = [Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]]
