@@ -44,7 +44,7 @@ def archive():
 
 
 #: Modules that run whole notebooks: after everything that fails faster.
-LAST = ("test_course", "test_nbval", "test_smoke_course")
+LAST = ("test_course", "test_browser", "test_nbval", "test_smoke_course")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
