@@ -27,6 +27,7 @@ import torch
 from fusmae_lite.archives import open_archive
 from fusmae_lite.config import project_root
 from fusmae_lite.encode import encode
+from fusmae_lite.files import write_text
 from fusmae_lite.pairs import PairDataset
 
 # Runs in an environment of its own, which need not have this package: prints pairs a second and processor seconds.
@@ -128,9 +129,7 @@ def main() -> None:
     }
     print(json.dumps(summary))
     if arguments.record:
-        temporary = arguments.record.with_suffix(".tmp")
-        temporary.write_text(json.dumps({**summary, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(arguments.record)
+        write_text(arguments.record, json.dumps({**summary, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 import lmdb
 
 from fusmae_lite.archives import Archive
-from fusmae_lite.archives.base import SYNTHETIC
+from fusmae_lite.archives.base import SYNTHETIC, is_synthetic
 from fusmae_lite.archives.lmdb_env import DATA, release
 from fusmae_lite.archives.lmdb_store import JOURNAL, LmdbArchive
 from fusmae_lite.archives.metadata import METADATA
@@ -77,7 +77,7 @@ def encode(source: Archive, destination: Path | str, *, workers: int | None = No
                 raise InputError(f"{source.root}: no patch can be read, first {skipped[0][1]}", "mend the archive")
             _compare(store.env, checksums(journal, source, rows), folder, 2 * len(rows))
         write_skipped(folder, (*skipped, *source.left_out))
-        if (source.root / SYNTHETIC).is_file():  # what is synthetic stays marked as such
+        if is_synthetic(source.root):  # what is synthetic stays marked as such
             write_text(folder / SYNTHETIC, (source.root / SYNTHETIC).read_text(encoding="utf-8"))
         write_table(folder, source, journal, rows, layout)
         journal.close(remove=partial or not skipped)

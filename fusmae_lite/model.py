@@ -181,11 +181,7 @@ class FusMAE(nn.Module):
 
     def target(self, images: Tensor) -> Tensor:
         """What the decoder must predict for (B, C, H, W): its patches, (B, N, C * P * P), normalised if configured."""
-        target = patchify(images, self.config.patch_size)
-        if self.config.normalize_target:
-            mean, var = target.mean(dim=-1, keepdim=True), target.var(dim=-1, keepdim=True)
-            target = (target - mean) / (var + 1e-6).sqrt()
-        return target
+        return patch_targets(images, self.config)
 
     @torch.no_grad()
     def attention_maps(self, images: Images, masks: Mapping[str, Tensor] | None = None) -> dict[str, object]:
@@ -242,6 +238,15 @@ class FusMAE(nn.Module):
         nn.init.normal_(self.cls_token, std=0.02)
         for decoder in self.decoders.values():
             nn.init.normal_(decoder.mask_token, std=0.02)
+
+
+def patch_targets(images: Tensor, config: ModelConfig) -> Tensor:
+    """Patches of (B, C, H, W) as a decoder must predict them: (B, N, C * P * P), each normalised if configured."""
+    target = patchify(images, config.patch_size)
+    if config.normalize_target:
+        mean, var = target.mean(dim=-1, keepdim=True), target.var(dim=-1, keepdim=True)
+        target = (target - mean) / (var + 1e-6).sqrt()
+    return target
 
 
 def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:

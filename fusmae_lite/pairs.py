@@ -104,10 +104,7 @@ def assemble(bands: Mapping[str, Mapping[int, Tensor]], size: int = 120, normali
     for name, sides in bands.items():
         modality = get_modality(name)
         channels = _channels_of(sides, modality)
-        first = next(iter(sides.values()))
-        image = torch.empty(first.shape[0], modality.channels, size, size, dtype=torch.float32, device=first.device)
-        for side, pixels in sides.items():
-            image[:, channels[side]] = _resample(pixels, size)
+        image = _resample([(channels[side], pixels) for side, pixels in sides.items()], modality.channels, size)
         images[name] = normalise(image, modality) if normalised else image
     return images
 
@@ -130,12 +127,16 @@ def _channels_of(sides: Mapping[int, Tensor], modality: Modality) -> dict[int, l
     return channels
 
 
-def _resample(bands: Tensor, size: int) -> Tensor:
-    """(B, c, h, w) of any dtype -> (B, c, size, size) float32."""
-    bands = bands.to(torch.float32)
-    if bands.shape[-2:] == (size, size):
-        return bands
-    return F.interpolate(bands, size=(size, size), mode="bilinear", align_corners=False)
+def _resample(parts: Sequence[tuple[list[int], Tensor]], channels: int, size: int) -> Tensor:
+    """Which channels, and their bands (B, c, h, w) of one side and any dtype -> (B, channels, size, size) float32."""
+    first = parts[0][1]
+    image = torch.empty(first.shape[0], channels, size, size, dtype=torch.float32, device=first.device)
+    for which, bands in parts:
+        bands = bands.to(torch.float32)
+        if bands.shape[-2:] != (size, size):
+            bands = F.interpolate(bands, size=(size, size), mode="bilinear", align_corners=False)
+        image[:, which] = bands
+    return image
 
 
 def stack_bands(native: Mapping[str, Tensor], modality: Modality | str, size: int = 120) -> Tensor:
@@ -156,15 +157,13 @@ def stack_bands(native: Mapping[str, Tensor], modality: Modality | str, size: in
     missing = [band for band in modality.bands if band not in native]
     if missing:
         raise InputError(f"{modality.title}: no band {', '.join(missing)}", f"give all of {', '.join(modality.bands)}")
-    first = native[modality.bands[0]]
-    image = torch.empty(first.shape[0], modality.channels, size, size, dtype=torch.float32, device=first.device)
     channels_of: dict[tuple[int, ...], list[int]] = {}
     for channel, band in enumerate(modality.bands):
         channels_of.setdefault(tuple(native[band].shape[-2:]), []).append(channel)
-    for channels in channels_of.values():
-        bands = torch.stack([native[modality.bands[channel]].to(torch.float32) for channel in channels], dim=1)
-        image[:, channels] = _resample(bands, size)
-    return image
+    parts = [
+        (chs, torch.stack([native[modality.bands[ch]].float() for ch in chs], dim=1)) for chs in channels_of.values()
+    ]
+    return _resample(parts, modality.channels, size)
 
 
 def normalise(images: Tensor, modality: Modality | str) -> Tensor:

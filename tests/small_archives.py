@@ -9,11 +9,13 @@ from pathlib import Path
 import lmdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from safetensors.numpy import save
 
 from fusmae_lite.archives import Archive, open_archive
 from fusmae_lite.archives.metadata import METADATA, SNOW
 from fusmae_lite.encode import encode
+from fusmae_lite.errors import InputError
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
 #: Patches of every split.
@@ -120,3 +122,13 @@ def change_value(folder: Path, key: str, change: Callable[[bytes], bytes | None]
 def snow_table(root: Path) -> Path:
     """Where the second table lies."""
     return root / SNOW
+
+
+def refused(action, *parts: object) -> None:
+    """Run it; assert a one-line InputError that has the parts and, after a semicolon, a cure."""
+    with pytest.raises(InputError) as caught:
+        action()
+    message = str(caught.value)
+    assert "\n" not in message and "; " in message
+    for part in parts:
+        assert str(part) in message, message

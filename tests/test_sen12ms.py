@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from small_archives import refused
 
 from fusmae_lite.archives import SEN12MS, open_archive
 from fusmae_lite.archives.sen12ms import HELD_OUT, IGBP10, NAN_TRIPLET
-from fusmae_lite.errors import InputError
 from fusmae_lite.sensors import S1, S2
 
 TRAIN = "ROIs1158_spring_s2_1_p30"
@@ -59,15 +59,6 @@ def original(tmp_path_factory) -> Path:
 @pytest.fixture
 def copy(original, tmp_path) -> Path:
     return Path(shutil.copytree(original, tmp_path / "copy"))
-
-
-def refused(action, *parts: str) -> None:
-    with pytest.raises(InputError) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message and "; " in message
-    for part in parts:
-        assert str(part) in message, message
 
 
 def test_opens_through_the_list_with_the_official_split(original):

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from small_archives import refused
 
 from fusmae_lite.archives import Archive, open_archive
 from fusmae_lite.archives.base import SYNTHETIC
@@ -21,7 +22,6 @@ from fusmae_lite.archives.names import version
 from fusmae_lite.archives.sen12ms import IGBP10
 from fusmae_lite.cli import main
 from fusmae_lite.encode import encode
-from fusmae_lite.errors import InputError
 from fusmae_lite.synthetic import Scenes, Truth, is_synthetic, read_truth, scene, synthesise, write, writers
 from fusmae_lite.synthetic.statistics import (
     TO_DB,
@@ -240,15 +240,6 @@ def test_a_combination_class_is_independent_of_either_sensor():
 
 
 # Bad input
-
-
-def refused(action, *parts: str) -> None:
-    with pytest.raises(InputError) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message and "; " in message
-    for part in parts:
-        assert part in message, message
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,11 @@ SPLITS = ("train", "val", "test")
 SYNTHETIC = "SYNTHETIC.txt"
 
 
+def is_synthetic(root: Path) -> bool:
+    """Whether a folder carries the mark of a synthetic archive."""
+    return (root / SYNTHETIC).is_file()
+
+
 @dataclass(frozen=True)
 class Patch:
     """One place seen by each sensor, as it lies on disk: native resolution, physical units, nothing resampled.
@@ -101,7 +106,7 @@ class Archive(ABC):
     @property
     def kind_of_pairs(self) -> str:
         """``"pairs"``, or ``"synthetic pairs"``: what to call them, so that nobody takes one for the other."""
-        return "synthetic pairs" if (self.root / SYNTHETIC).is_file() else "pairs"
+        return "synthetic pairs" if is_synthetic(self.root) else "pairs"
 
     def __len__(self) -> int:
         return len(self.names)

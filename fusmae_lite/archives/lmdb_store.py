@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from itertools import compress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,10 +11,10 @@ from typing import Any, ClassVar
 import lmdb
 import numpy as np
 
-from fusmae_lite.archives.base import Archive, Patch
+from fusmae_lite.archives.base import Patch
 from fusmae_lite.archives.labels import BEN19
 from fusmae_lite.archives.lmdb_env import DATA, all_keys, environment, unreadable
-from fusmae_lite.archives.metadata import METADATA, Metadata, read_metadata, read_note
+from fusmae_lite.archives.metadata import METADATA, Metadata, TableArchive, read_metadata, read_note
 from fusmae_lite.archives.names import check_s1_names, check_s2_names, place_and_day, version
 from fusmae_lite.archives.pairing import match, subfolders
 from fusmae_lite.archives.reben import read_reben_table, snow_cure, snow_names
@@ -31,7 +30,7 @@ CRS = "crs"
 EDGES = ("left", "bottom", "right", "top")
 
 
-class LmdbArchive(Archive):
+class LmdbArchive(TableArchive):
     """Patches in one LMDB environment; see :class:`Archive`.
 
     ::
@@ -83,10 +82,10 @@ class LmdbArchive(Archive):
             extra=("has no row in the table", snow_cure(folder)),
             spare=lambda: snow_names(folder),
         )
-        self._table = table.take(whole)
+        self.table = table.take(whole)
         self._keys = {modality: tuple(compress(names, whole)) for modality, names in keys.items()}
-        self._rest = [name for name in self._table.rest if not name.startswith(CHECKSUM) and name not in (CRS, *EDGES)]
-        self.names: Sequence[str] = self._table.names
+        self._rest = [name for name in self.table.rest if not name.startswith(CHECKSUM) and name not in (CRS, *EDGES)]
+        self.names: Sequence[str] = self.table.names
         if not self.names:
             raise InputError(f"{self.folder} holds no patch that its table knows", "encode the archive again")
 
@@ -116,16 +115,6 @@ class LmdbArchive(Archive):
         labels = tuple(compress(self.classes, self.labels[index]))
         return Patch(self.names[index], bands, labels, self.meta(index), *self._place(index))
 
-    @property
-    def labels(self) -> np.ndarray:
-        """(len, n_classes) bool in the order of `classes`, from the table."""
-        return self._table.labels
-
-    @cached_property
-    def splits(self) -> np.ndarray:  # type: ignore[override]
-        """(len,) of ``"train"``, ``"val"``, ``"test"`` or ``""``, from the table."""
-        return self._table.splits
-
     def keys(self, index: int) -> dict[str, str]:
         """The keys of a pair."""
         return {modality: names[index] for modality, names in self._keys.items()}
@@ -135,14 +124,14 @@ class LmdbArchive(Archive):
         known = {"split": str(self.splits[index])}
         if not self._noted:
             known |= place_and_day(self.names[index], self._keys["s1"][index])
-        return {**known, **self._table.row(index, self._rest)}
+        return {**known, **self.table.row(index, self._rest)}
 
     def checksums(self) -> Iterator[tuple[str, int]]:
         """(key, CRC-32) of every value, where ``fusmae encode`` wrote the table; else InputError."""
         for modality, names in self._keys.items():
-            if CHECKSUM + modality not in self._table.rest:
-                raise InputError(f"{self._table.where} has no checksums", "only `fusmae encode` writes them")
-            yield from zip(names, self._table.rest[CHECKSUM + modality].to_pylist(), strict=True)
+            if CHECKSUM + modality not in self.table.rest:
+                raise InputError(f"{self.table.where} has no checksums", "only `fusmae encode` writes them")
+            yield from zip(names, self.table.rest[CHECKSUM + modality].to_pylist(), strict=True)
 
     def _environment(self) -> lmdb.Environment:
         if self.__dict__.get("_handle", (0,))[0] != os.getpid():
@@ -153,7 +142,7 @@ class LmdbArchive(Archive):
         """(crs, bounds) as encoded; (None, None) in a table from elsewhere."""
         if not self._noted:
             return None, None
-        crs, *edges = (self._table.rest[name][index].as_py() for name in (CRS, *EDGES))
+        crs, *edges = (self.table.rest[name][index].as_py() for name in (CRS, *EDGES))
         return crs, None if None in edges else tuple(edges)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fusmae_lite.archives.base import SPLITS
+from fusmae_lite.archives.base import SPLITS, Archive
 from fusmae_lite.archives.names import refuse_duplicates
 from fusmae_lite.errors import InputError
 
@@ -65,6 +66,22 @@ class Metadata:
         names = tuple(compress(self.names, rows))
         rest = {name: column.filter(pa.array(rows)) for name, column in self.rest.items()}
         return Metadata(names, self.splits[rows], self.labels[rows], rest, self.where)
+
+
+class TableArchive(Archive):
+    """An archive whose labels and splits are columns of its `table`."""
+
+    table: Metadata
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(len, n_classes) bool in the order of `classes`, from the table."""
+        return self.table.labels
+
+    @cached_property
+    def splits(self) -> np.ndarray:  # type: ignore[override]
+        """(len,) of ``"train"``, ``"val"``, ``"test"`` or ``""``, from the table."""
+        return self.table.splits
 
 
 def read_metadata(

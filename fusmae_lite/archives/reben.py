@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import compress
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from fusmae_lite.archives.base import Archive, Patch
+from fusmae_lite.archives.base import Patch
 from fusmae_lite.archives.bigearthnet_v1 import refuse_both_versions
 from fusmae_lite.archives.geotiff import read_bands
 from fusmae_lite.archives.labels import BEN19
-from fusmae_lite.archives.metadata import METADATA, SNOW, Metadata, read_metadata, read_names
+from fusmae_lite.archives.metadata import METADATA, SNOW, Metadata, TableArchive, read_metadata, read_names
 from fusmae_lite.archives.names import check_s1_names, check_s2_names, place_and_day, version
 from fusmae_lite.archives.pairing import match, subfolders
 from fusmae_lite.errors import InputError
@@ -25,7 +24,7 @@ FOLDERS = {"s1": "BigEarthNet-S1", "s2": "BigEarthNet-S2"}
 _OWN_FIELDS = {"s1": 3, "s2": 2}
 
 
-class ReBEN(Archive):
+class ReBEN(TableArchive):
     """reBEN in its own layout; see :class:`Archive`.
 
     ::
@@ -63,9 +62,9 @@ class ReBEN(Archive):
             extra=("has files but no row in the tables", snow_cure(self.root)),
             spare=lambda: snow_names(self.root),
         )
-        self._table = table.take(whole)
+        self.table = table.take(whole)
         self._s1_names = tuple(compress(s1_names, whole))
-        self.names: Sequence[str] = self._table.names
+        self.names: Sequence[str] = self.table.names
         if not self.names:
             raise InputError(f"{self.root} holds no patch with its partner", "unpack the archive there")
 
@@ -86,16 +85,6 @@ class ReBEN(Archive):
         labels = tuple(compress(BEN19, self.labels[index]))
         return Patch(name=self.names[index], bands=bands, labels=labels, meta=self.meta(index), **place)
 
-    @property
-    def labels(self) -> np.ndarray:
-        """(len, 19) bool in the order of BEN19, from the table."""
-        return self._table.labels
-
-    @cached_property
-    def splits(self) -> np.ndarray:  # type: ignore[override]
-        """(len,) of ``"train"``, ``"val"`` and ``"test"``, from the table."""
-        return self._table.splits
-
     def keys(self, index: int) -> dict[str, str]:
         """S1 name and S2 name."""
         return {"s1": self._s1_names[index], "s2": self.names[index]}
@@ -103,7 +92,7 @@ class ReBEN(Archive):
     def meta(self, index: int) -> dict[str, str]:
         """Split, tile and acquisition_date (from the names) and every further column of the table as text."""
         known = {"split": str(self.splits[index]), **place_and_day(self.names[index], self._s1_names[index])}
-        return {**known, **self._table.row(index)}
+        return {**known, **self.table.row(index)}
 
     def _folder(self, modality: str, name: str) -> Path:
         return self.root / FOLDERS[modality] / name.rsplit("_", _OWN_FIELDS[modality])[0] / name

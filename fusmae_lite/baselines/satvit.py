@@ -18,9 +18,9 @@ from fusmae_lite.baselines.stack import stack, stacked_channels
 from fusmae_lite.config import ModelConfig
 from fusmae_lite.errors import InputError
 from fusmae_lite.masking import check_masks, sample_masks, visible_indices
-from fusmae_lite.model import Decoder, Images, Reconstruction, masked_mse
+from fusmae_lite.model import Decoder, Images, Reconstruction, masked_mse, patch_targets
 from fusmae_lite.sensors import get_modality
-from fusmae_lite.tokens import PatchProjection, Positions, patchify
+from fusmae_lite.tokens import PatchProjection, Positions
 
 
 @dataclass
@@ -93,11 +93,7 @@ class SatViT(nn.Module):
 
     def target(self, images: Tensor) -> Tensor:
         """What the decoder must predict for (B, C, H, W): its patches, each normalised if configured."""
-        target = patchify(images, self.config.patch_size)
-        if self.config.normalize_target:
-            mean, var = target.mean(dim=-1, keepdim=True), target.var(dim=-1, keepdim=True)
-            target = (target - mean) / (var + 1e-6).sqrt()
-        return target
+        return patch_targets(images, self.config)
 
     def _encode(self, stacked: Tensor, index: Tensor | None) -> Tensor:
         z = self.projection(stacked, index) + self.positions(index)

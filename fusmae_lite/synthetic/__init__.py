@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from fusmae_lite.archives.base import is_synthetic
 from fusmae_lite.synthetic.scene import Scenes, SyntheticPair
 from fusmae_lite.synthetic.truth import Truth, read_truth
-from fusmae_lite.synthetic.write import is_synthetic, synthesise
+from fusmae_lite.synthetic.write import synthesise
 
 __all__ = ["Scenes", "SyntheticPair", "Truth", "is_synthetic", "read_truth", "synthesise"]

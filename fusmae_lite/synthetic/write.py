@@ -72,11 +72,6 @@ def synthesise(
     return destination
 
 
-def is_synthetic(root: Path) -> bool:
-    """Whether a folder carries the mark of a synthetic archive."""
-    return (root / SYNTHETIC).is_file()
-
-
 @dataclass
 class Job:
     """What every process needs to know; draws and writes pairs. Fields as the arguments of :func:`synthesise`."""
