@@ -1,4 +1,4 @@
-# make course | test | lab | notebooks | lint. The first call sets everything up in .venv; nothing outside is touched.
+# make course | test | lab | notebooks | site | lint. The first call sets everything up in .venv; nothing outside is touched.
 PYTHON ?= python3
 PRESET ?= smoke
 BIN := .venv/bin
@@ -8,12 +8,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH JUPYTER_PATH
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: course test lab notebooks lint setup help
+.PHONY: course test lab notebooks site lint setup help
 help:
 	@echo "make course [PRESET=smoke|laptop|paper] [ARGS='-p seed=1']   run all notebooks; results in runs/<preset>/"
 	@echo "make test [ARGS='-k masking']                                run all tests"
 	@echo "make lab                                                     open the notebooks in JupyterLab"
 	@echo "make notebooks [ONLY=03]                                     execute notebooks in place, store their outputs"
+	@echo "make site                                                    build the course as a website that needs no network"
 	@echo "make lint                                                    ruff, check and format"
 
 course: $(READY)
@@ -29,6 +30,9 @@ lab: $(READY)
 notebooks: $(READY)
 	$(BIN)/python -m fusmae_lite.course_store $(ONLY)
 
+site: $(READY)
+	@$(BIN)/python docs/site/build.py $(ARGS)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,5 +46,5 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
 	  echo "error: $(PYTHON) cannot make a virtual environment; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	$(PIP) install --quiet -c constraints.txt torch==2.14.1 torchvision==0.29.1
-	$(PIP) install --quiet -c constraints.txt -e '.[test]'
+	$(PIP) install --quiet -c constraints.txt -e '.[test,site]'
 	@touch $@

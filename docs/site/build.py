@@ -1,0 +1,142 @@
+"""Build the course as a website from its stored outputs: ``make site``. Reading it needs no network and no server.
+
+Nothing is executed. Every warning is an error: a reference that leads nowhere stops the build with a line that names
+the page, and the site of the last good build stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path, PurePosixPath
+
+from pages import Stage, find_pages, staged
+
+from fusmae_lite.config import project_root
+from fusmae_lite.errors import InputError, RunError
+from fusmae_lite.files import write_text
+from fusmae_lite.progress import duration, line
+
+HERE = Path(__file__).resolve().parent
+NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
+MATHJAX = "tex-svg-full.js"
+CELL = 10_000  # myst-nb counts lines of a notebook as cell * 10,000 + line
+
+
+def missing() -> list[str]:
+    """Modules of the optional group `site` that are not installed."""
+    return [name for name in NEEDED if importlib.util.find_spec(name) is None]
+
+
+def build(root: Path, out: Path) -> Path:
+    """Build the site of the repository at `root` into ``out/html``.
+
+    Args:
+        root: the repository.
+        out: folder for the site and for what building leaves.
+
+    Returns:
+        Path of its index.html.
+
+    Raises:
+        InputError: a page is bad; the message names it.
+        RunError: Sphinx stopped for another reason.
+    """
+    if missing():
+        raise InputError(f"{', '.join(missing())} not installed", "run `make site`, or pip install -e '.[site]'")
+    stage, fresh, html = out / "pages", out / "html.new", out / "html"
+    for folder in (stage, fresh, out / "doctrees"):
+        shutil.rmtree(folder, ignore_errors=True)
+    lay_out(root, stage)
+    run_sphinx(stage, fresh, out)
+    shutil.rmtree(html, ignore_errors=True)
+    fresh.rename(html)
+    shutil.rmtree(out / "doctrees", ignore_errors=True)
+    return html / "index.html"
+
+
+def lay_out(root: Path, folder: Path) -> None:
+    """Write every page, the pages for the sources they link to, and Sphinx's settings into `folder`."""
+    stage = Stage(root, folder, find_pages(root))
+    for page in stage.pages:
+        stage.page(page)
+    shown: set[PurePosixPath] = set()
+    while waiting := stage.sources - shown:
+        for source in sorted(waiting):
+            stage.source(source)
+        shown |= waiting
+    index = folder / "index.md"
+    write_text(index, index.read_text(encoding="utf-8") + navigation(stage.pages))
+    shutil.copyfile(HERE / "conf.py", folder / "conf.py")
+    shutil.copytree(HERE / "_static", folder / "_static")
+    mathjax = Path(importlib.util.find_spec(NEEDED[-1]).origin).parent / "static" / "mathjax" / MATHJAX
+    (folder / "_static" / "mathjax").mkdir()
+    shutil.copyfile(mathjax, folder / "_static" / "mathjax" / MATHJAX)
+
+
+def navigation(pages: list[PurePosixPath]) -> str:
+    """The hidden tables of contents that make up the sidebar."""
+    groups: dict[str, list[str]] = {"The course": [], "To look up": [], "The project": []}
+    for page in pages[1:]:
+        in_docs = page.parent.name == "docs" or page.name == "RESULTS.md"
+        group = "The course" if page.suffix == ".ipynb" else "To look up" if in_docs else "The project"
+        groups[group].append(str(staged(page).with_suffix("")))
+    trees = [
+        "\n".join(["", "```{toctree}", ":hidden:", f":caption: {name}", "", *entries, "```", ""])
+        for name, entries in groups.items()
+        if entries
+    ]
+    return "\n" + "\n".join(trees)
+
+
+def run_sphinx(stage: Path, target: Path, out: Path) -> None:
+    """Let Sphinx render `stage` into `target`; raises the first of its warnings as an :class:`InputError`."""
+    report = out / "problems.txt"
+    report.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-d", str(out / "doctrees"), "-w", str(report)]
+    done = subprocess.run([*command, str(stage), str(target)], capture_output=True, text=True, cwd=stage)
+    text = report.read_text(encoding="utf-8") if report.is_file() else ""
+    problems = [said for said in text.splitlines() if "WARNING: " in said or "ERROR: " in said]
+    if problems:
+        rest = f" (and {len(problems) - 1} more, see {report})" if len(problems) > 1 else ""
+        raise InputError(explain(problems[0], stage) + rest, "mend that page and run `make site` again")
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        raise RunError(f"Sphinx stopped with status {done.returncode}: {last}")
+
+
+def explain(problem: str, stage: Path) -> str:
+    """One of Sphinx's warnings with the page as the repository names it, and the cell of a notebook."""
+    place, _, message = re.sub(r"\x1b\[[\d;]*m", "", problem).partition(": ")
+    page, _, number = place.removeprefix(f"{stage}/").partition(":")
+    page = "README.md" if page == "index.md" else page
+    kind, _, what = message.partition(": ") if message.startswith(("WARNING", "ERROR")) else ("", "", message)
+    if number.isdigit() and page.endswith(".ipynb"):
+        number = f"cell {int(number) // CELL}, line {int(number) % CELL}"
+    elif number.isdigit():
+        number = f"line {number}"
+    return ", ".join(part for part in (page, number) if part) + f": {what}"
+
+
+def main() -> int:
+    """Build and print the path of index.html; 0 when it is there, 2 for a bad page, 1 for anything else."""
+    parser = argparse.ArgumentParser(description="Build the course as a website that needs no network.")
+    parser.add_argument("--out", type=Path, default=HERE / "_build", help="folder to build in (default: %(default)s)")
+    start = time.monotonic()
+    try:
+        index = build(project_root(), parser.parse_args().out.resolve())
+    except (InputError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    pages = len(list(index.parent.rglob("*.html")))
+    line(f"{pages} pages in {duration(time.monotonic() - start)}; open {index}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
