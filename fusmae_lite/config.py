@@ -18,15 +18,20 @@ from fusmae_lite.sensors import get_modality
 
 Fusion = Literal["xae", "xad", "both", "none"]
 Masking = Literal["independent", "consistent"]
-System = Literal["fusmae", "late", "satvit", "imagenet"]
+System = Literal["fusmae", "late", "satvit", "dino", "imagenet"]
 PRESETS = ("smoke", "laptop", "paper")
 
-#: What a baseline's own method sets where nobody says otherwise; see :mod:`fusmae_lite.baselines`.
+#: What a baseline's own method sets where nobody says otherwise, whatever the preset says; see
+#: :mod:`fusmae_lite.baselines`.
 SYSTEM_DEFAULTS: dict[str, dict[str, Any]] = {
     "late": {"fusion": "none"},
     "satvit": {"fusion": "none", "masking": "consistent", "normalize_target": True},
+    "dino": {
+        "fusion": "none", "positions": "learned", "drop_path": 0.1, "augment": "none", "betas": (0.9, 0.999),
+        "min_learning_rate": 1e-6, "weight_decay": 0.04, "weight_decay_end": 0.4, "clip_grad": 3.0,
+    },
     "imagenet": {"fusion": "none"},
-}
+}  # fmt: skip
 
 #: In a notebook's parameters cell these mean "as the preset says".
 UNSET = ("", -1, "-1")
@@ -40,7 +45,7 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    system: System = Field("fusmae", description="fusmae, or a baseline: late, satvit (imagenet is only evaluated)")
+    system: System = Field("fusmae", description="fusmae, or a baseline: late, satvit, dino; imagenet only to evaluate")
     modalities: tuple[str, ...] = Field(("s1", "s2"), description="sensors, in the order of the concatenation in eq. 2")
     image_size: int = Field(120, gt=0, description="side of the input in pixels [H = W]")
     patch_size: int = Field(8, gt=0, description="side of a patch in pixels [P]; must divide image_size")
@@ -57,6 +62,12 @@ class ModelConfig(BaseModel):
     decoder_heads: int = Field(8, gt=0, description="attention heads of the decoders")
     normalize_target: bool = Field(False, description="normalise each target patch by its own mean and deviation")
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the encoder (fine-tuning)")
+    head_outputs: int = Field(0, ge=0, description="dino: numbers compared [K]; 0: 65,536 from width 384 on, else 8 D")
+    global_crops: int = Field(2, gt=0, description="dino: views of 40 to 100 % of the area, for both networks")
+    local_crops: int = Field(8, ge=0, description="dino: views of 5 to 40 % of the area, for the student only")
+    sensor_drop: float = Field(0.5, ge=0, le=1, description="dino: chance that a view loses one of its sensors")
+    teacher_momentum: float = Field(0.996, ge=0, le=1, description="dino: share the teacher keeps; rises to 1")
+    teacher_temperature: float = Field(0.04, gt=0, description="dino: below the student's 0.1, to sharpen")
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -67,7 +78,10 @@ class ModelConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _as_the_system_does(cls, values: Any) -> Any:
-        return {**SYSTEM_DEFAULTS.get(str(values.get("system")), {}), **values} if isinstance(values, dict) else values
+        if not isinstance(values, dict):
+            return values
+        defaults = SYSTEM_DEFAULTS.get(str(values.get("system")), {})
+        return {**{name: value for name, value in defaults.items() if name in cls.model_fields}, **values}
 
     @field_validator("modalities", mode="before")
     @classmethod
@@ -103,6 +117,8 @@ class ModelConfig(BaseModel):
             raise ValueError(f"system {self.system} has no fusion {self.fusion}; leave fusion out, or set it to none")
         if self.system == "satvit" and self.masking != "consistent":
             raise ValueError("system satvit has one token for all sensors; leave masking out, or set it to consistent")
+        if self.system == "dino" and self.global_crops + self.local_crops < 2:
+            raise ValueError("system dino compares views; set global_crops and local_crops to 2 in all or more")
         return self
 
     @property
@@ -139,6 +155,7 @@ class RunConfig(ModelConfig):
     min_learning_rate: float = Field(0.0, ge=0, description="end of the cosine")
     warmup_epochs: float = Field(5.0, ge=0, description="epochs of linear warm-up; fractions are legal")
     weight_decay: float = Field(0.05, ge=0, description="on matrices only, never on norms, biases, positions, tokens")
+    weight_decay_end: float | None = Field(None, ge=0, description="where a cosine takes weight_decay; none: constant")
     betas: tuple[float, float] = Field((0.9, 0.95), description="of AdamW")
     clip_grad: float = Field(0.0, ge=0, description="largest gradient norm; 0: no clipping")
     augment: Literal["none", "flips", "crops"] = Field("flips", description="applied to both sensors alike")
@@ -181,13 +198,15 @@ def load_preset(preset: str = "smoke", **overrides: Any) -> RunConfig:
     """The configuration called `preset` (smoke, laptop, paper) with single fields replaced.
 
     An override of ``""`` or ``-1`` means "as the preset says", so that a notebook's parameters cell can name a field
-    without deciding it. Raises :class:`InputError` for an unknown preset, field or value.
+    without deciding it. What a baseline's method sets (``SYSTEM_DEFAULTS``) comes before the preset, and a given value
+    before both. Raises :class:`InputError` for an unknown preset, field or value.
     """
     if preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}", f"choose one of {', '.join(PRESETS)}")
     text = resources.files("fusmae_lite").joinpath(f"presets/{preset}.toml").read_text(encoding="utf-8")
     given = {name: value for name, value in overrides.items() if value not in UNSET}
-    return RunConfig(**{**tomllib.loads(text), "preset": preset, **given})
+    method = SYSTEM_DEFAULTS.get(str(given.get("system")), {})
+    return RunConfig(**{**tomllib.loads(text), **method, "preset": preset, **given})
 
 
 def project_root() -> Path:

@@ -42,6 +42,14 @@ def learning_rate_at(step: int, steps_per_epoch: int, config: RunConfig) -> floa
     return config.min_learning_rate + span * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
+def weight_decay_at(step: int, steps_per_epoch: int, config: RunConfig) -> float:
+    """Weight decay of optimiser step `step`: constant, or half a cosine to ``weight_decay_end`` (DINO), no warm-up."""
+    if config.weight_decay_end is None:
+        return config.weight_decay
+    share = 0.5 * (1 - math.cos(math.pi * min(step / (config.epochs * steps_per_epoch), 1.0)))
+    return config.weight_decay + (config.weight_decay_end - config.weight_decay) * share
+
+
 def choose_device(config: RunConfig) -> torch.device:
     """The configured device; ``auto`` takes CUDA, then Apple's MPS, then the CPU. InputError if it is not there."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}

@@ -22,14 +22,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from fusmae_lite.archives import Archive, open_data
-from fusmae_lite.baselines import Encoder, build_model
+from fusmae_lite.baselines import Encoder, build_model, draw_step, loss_names
 from fusmae_lite.checkpoints import Progress, latest_checkpoint, read_progress, restore, save_checkpoint
 from fusmae_lite.config import RunConfig
 from fusmae_lite.distributed import compile_blocks, divide_model, make_accelerator, own_rows
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.evaluate.heldout import heldout_losses
-from fusmae_lite.masking import sample_masks
-from fusmae_lite.optimise import autocast, learning_rate_at, uses_bf16
+from fusmae_lite.optimise import autocast, learning_rate_at, uses_bf16, weight_decay_at
 from fusmae_lite.pairs import PairDataset, assemble, augment, draw_augmentation
 from fusmae_lite.seeding import derive, generator
 from fusmae_lite.training_log import Rows, TrainingLog
@@ -45,8 +44,9 @@ class PretrainResult:
 
     Args:
         model: the trained model, in evaluation mode on the CPU.
-        history: one row an epoch: step, epoch, loss, loss_<modality>, grad_norm, learning_rate, pairs_per_second,
-            waiting_for_data (share of the time), device_memory_gib (the most it ever held; 0 on the CPU).
+        history: one row an epoch: step, epoch, loss, loss_<modality> (or the system's own parts), grad_norm,
+            learning_rate, pairs_per_second, waiting_for_data (share of the time), device_memory_gib (the most it ever
+            held; 0 on the CPU).
         heldout: loss_<modality> on the validation split, and mean_<modality>, what predicting each band's mean costs;
             only in the main process.
         checkpoint: folder of the last checkpoint.
@@ -62,11 +62,12 @@ class PretrainResult:
 
 @dataclass
 class _Run:
-    """The parts a step needs, gathered once."""
+    """The parts a step needs, gathered once: `system` is the model itself, `model` as the processes share it."""
 
     config: RunConfig
     accelerator: Accelerator
     dataset: PairDataset
+    system: nn.Module
     model: nn.Module
     optimizer: torch.optim.Optimizer
     log: TrainingLog
@@ -75,9 +76,12 @@ class _Run:
     batch: int
 
     @property
+    def planned_steps(self) -> int:
+        return self.config.epochs * self.steps_per_epoch
+
+    @property
     def last_step(self) -> int:
-        planned = self.config.epochs * self.steps_per_epoch
-        return min(planned, self.config.max_steps) if self.config.max_steps else planned
+        return min(self.planned_steps, self.config.max_steps) if self.config.max_steps else self.planned_steps
 
 
 def pretrain(config: RunConfig, archive: Archive | None = None, quiet: bool = False) -> PretrainResult:
@@ -128,17 +132,17 @@ def _prepare(config: RunConfig, archive: Archive, folder: Path, quiet: bool) -> 
             "add its split files, or open another archive",
         )
     torch.manual_seed(derive("initialise", config.seed))
-    model = build_model(config)
-    model.recompute = config.recompute
-    model.to(device)
-    compile_blocks(model, config, device)
-    model, optimizer = divide_model(model.train(), config, accelerator)
+    system = build_model(config)
+    system.recompute = config.recompute
+    system.to(device)
+    compile_blocks(system, config, device)
+    model, optimizer = divide_model(system.train(), config, accelerator)
     batch = min(config.batch_size, len(dataset))
     precision = "bf16" if uses_bf16(device, config) else "fp32"
-    log = TrainingLog(folder, config, device, accelerator.is_main_process, quiet)
+    log = TrainingLog(folder, config, device, accelerator.is_main_process, quiet, loss_names(system, config))
     progress = Progress(0, {}, precision, _fingerprint(dataset))
     return _Run(
-        config, accelerator, dataset, model, optimizer, log, progress, len(dataset) // batch, batch
+        config, accelerator, dataset, system, model, optimizer, log, progress, len(dataset) // batch, batch
     )  # fmt: skip
 
 
@@ -231,25 +235,26 @@ def _batches(run: _Run) -> Iterator[tuple[int, dict[str, Any], float]]:
 
 
 def _step(run: _Run, bands: dict[str, dict[int, Tensor]], step: int) -> Tensor:
-    """One optimiser step; returns loss, the loss of each modality and the gradient's norm, on the device.
+    """One optimiser step; returns loss, its parts and the gradient's norm, on the device.
 
-    Masks and augmentation are drawn for the whole batch; each process then takes its rows.
+    Masks (or views) and augmentation are drawn for the whole batch; each process then takes its rows.
     """
     config, device, world = run.config, run.accelerator.device, run.accelerator.num_processes
     torch.manual_seed(derive("dropout", config.seed, step, *([run.accelerator.process_index] if world > 1 else [])))
-    masks = sample_masks(
-        config.masking, run.batch, config.tokens, config.kept, config.modalities, generator("masks", config.seed, step)
-    )
+    masks = draw_step(run.system, config, run.batch, generator("masks", config.seed, step))
     masks = {name: own_rows(mask, run.accelerator) for name, mask in masks.items()}
     drawn = draw_augmentation(run.batch, config.augment, generator("augment", config.seed, step))
     images = assemble(_to(bands, device), config.image_size)
     images = augment(images, config.augment, drawn=[own_rows(draw, run.accelerator) for draw in drawn])
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate_at(step, run.steps_per_epoch, config)
+    run.optimizer.param_groups[0]["weight_decay"] = weight_decay_at(step, run.steps_per_epoch, config)
     run.optimizer.zero_grad(set_to_none=True)
     losses = _accumulate(run, images, masks)
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip_grad or math.inf)
     run.optimizer.step()
+    if hasattr(run.system, "after_step"):
+        run.system.after_step(step, run.planned_steps, lambda tensor: run.accelerator.reduce(tensor, "sum"))
     norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # sharded gradients have a sharded norm
     return torch.cat([losses, norm[None]])
 
@@ -259,7 +264,7 @@ def _accumulate(run: _Run, images: dict[str, Tensor], masks: dict[str, Tensor]) 
     accelerator, world = run.accelerator, run.accelerator.num_processes
     rows = len(next(iter(images.values())))
     pieces = torch.arange(rows).chunk(run.config.accumulate)
-    losses = torch.zeros(1 + len(run.config.modalities), device=accelerator.device)
+    losses = torch.zeros(1 + len(loss_names(run.system, run.config)), device=accelerator.device)
     for number, piece in enumerate(pieces):
         here = slice(int(piece[0]), int(piece[-1]) + 1)
         share = len(piece) / run.batch

@@ -23,16 +23,26 @@ class TrainingLog:
 
     Args:
         folder: the run's ``pretrain`` folder.
-        config: decides the names of the losses, and whether TensorBoard files are written.
+        config: decides whether TensorBoard files are written.
         device: whose memory is reported.
         main: whether this process writes and prints.
         quiet: print nothing.
+        losses: parts of the loss, by default one a modality.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, device: torch.device, main: bool, quiet: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: RunConfig,
+        device: torch.device,
+        main: bool,
+        quiet: bool,
+        losses: tuple[str, ...] | None = None,
+    ) -> None:
         self.path = folder / "metrics.jsonl"
         self.config, self.device, self.main, self.quiet = config, device, main, quiet
-        self.names = ["loss", *(f"loss_{name}" for name in config.modalities), "grad_norm"]
+        self.losses = losses or config.modalities
+        self.names = ["loss", *(f"loss_{name}" for name in self.losses), "grad_norm"]
         self.history: Rows = []
         self.sums: dict[str, float] = {}
         self._started, self._pairs, self._waited = time.perf_counter(), 0, 0.0
@@ -71,7 +81,7 @@ class TrainingLog:
             self._board.flush()
         epochs = self.config.epochs
         if not self.quiet and ((epoch + 1) % math.ceil(epochs / 20) == 0 or epoch + 1 == epochs):
-            losses = "  ".join(f"{name} {row[f'loss_{name}']:.3f}" for name in self.config.modalities)
+            losses = "  ".join(f"{name} {row[f'loss_{name}']:.3f}" for name in self.losses)
             rates = f"lr {learning_rate:.2e}  {row['pairs_per_second']:.0f} pairs/s"
             waited = f"  {row['waiting_for_data']:.0%} waiting" if row["waiting_for_data"] >= 0.05 else ""
             line(f"epoch {epoch + 1:4d}/{epochs}  {losses}  {rates}{waited}")

@@ -137,7 +137,10 @@ def load_pretrained(name: str) -> Encoder:
 
 
 def _same_architecture(path: Path, config: ModelConfig, expected: ModelConfig) -> None:
-    loss_only = {"masking", "mask_ratio", "normalize_target", "drop_path"}  # no shape depends on them
+    loss_only = {  # no shape depends on them
+        "masking", "mask_ratio", "normalize_target", "drop_path", "global_crops", "local_crops", "sensor_drop",
+        "teacher_momentum", "teacher_temperature",
+    }  # fmt: skip
     for name in ModelConfig.model_fields:
         if name not in loss_only and getattr(config, name) != getattr(expected, name):
             raise InputError(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from fusmae_lite.config import ModelConfig
+from fusmae_lite.masking import sample_masks
 
 
 class Pooled(Protocol):
@@ -23,6 +25,14 @@ class Encoder(Protocol):
 
     `config` names the sensors and the side of the images. The systems trained here take any non-empty subset of their
     sensors; what one does about a sensor that is missing (leave its tokens out, fill zeros in) is its method's choice.
+
+    A system that is no masked autoencoder tells the loop so by any of these attributes, and needs nothing else:
+
+    - ``draw(batch, generator)``: the random part of a step, name -> tensor with a row per sample, instead of masks;
+      ``forward(images, drawn)`` gets its rows and returns a ``loss`` and ``losses``;
+    - ``loss_names``: keys of these ``losses``, where they are not the modalities;
+    - ``after_step(step, steps, reduce)``: called after each optimiser step; `reduce` sums over processes;
+    - ``to_fine_tune()``: a trainable copy of the part that encodes.
     """
 
     config: ModelConfig
@@ -37,7 +47,19 @@ class Encoder(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
 
-TITLES = {"late": "late fusion", "satvit": "SatViT", "imagenet": "ImageNet"}
+def draw_step(model: nn.Module, config: ModelConfig, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """What a step hides of a batch, a row per sample: masks (B, N) by modality, or what the system's own draw says."""
+    if hasattr(model, "draw"):
+        return model.draw(batch, generator)
+    return sample_masks(config.masking, batch, config.tokens, config.kept, config.modalities, generator)
+
+
+def loss_names(model: nn.Module, config: ModelConfig) -> tuple[str, ...]:
+    """Keys of ``losses`` in what the model returns: the modalities, or the system's own."""
+    return getattr(model, "loss_names", config.modalities)
+
+
+TITLES = {"late": "late fusion", "satvit": "SatViT", "dino": "DINO-MM", "imagenet": "ImageNet"}
 
 
 def system_title(config: ModelConfig) -> str:

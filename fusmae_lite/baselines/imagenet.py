@@ -49,6 +49,7 @@ def imagenet_encoder(
     image_size: int = 120,
     patch_size: int = 8,
     seed: int = 0,
+    size: tuple[int, int, int] | None = None,
 ) -> ImageNetViT:
     """A ViT with ImageNet's weights, or a local checkpoint's, fitted to these sensors.
 
@@ -60,18 +61,23 @@ def imagenet_encoder(
         image_size: side of the images in pixels.
         patch_size: P; the kernel is resampled to it.
         seed: of random weights, and of whatever a checkpoint lacks.
+        size: width, depth and heads instead of the architecture's own, to match another system; random weights only.
 
     Raises:
-        InputError: no such architecture, a checkpoint that is absent or does not fit, or weights that timm can neither
+        InputError: no such architecture, a size that ImageNet's weights do not have, a checkpoint that is absent or does not fit, or weights that timm can neither
             find nor fetch. It never goes on with random ones unasked.
     """
     if name not in timm.list_models("vit_*"):
         raise InputError(f"timm has no ViT {name!r}", "choose one of timm.list_models('vit_*')")
+    if size is not None and str(weights) != "random":
+        raise InputError(f"ImageNet's weights do not come in the size {size}", "leave size out, or ask for random ones")
     path = None if str(weights) in ("imagenet", "random") else Path(weights).expanduser()
     if path is not None and not path.is_file():
         raise InputError(f"no weights at {path}", "give imagenet, random, or the path of a checkpoint")
     config = ModelConfig(system="imagenet", modalities=tuple(sensors), image_size=image_size, patch_size=patch_size)
     shape = {"in_chans": stacked_channels(config), "img_size": image_size, "patch_size": patch_size, "num_classes": 0}
+    if size is not None:
+        shape |= dict(zip(("embed_dim", "depth", "num_heads"), size, strict=True))
     overlay = {"pretrained_cfg_overlay": {"file": str(path)}} if path is not None else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive("initialise", seed, 98))

@@ -6,16 +6,19 @@ from collections.abc import Callable
 
 from torch import nn
 
+from fusmae_lite.baselines.dino import DINO
 from fusmae_lite.baselines.late import LateFusion
 from fusmae_lite.baselines.satvit import SatViT
 from fusmae_lite.config import ModelConfig
 from fusmae_lite.errors import InputError
 from fusmae_lite.model import FusMAE
 
-SYSTEMS: dict[str, Callable[[ModelConfig], nn.Module]] = {"fusmae": FusMAE, "late": LateFusion, "satvit": SatViT}
+SYSTEMS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "fusmae": FusMAE, "late": LateFusion, "satvit": SatViT, "dino": DINO,
+}  # fmt: skip
 
 
-def build_model(config: ModelConfig) -> FusMAE | LateFusion | SatViT:
+def build_model(config: ModelConfig) -> FusMAE | LateFusion | SatViT | DINO:
     """The untrained model of ``config.system``, initialised from torch's global generator.
 
     Args:

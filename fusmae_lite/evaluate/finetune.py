@@ -32,7 +32,7 @@ class FineTuneSettings:
         drop_path: stochastic depth of the last block; grows linearly from the first.
         weight_decay: on matrices only.
         augment: none, flips or crops, as in pretraining.
-        pooling: ``mean`` of the patch tokens, or ``cls``.
+        pooling: ``mean`` of the patch tokens, ``cls``, or what else the system offers.
     """
 
     epochs: int = 10
@@ -116,7 +116,8 @@ def fine_tune(
 def _classifier(
     encoder: Encoder, train: PairDataset, sensors: Sequence[str], settings: FineTuneSettings, device: torch.device
 ) -> Classifier:
-    copied = copy.deepcopy(encoder).train()
+    copied = encoder.to_fine_tune() if hasattr(encoder, "to_fine_tune") else copy.deepcopy(encoder)
+    copied.train()
     sample = train[0]
     with torch.no_grad():
         images = {name: sample["images"][name][None].to(device) for name in sensors}

@@ -1,4 +1,4 @@
-"""How well a masked autoencoder reconstructs patches it never saw, beside the simplest possible predictor."""
+"""The pretraining loss on patches never seen; for a masked autoencoder beside the simplest possible predictor."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from fusmae_lite.archives import Archive
+from fusmae_lite.baselines import draw_step
 from fusmae_lite.config import RunConfig
-from fusmae_lite.masking import sample_masks
 from fusmae_lite.model import masked_mse
 from fusmae_lite.pairs import PairDataset
 from fusmae_lite.seeding import generator
@@ -23,7 +23,8 @@ def heldout_losses(
     Returns:
         ``loss_<modality>``: mean squared error over masked patches, in units of one standard deviation squared, so that
         sensors can be compared; ``mean_<modality>``: the same masks, predicting each band's mean over the training
-        split. Empty when the archive has no such split.
+        split. DINO-MM reconstructs nothing: ``loss_entropy`` and ``loss_kl``, whose sum is its loss, on views that
+        follow from the seed. Empty when the archive has no such split.
 
     Args:
         split: which patches; at most `limit` of them.
@@ -34,16 +35,17 @@ def heldout_losses(
     if not len(dataset):
         return {}
     device = next(model.parameters()).device
-    means = {name: mean.to(device) for name, mean in band_means(archive, config, limit).items()}
+    predicts = hasattr(model, "target") and not config.normalize_target  # pixels, in units a constant can be given in
+    means = {name: mean.to(device) for name, mean in band_means(archive, config, limit).items()} if predicts else {}
     sums: dict[str, float] = {}
     for number, sample in enumerate(DataLoader(dataset, batch_size=min(64, len(dataset)))):
         images = {name: image.to(device) for name, image in sample["images"].items()}
         batch = len(sample["index"])
         rng = generator("validate", config.seed, number)
-        masks = sample_masks(config.masking, batch, config.tokens, config.kept, config.modalities, rng)
+        masks = draw_step(model, config, batch, rng)
         result = model(images, masks)
         for name, loss in result.losses.items():
-            if not config.normalize_target:
+            if predicts:
                 constant = model.target(means[name].expand_as(images[name]))
                 baseline = masked_mse(constant, result.targets[name], masks[name])
                 sums[f"mean_{name}"] = sums.get(f"mean_{name}", 0.0) + float(baseline) * batch

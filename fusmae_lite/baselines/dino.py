@@ -1,0 +1,263 @@
+"""DINO-MM: self-distillation over S1 and S2 stacked along the channels, with sensors dropped from views.
+
+Sources: Wang, Albrecht, Zhu, "Self-supervised vision transformers for joint SAR-optical representation learning",
+IGARSS 2022 [DINO-MM]; Caron et al., "Emerging properties in self-supervised vision transformers", ICCV 2021 [DINO].
+Nothing is masked or reconstructed: a student that sees any view of a pair must say what its teacher, a moving average
+of itself, says of another, large view.
+
+DINO-MM is a ViT-S/8: ``-p width=384 -p depth=12 -p heads=6``. By default it is as wide and deep as Fus-MAE, to be
+compared at equal size. DINO's learning rate is 5e-4 x batch / 256: give it, ``-p learning_rate=7.8125e-4`` for the
+paper preset's 400, because presets carry Fus-MAE's; DINO warms up for 10 epochs of 100.
+
+Ours: one norm of all gradients is clipped (DINO clips tensor by tensor), the head's last layer is not frozen in the
+first epoch, positions and CLS do not decay, the teacher's temperature is constant (DINO's default; its longer recipes
+warm it up), and small models have small heads (:class:`Head`).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from fusmae_lite.baselines.stack import stack, stacked_channels
+from fusmae_lite.baselines.views import draw_views, make_views
+from fusmae_lite.config import ModelConfig
+from fusmae_lite.errors import InputError
+from fusmae_lite.model import Images
+from fusmae_lite.tokens import PatchProjection, Positions
+
+STUDENT_TEMPERATURE = 0.1
+CENTRE_MOMENTUM = 0.9
+#: Blocks whose CLS tokens DINO's linear evaluation joins; all of them in a shallower model.
+LAST_BLOCKS = 4
+
+
+@dataclass
+class DinoLatents:
+    """What the teacher makes of whole images.
+
+    Args:
+        tokens: (B, N, D), patch tokens of the last block; one token holds every sensor.
+        cls: (B, D) of each of the last four blocks, the last one last; each after the final norm.
+    """
+
+    tokens: Tensor
+    cls: list[Tensor]
+
+    def pooled(self, how: str = "cls4") -> Tensor:
+        """``cls4``: CLS of the last four blocks, (B, 4 D), DINO's own; ``cls``: the last; ``mean``: of all patches."""
+        if how == "cls4":
+            return torch.cat(self.cls, dim=1)
+        if how not in ("cls", "mean"):
+            raise InputError(f"DINO-MM has no pooling {how!r}", "choose cls4, cls or mean")
+        return self.cls[-1] if how == "cls" else self.tokens.mean(dim=1)
+
+
+@dataclass
+class Distillation:
+    """What :meth:`DINO.forward` returns.
+
+    Args:
+        loss: scalar, cross-entropy of teacher and student.
+        losses: its two parts, ``entropy`` of the teacher and ``kl``, divergence of the student from it (DINO, section
+            5.3). An entropy of log K is collapse to the uniform, one of 0 collapse to one output.
+    """
+
+    loss: Tensor
+    losses: dict[str, Tensor]
+
+
+class Backbone(nn.Module):
+    """A ViT over stacked patches with a CLS token, for images of several sides; an Encoder on its own."""
+
+    def __init__(self, config: ModelConfig, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.recompute = False
+        self.projection = PatchProjection(stacked_channels(config), config.width, config.patch_size)
+        self.positions = Positions(config.grid, config.width, learned=config.positions == "learned")
+        self.cls_token = nn.Parameter(torch.empty(1, 1, config.width))
+        rates = torch.linspace(0, drop_path, config.depth).tolist()
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, config.mlp_ratio, True, drop_path=r) for r in rates
+        )
+        self.norm = nn.LayerNorm(config.width, eps=1e-6)
+        for module in self.modules():  # as in FusMAE
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.cls_token, std=0.02)
+
+    def forward(self, stacked: Tensor, last: int = 1) -> list[Tensor]:
+        """(B, C, s, s) -> outputs of the `last` blocks, each after the final norm: (B, 1 + (s / P)^2, D), CLS first."""
+        z = self.projection(stacked) + self.positions_of(stacked.shape[-1] // self.config.patch_size)
+        z = torch.cat([self.cls_token.to(z.dtype).expand(len(z), -1, -1), z], dim=1)
+        outputs = []
+        for number, block in enumerate(self.blocks):
+            z = checkpoint(block, z, use_reentrant=False) if self.recompute and self.training else block(z)
+            if number >= len(self.blocks) - last:
+                outputs.append(self.norm(z))
+        return outputs
+
+    def positions_of(self, grid: int) -> Tensor:
+        """(grid^2, D): the table of the whole image, brought to fewer patches bicubically, as DINO does."""
+        table, side = self.positions(), self.config.grid
+        if grid == side:
+            return table
+        square = table.view(1, side, side, -1).permute(0, 3, 1, 2)
+        return F.interpolate(square, (grid, grid), mode="bicubic", align_corners=False).flatten(2)[0].T
+
+    def encode(self, images: Images) -> DinoLatents:
+        """Modality -> (B, C, H, W), any subset; a sensor that is missing is filled with zeros, as in training."""
+        outputs = self(stack(images, self.config), LAST_BLOCKS)
+        return DinoLatents(outputs[-1][:, 1:], [z[:, 0] for z in outputs])
+
+
+class Head(nn.Module):
+    """DINO's projection head: a 3-layer MLP to 256 numbers, scaled to length 1, and K weight-normalised outputs.
+
+    K is ``config.head_outputs``. At 0 it follows the size: DINO's 65,536 and hidden 2,048 from ViT-S (width 384) on,
+    below that 8 x width and 4 x width. The last layer's rows have length 1 throughout (DINO's ``norm_last_layer``).
+    """
+
+    def __init__(self, config: ModelConfig, bottleneck: int = 256) -> None:
+        super().__init__()
+        width, large = config.width, config.width >= 384
+        hidden = 2048 if large else 4 * width
+        self.mlp = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
+        )
+        self.last = nn.Parameter(torch.empty(config.head_outputs or (65536 if large else 8 * width), bottleneck))
+        for module in self.mlp[::2]:
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+        nn.init.normal_(self.last)  # only directions count
+
+    def forward(self, cls: Tensor) -> Tensor:
+        """(B, D) -> (B, K), each a cosine."""
+        return F.linear(F.normalize(self.mlp(cls), dim=-1), F.normalize(self.last, dim=-1))
+
+
+class Branch(nn.Module):
+    """Backbone and head: the student, or the teacher."""
+
+    def __init__(self, config: ModelConfig, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.backbone, self.head = Backbone(config, drop_path), Head(config)
+
+    def forward(self, views: Tensor) -> Tensor:
+        """Views of one side, (B, V, C, s, s) -> (B, V, K)."""
+        return self.head(self.backbone(views.flatten(0, 1))[0][:, 0]).unflatten(0, views.shape[:2])
+
+
+class DINO(nn.Module):
+    """Student, teacher and centre; what is evaluated is the teacher's backbone.
+
+    Args:
+        config: as for :class:`~fusmae_lite.model.FusMAE`, with ``system="dino"``.
+    """
+
+    #: Parts of the loss, in the order of ``Distillation.losses``.
+    loss_names = ("entropy", "kl")
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.student, self.teacher = Branch(config, config.drop_path), Branch(config)
+        self.teacher.load_state_dict(self.student.state_dict())
+        self.teacher.requires_grad_(False)
+        self.register_buffer("centre", torch.zeros(len(self.student.head.last)))
+        self._said: Tensor | None = None  # sum of the teacher's outputs in this step, and last how many they are
+
+    @property
+    def recompute(self) -> bool:
+        """Whether activations are recomputed in the backward pass, as in FusMAE."""
+        return self.student.backbone.recompute
+
+    @recompute.setter
+    def recompute(self, value: bool) -> None:
+        self.student.backbone.recompute = value
+
+    def draw(self, batch: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """The views of a whole batch, a row per sample; see :func:`~fusmae_lite.baselines.views.draw_views`."""
+        return draw_views(self.config, batch, generator)
+
+    def forward(
+        self, images: Images, drawn: Mapping[str, Tensor] | None = None, generator: torch.Generator | None = None
+    ) -> Distillation:
+        """Make views, let the student see all and the teacher the global ones, compare.
+
+        Args:
+            images: modality -> (B, C, H, W), normalised.
+            drawn: what :meth:`draw` gave, for these rows; drawn here if absent.
+            generator: CPU generator for that draw.
+        """
+        stacked = stack(images, self.config)
+        views = make_views(stacked, self.draw(len(stacked), generator) if drawn is None else drawn, self.config)
+        student = torch.cat([self.student(part) for part in views], dim=1).float()
+        with torch.no_grad():
+            teacher = self.teacher(views[0]).float()
+        if self.training:
+            said = torch.cat([teacher.sum(dim=(0, 1)), teacher.new_tensor([teacher.shape[0] * teacher.shape[1]])])
+            self._said = said if self._said is None else self._said + said
+        return distil(student, teacher, self.centre, self.config.teacher_temperature)
+
+    @torch.no_grad()
+    def after_step(self, step: int, steps: int, reduce: Callable[[Tensor], Tensor]) -> None:
+        """Move the teacher towards the student, and the centre towards the teacher's mean output of this step.
+
+        Args:
+            step: the optimiser step just done, from 0.
+            steps: how many the whole run has: momentum rises along a cosine to 1.
+            reduce: sums a tensor over processes.
+        """
+        momentum = momentum_at(step, steps, self.config.teacher_momentum)
+        for theirs, ours in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            theirs.mul_(momentum).add_(ours, alpha=1 - momentum)
+        assert self._said is not None  # a step has run the model
+        said, self._said = reduce(self._said), None
+        self.centre.mul_(CENTRE_MOMENTUM).add_(said[:-1] / said[-1], alpha=1 - CENTRE_MOMENTUM)
+
+    def encode(self, images: Images) -> DinoLatents:
+        """Latents of whole images by the teacher, which DINO evaluates; a missing sensor is filled with zeros."""
+        return self.teacher.backbone.encode(images)
+
+    def to_fine_tune(self) -> Backbone:
+        """A trainable copy of what :meth:`encode` uses: no student, no head."""
+        backbone = copy.deepcopy(self.teacher.backbone)
+        for name, parameter in backbone.named_parameters():
+            parameter.requires_grad_(name != "positions.table" or self.config.positions == "learned")
+        return backbone
+
+
+def distil(student: Tensor, teacher: Tensor, centre: Tensor, temperature: float) -> Distillation:
+    """DINO's loss (its eqs. 1-3 and algorithm 1): the student on every view against the teacher on every other one.
+
+    Args:
+        student: (B, V, K), global views first.
+        teacher: (B, G, K), the same global views.
+        centre: (K,), taken off the teacher's outputs against collapse to one of them.
+        temperature: the teacher's; the student's is 0.1.
+    """
+    (batch, views), n_global = student.shape[:2], teacher.shape[1]
+    log_p = F.log_softmax((teacher - centre) / temperature, dim=-1)
+    log_q = F.log_softmax(student / STUDENT_TEMPERATURE, dim=-1)
+    p = log_p.exp()
+    cross = -torch.einsum("bgk,bvk->gv", p, log_q) / batch
+    other = 1 - torch.eye(n_global, views, device=cross.device)
+    loss = (cross * other).sum() / (n_global * (views - 1))
+    entropy = -(p * log_p).sum(dim=-1).mean()
+    return Distillation(loss, {"entropy": entropy, "kl": loss.detach() - entropy})
+
+
+def momentum_at(step: int, steps: int, start: float) -> float:
+    """Share of itself that the teacher keeps after optimiser step `step` of `steps`: a cosine from `start` to 1."""
+    return 1 - (1 - start) * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
