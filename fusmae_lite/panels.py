@@ -73,7 +73,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: places and values of equal length, at least one, finite, values above 0; and its colour."""
+    """One line: places and values of equal length, at least one, finite; and its colour."""
 
     places: Sequence[float]
     values: Sequence[float]
@@ -97,6 +97,15 @@ def draw_panels(rows: Sequence[Sequence[Panel]], title: str = "") -> bytes:
 def rgb_png(picture: ArrayLike, enlarge: int = 1) -> bytes:
     """(H, W, 3) in 0..1 as PNG bytes; each pixel becomes `enlarge` x `enlarge`."""
     return page_png(Image.fromarray(to_bytes(picture).repeat(enlarge, axis=0).repeat(enlarge, axis=1)))
+
+
+def few_colours(png: bytes) -> bytes:
+    """The same picture in the 256 colours that fit it best, for storing: a third of the bytes, hardly a difference."""
+    page = Image.open(io.BytesIO(png)).convert("RGB")
+    page = page.quantize(256, Image.Quantize.MEDIANCUT, kmeans=2, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    page.save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
 
 
 def text_png(text: str) -> bytes:
@@ -130,7 +139,7 @@ def histogram(values: ArrayLike, limits: tuple[float, float], mean: float, std: 
 
 
 def draw_curves(curves: Mapping[str, Curve], x: str, y: str, title: str = "") -> bytes:
-    """Lines over a common horizontal axis as PNG bytes, a frame for each name; the vertical axis begins at 0.
+    """Lines over a common horizontal axis as PNG bytes, a frame for each name; the vertical axis holds 0.
 
     Args:
         curves: heading of the frame -> what it shows.
@@ -194,21 +203,23 @@ def _frame(page: Image.Image, name: str, curve: Curve, left: int, x: str, y: str
     pen, small = ImageDraw.Draw(page), font(11)
     start, end, upper, lower = left + 46, left + CURVE[0] - 24, 64, CURVE[1] - 14
     places, values = np.asarray(curve.places, dtype=float), np.asarray(curve.values, dtype=float)
-    low, high, top = float(places.min()), float(places.max()), 1.08 * float(values.max())
+    low, high = float(places.min()), float(places.max())
+    base, top = min(0.0, 1.08 * float(values.min())), max(0.0, 1.08 * float(values.max()))
+    top = top if top > base else base + 1
 
     def at(place: ArrayLike, value: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         share = (np.asarray(place) - low) / ((high - low) or 1)
-        return start + share * (end - start), lower - np.asarray(value) / top * (lower - upper)
+        return start + share * (end - start), lower - (np.asarray(value) - base) / (top - base) * (lower - upper)
 
     pen.text((start, 28), name, curve.colour, font(12, bold=True))
     pen.text((left, 46), y, PALE, small)
     pen.text(((start + end) / 2, lower + 18), x, PALE, small, anchor="ma")
-    for value in (value for value in MaxNLocator(5).tick_values(0, top) if 0 <= value <= top):
+    for value in (value for value in MaxNLocator(5).tick_values(base, top) if base <= value <= top):
         row = float(at(low, value)[1])
         pen.line([(start, row), (end, row)], "#E6E6E6")
         pen.text((start - 5, row), f"{value:.3g}", PALE, small, anchor="rm")
     for place in (place for place in MaxNLocator(5, integer=True).tick_values(low, high) if low <= place <= high):
-        column = float(at(place, 0)[0])
+        column = float(at(place, base)[0])
         pen.text((column, lower + 4), f"{place:g}", PALE, small, anchor="ma")
     points = list(zip(*at(places, values), strict=True))
     pen.line(points, curve.colour, width=2, joint="curve")

@@ -31,19 +31,31 @@ class AttentionViewer(Viewer):
         archive: an archive or its folder; the bundled patches if absent.
         model: a shipped name, a checkpoint or a model with at least two sensors.
         pair: row of the archive to begin with.
+        plain: a model with ``fusion="none"`` whose first block, self-attention over all sensors, is drawn beside.
+
+    Raises:
+        InputError: no such archive, model or pair; one sensor; a `plain` model that fuses, or with other patches.
     """
 
     def __init__(
-        self, archive: Archive | Path | str | None = None, model: str | FusMAE = "xae-lite", *, pair: int = 0
+        self,
+        archive: Archive | Path | str | None = None,
+        model: str | FusMAE = "xae-lite",
+        *,
+        pair: int = 0,
+        plain: str | FusMAE | None = None,
     ) -> None:
         super().__init__("Attention")
         self.archive = archive_or_bundled(archive)
-        ((self.name, self.model),) = load_models([model]).items()
+        ((self.name, self.model), *others) = load_models([model] if plain is None else [model, plain]).items()
+        self.plain = others[0][1] if others else None
+        if self.plain is not None and self.plain.config.fusion != "none":
+            raise InputError(f"the plain model has fusion={self.plain.config.fusion!r}", 'give one with fusion="none"')
         config, names = self.model.config, self.model.config.modalities
         if len(names) < 2:
             raise InputError(f"{self.name} has one sensor, {names[0]}", "choose a model with two sensors")
         self.pairs, self.grid = Pairs(self.archive, config), config.grid
-        self._maps: tuple[int, dict[str, Any]] = -1, {}
+        self._maps: tuple[int, dict[str, Any], dict[str, Any]] = -1, {}, {}
         self.pair = slider("pair", 0, len(self.archive) - 1, check_index(self.archive, pair))
         self.direction = choice(
             "direction", [(f"{q.upper()} looks at {k.upper()}", (q, k)) for q in names for k in names if q != k]
@@ -79,9 +91,15 @@ class AttentionViewer(Viewer):
     @property
     def maps(self) -> dict[str, Any]:
         """``FusMAE.attention_maps`` of the pair on show, computed once a pair."""
+        return self._both_maps()[0]
+
+    def _both_maps(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Maps of the model and of the plain one, empty if there is none."""
         if self._maps[0] != self.pair.value:
-            self._maps = self.pair.value, self.model.attention_maps(self.pairs[self.pair.value])
-        return self._maps[1]
+            images = self.pairs[self.pair.value]
+            plain = self.plain.attention_maps(images) if self.plain is not None else {}
+            self._maps = self.pair.value, self.model.attention_maps(images), plain
+        return self._maps[1:]
 
     def draw(self) -> tuple[bytes, str]:
         (query, key), head = self.direction.value, None if self.head.value < 0 else self.head.value
@@ -96,10 +114,14 @@ class AttentionViewer(Viewer):
             attention_panels(rgbs, weights, self.query, query, key),
             matrix_panels(self.maps, self.layer.value, head),
         ]
+        plain = self._both_maps()[1]
+        if plain:
+            rows[1].append(self_attention_panel(plain, 0, None, "no fusion: self-attention, block 1"))
         title = pair_title(self.archive, self.pair.value)
         labels = {value: label for label, value in (*self.layer.options, *self.head.options)}
         how = f"{self.name}, {labels[self.layer.value]}, {labels[self.head.value]}"
         words = attention_words(weights, self.query, query, key)
+        words += f" {matrix_words(self.maps, plain, self.layer.value, head)}"
         return draw_panels(rows, f"{how}; {title}"), f"{how}; pair {title}. {words}"
 
 
@@ -183,13 +205,36 @@ def matrix_panels(maps: Mapping[str, Any], layer: Layer, head: int | None) -> li
         ]
         panels.append(Panel(scale.paint(np.block(blocks)), "cross-attention", _order(names), scale=scale))
     number = layer[1] if layer[0] == "self" else 0
-    matrix = maps["self"][number][0]
-    matrix = (matrix.mean(dim=0) if head is None else matrix[head]).numpy().astype(np.float64)
-    shares = block_shares(matrix, slices)
-    inside = ", ".join(f"{name.upper()} to itself {shares[name, name]:.0%}" for name in names)
     title = f"self-attention, block {number + 1 + bool(maps['cross'])}"
-    panels.append(Panel(scale.paint(matrix * len(matrix)), title, f"{_order(names)}\n{inside}", scale=scale))
-    return panels
+    return [*panels, self_attention_panel(maps, number, head, title)]
+
+
+def self_matrix(maps: Mapping[str, Any], number: int, head: int | None) -> np.ndarray:
+    """Self-attention of one plain block for the first pair: (L, L), rows sum to 1; the mean of all heads if None."""
+    matrix = maps["self"][number][0]
+    return (matrix.mean(dim=0) if head is None else matrix[head]).numpy().astype(np.float64)
+
+
+def self_attention_panel(maps: Mapping[str, Any], number: int, head: int | None, title: str) -> Panel:
+    """The matrix of one plain block, in multiples of uniform attention, and what each sensor keeps to itself."""
+    matrix, names = self_matrix(maps, number, head), [name for name in maps["slices"] if name != "cls"]
+    scale, shares = Scale(MATRIX_MAP, 0, 3, "times uniform"), block_shares(matrix, maps["slices"])
+    inside = ", ".join(f"{name.upper()} to itself {shares[name, name]:.0%}" for name in names)
+    return Panel(scale.paint(matrix * len(matrix)), title, f"{_order(names)}\n{inside}", scale=scale)
+
+
+def matrix_words(maps: Mapping[str, Any], plain: Mapping[str, Any], layer: Layer, head: int | None) -> str:
+    """What the matrices of :func:`matrix_panels` and the plain model's show, in words."""
+    number = layer[1] if layer[0] == "self" else 0
+    parts = {f"self-attention of block {number + 1 + bool(maps['cross'])}": (maps, number, head)}
+    if plain:
+        parts["the first block of the model without fusion"] = (plain, 0, None)
+    told = []
+    for title, (source, block, of_head) in parts.items():
+        shares = block_shares(self_matrix(source, block, of_head), source["slices"])
+        kept = (f"{name.upper()} keeps {shares[name, name]:.0%}" for name in source["slices"] if name != "cls")
+        told.append(f"In {title} {' and '.join(kept)} of its attention to itself.")
+    return " ".join(told)
 
 
 def framed(rgb: np.ndarray, index: int, grid: int) -> np.ndarray:

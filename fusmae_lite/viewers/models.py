@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 import torch
@@ -62,19 +63,22 @@ class Prediction:
     losses: dict[str, float]
 
 
-def load_models(models: Sequence[str | FusMAE]) -> dict[str, FusMAE]:
+def load_models(models: Sequence[str | FusMAE] | Mapping[str, str | FusMAE]) -> dict[str, FusMAE]:
     """Name -> model on the CPU, all with one patch grid and the same sensors.
 
     Args:
-        models: shipped names, paths of checkpoints, or models at hand.
+        models: shipped names, paths of checkpoints, or models at hand; a mapping says what each is called.
     """
     if not models:
         raise InputError("no model to look at", 'give one, for example models=("xae-lite",)')
-    loaded = {}
-    for number, model in enumerate(models):
-        name = f"model {number + 1}" if isinstance(model, FusMAE) else str(model).rstrip("/").rsplit("/", 1)[-1]
+    named, loaded = isinstance(models, Mapping), {}
+    for number, (name, model) in enumerate(models.items() if named else ((name_of(m), m) for m in models)):
+        name = name or f"model {number + 1}"
         name = name if name not in loaded else f"{name} ({number + 1})"
-        loaded[name] = (model if isinstance(model, FusMAE) else load_pretrained(str(model))).eval().cpu()
+        found = model if isinstance(model, FusMAE) else load_pretrained(str(model))
+        if not isinstance(found, FusMAE):
+            raise InputError(f"{name} is a {type(found).__name__}", "give a Fus-MAE: what this viewer shows is its own")
+        loaded[name] = found.eval().cpu()
     first, *rest = (model.config for model in loaded.values())
     for config in rest:
         for field in ("modalities", "image_size", "patch_size"):
@@ -84,6 +88,14 @@ def load_models(models: Sequence[str | FusMAE]) -> dict[str, FusMAE]:
                     "compare models that share it",
                 )
     return loaded
+
+
+def name_of(model: str | FusMAE) -> str:
+    """What a model is called that was given without a name: the end of its path, but not just ``model.safetensors``."""
+    if isinstance(model, FusMAE):
+        return ""
+    path = PurePath(model)
+    return path.parent.name if path.name == "model.safetensors" else path.name
 
 
 def kept_of(config: ModelConfig, percent: int) -> int:

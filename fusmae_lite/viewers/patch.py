@@ -7,11 +7,11 @@ from pathlib import Path
 
 import ipywidgets as w
 import numpy as np
-from rasterio.warp import transform
 
 from fusmae_lite import pictures
 from fusmae_lite.archives import Archive, Patch
 from fusmae_lite.figures import UNITS
+from fusmae_lite.locator import Locator, Place, place_of, places_by_name
 from fusmae_lite.panels import Panel, draw_panels, histogram
 from fusmae_lite.pictures import COMPOSITES, colour_of
 from fusmae_lite.sensors import get_modality
@@ -19,7 +19,7 @@ from fusmae_lite.viewers.base import Viewer, archive_or_bundled, check_index, ch
 
 
 class PatchViewer(Viewer):
-    """Each pair of an archive: a composite of each sensor, one band as it lies on disk, its histogram, its labels.
+    """Each pair of an archive: composites, one band as it lies on disk and its histogram, labels, place on a map.
 
     Args:
         archive: an archive of any format, or its folder; the bundled patches if absent.
@@ -30,6 +30,7 @@ class PatchViewer(Viewer):
         super().__init__("Patch")
         self.archive = archive_or_bundled(archive)
         self.pair = slider("pair", 0, len(self.archive) - 1, check_index(self.archive, pair), live=True)
+        self.locator = Locator(self.archive)
         self._read: tuple[int, Patch] = self.pair.value, self.archive.read(self.pair.value)
         shown = self._read[1].bands
         self.looks = {
@@ -55,19 +56,33 @@ class PatchViewer(Viewer):
             self._read = self.pair.value, self.archive.read(self.pair.value)
         return self._read[1]
 
+    @property
+    def place(self) -> tuple[Place | None, str]:
+        """Where the pair lies, by its files or else by its name, and the same in words."""
+        place = place_of(self.patch)
+        if place is not None:
+            return place, f"Centre {in_degrees(place)} ({self.patch.crs}, {extent(self.patch)} m)"
+        by_name = places_by_name(self.archive, [self.pair.value])
+        if not len(by_name):
+            return None, "No map position: neither the files nor the names of this archive tell one"
+        place = float(by_name[0, 0]), float(by_name[0, 1])
+        return place, f"Centre {in_degrees(place)}, by its name: the files carry no coordinates"
+
     def draw(self) -> tuple[bytes, str]:
         patch, (name, band) = self.patch, self.band.value
         looks = {sensor: control.value for sensor, control in self.looks.items()}
-        place = position(patch)
+        place, said = self.place
         panels = [*composite_panels(patch.bands, looks), *band_panels(patch.bands[name][band], name, band)]
+        panels.append(Panel(self.locator.picture(place), "where it lies", self.locator.caption))
         known = ", ".join(f"{key} {value}" for key, value in patch.meta.items() if value and key in TOLD)
         labels = ", ".join(patch.labels) or "no labels"
-        words = f"{patch.name}. Labels: {labels}. {place}. {known}. {band_words(patch.bands[name][band], name, band)}"
-        return draw_panels([panels], pair_title(self.archive, self.pair.value)), words
+        told = [patch.name, f"Labels: {labels}", said, known, band_words(patch.bands[name][band], name, band)]
+        title = pair_title(self.archive, self.pair.value, patch.labels)
+        return draw_panels([panels], title), ". ".join(text for text in told if text)
 
 
 #: What is told of a patch's meta.
-TOLD = ("split", "country", "season", "acquisition_date", "tile")
+TOLD = ("split", "country", "season", "scene", "acquisition_date", "tile")
 
 
 def composite_panels(bands: Mapping[str, Mapping[str, np.ndarray]], looks: Mapping[str, str]) -> list[Panel]:
@@ -114,14 +129,16 @@ def band_words(values: np.ndarray, name: str, band: str) -> str:
     return f"{band}: {compared}; normalised it is {(here - mean) / std:+.2f}."
 
 
-def position(patch: Patch) -> str:
-    """Centre of a patch as latitude and longitude in degrees, and its projection; or that none is known."""
-    if patch.crs is None or patch.bounds is None:
-        return "No map position in the files"
+def in_degrees(place: Place) -> str:
+    """Degrees east and north as people write them: ``48.1172 N, 12.7469 E``."""
+    east, north = place
+    return f"{abs(north):.4f} {'N' if north >= 0 else 'S'}, {abs(east):.4f} {'E' if east >= 0 else 'W'}"
+
+
+def extent(patch: Patch) -> str:
+    """Width and height of a patch that has bounds, in the units of its coordinates."""
     left, bottom, right, top = patch.bounds
-    (east,), (north,) = transform(patch.crs, "EPSG:4326", [(left + right) / 2], [(bottom + top) / 2])
-    sides = f"{abs(north):.4f} {'N' if north >= 0 else 'S'}, {abs(east):.4f} {'E' if east >= 0 else 'W'}"
-    return f"Centre {sides} ({patch.crs}, {right - left:g} x {top - bottom:g} m)"
+    return f"{right - left:g} x {top - bottom:g}"
 
 
 def _two_lines(text: str) -> str:

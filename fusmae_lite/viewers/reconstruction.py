@@ -28,7 +28,8 @@ class ReconstructionViewer(Viewer):
 
     Args:
         archive: an archive or its folder; the bundled patches if absent.
-        models: one or two shipped names, checkpoints or models with the same sensors and patches.
+        models: one or two shipped names, checkpoints or models with the same sensors and patches; a mapping names
+            them, ``{"mine": "runs/laptop", "shipped": "xae-lite"}``.
         pair: row of the archive to begin with.
         folder: where the save buttons write.
 
@@ -39,7 +40,7 @@ class ReconstructionViewer(Viewer):
     def __init__(
         self,
         archive: Archive | Path | str | None = None,
-        models: Sequence[str | FusMAE] = ("xae-lite",),
+        models: Sequence[str | FusMAE] | Mapping[str, str | FusMAE] = ("xae-lite",),
         *,
         pair: int = 0,
         folder: Path | str = ".",

@@ -49,9 +49,7 @@ class TrainingMonitor(Viewer):
             rows = read_metrics(self.path)
             shown = rows[min(len(rows) * self.skip.value // 100, len(rows) - 1) :]
             curves = loss_curves(shown, self.x.value)
-            page = draw_curves(
-                curves, self.x.value, "mean squared error, masked patches", f"{len(rows)} epochs written"
-            )
+            page = draw_curves(curves, self.x.value, "training loss", f"{len(rows)} epochs written")
             self._drawn = asked, (page, training_words(rows))
         return self._drawn[1]
 
@@ -87,16 +85,24 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def loss_curves(rows: Sequence[Mapping[str, float]], x: str) -> dict[str, Curve]:
-    """Sensor -> its training loss over `x`; InputError where no row has both."""
+    """Sensor, or whatever else a ``loss_<name>`` belongs to, -> its loss over `x`; InputError where no row has both."""
     curves = {}
     for key in sorted({key for row in rows for key in row if key.startswith("loss_")}):
         points = [(row[x], row[key]) for row in rows if x in row and key in row]
         if points:
             name = key.removeprefix("loss_")
-            curves[get_modality(name).title] = Curve(*zip(*points, strict=True), colour_of(name))
+            curves[loss_title(name)] = Curve(*zip(*points, strict=True), colour_of(name))
     if not curves:
-        raise InputError(f"no row with {x!r} and a loss_<modality>", "give the metrics.jsonl of a run")
+        raise InputError(f"no row with {x!r} and a loss_<name>", "give the metrics.jsonl of a run")
     return curves
+
+
+def loss_title(name: str) -> str:
+    """A sensor's title, or the name itself, as of ``loss_dino``, in capitals."""
+    try:
+        return get_modality(name).title
+    except InputError:
+        return name.upper()
 
 
 def training_words(rows: Sequence[Mapping[str, float]]) -> str:
