@@ -222,3 +222,33 @@ def _score_bars(axes: Axes, table: Sequence[Row], metric: str, interval: bool) -
     axes.grid(axis="x", color="#E6E6E6")
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
+
+
+def show_confusion(matrix: ArrayLike, classes: Sequence[str], title: str = "") -> Figure:
+    """A confusion matrix: rows are true classes, columns predictions, numbers are patches, colour is the row's share.
+
+    Args:
+        matrix: (n, n) counts; rows without a patch are left out.
+        classes: n names.
+        title: line above the figure.
+    """
+    matrix = np.asarray(matrix)
+    if matrix.shape != (len(classes), len(classes)):
+        raise InputError(f"a confusion matrix of shape {matrix.shape}", f"give ({len(classes)}, {len(classes)}) counts")
+    rows = np.flatnonzero(matrix.sum(axis=1))
+    if not len(rows):
+        raise InputError("a confusion matrix without a patch", "count at least one prediction")
+    shares = matrix[rows] / matrix[rows].sum(axis=1, keepdims=True)
+    figure, axes = new_figure(1, 1, 0.62 * len(classes) + 2, 0.36 * len(rows) + 1.2 + 0.25 * bool(title))
+    axes[0, 0].imshow(shares, cmap=MATRIX_MAP, vmin=0, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        if share > 0:
+            ink = "black" if share > 0.6 else "white"
+            axes[0, 0].text(column, row, matrix[rows[row], column], ha="center", va="center", color=ink, fontsize=TITLE)
+    axes[0, 0].set_xticks(range(len(classes)), classes, rotation=35, ha="right")
+    axes[0, 0].set_yticks(range(len(rows)), [f"{classes[row]} ({matrix[row].sum()})" for row in rows])
+    axes[0, 0].set_xlabel("predicted", fontsize=TEXT)
+    axes[0, 0].set_ylabel("true (patches)", fontsize=TEXT)
+    axes[0, 0].tick_params(length=0)
+    figure.suptitle(title, fontsize=TITLE)
+    return figure
