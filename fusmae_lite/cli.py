@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fusmae_lite.config import PRESETS, RunConfig, describe_fields, load_preset
@@ -65,6 +66,23 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _results(options: argparse.Namespace) -> int:
+    from fusmae_lite.results import load_plan, run_results
+
+    given = parse(options.parameter)
+    data_dir = str(given.pop("data_dir", ""))
+    changes = {"seeds": tuple(options.seeds)} if options.seeds else {}
+    if options.systems:
+        changes["systems"] = tuple(options.systems)
+    plan = load_plan(options.preset, **changes)
+    if given:
+        plan = replace(plan, run={**plan.run, **given})
+    folder = Path(options.run_dir).expanduser() if options.run_dir else None
+    report = run_results(plan, folder, data_dir, options.sen12ms, options.workers, options.write)
+    print(f"open {report.folder}")
+    return 0
+
+
 def _encode(options: argparse.Namespace) -> int:
     from fusmae_lite.archives import open_archive
     from fusmae_lite.encode import encode, finished, report, verify
@@ -118,10 +136,21 @@ def _parser() -> argparse.ArgumentParser:
     fields = f"parameters of -p, with their defaults before the preset:\n{describe_fields()}"
     _add(commands, "pretrain", _pretrain, "pretrain a model, continuing a run found in its folder", fields)
     _add(commands, "evaluate", _evaluate, "frozen features, linear probe, the table", fields)
+    _add_results(commands, fields)
     _add_encode(commands)
     _add_synthesise(commands)
     _add(commands, "doctor", _doctor, "versions, device, data and weights found, what would run", fields)
     return parser
+
+
+def _add_results(commands: argparse._SubParsersAction, fields: str) -> None:
+    parser = _add(commands, "results", _results, "every table and figure of RESULTS.md, for all systems", fields)
+    parser.add_argument("--sen12ms", default="", metavar="DIR", help="a SEN12MS archive (default: a synthetic one)")
+    parser.add_argument("--run-dir", default="", metavar="DIR", help="instead of runs/results-<preset>/")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="instead of the plan's")
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="instead of the plan's")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="trainings at a time (default: one a core)")
+    parser.add_argument("--write", action="store_true", help="also fill RESULTS.md and docs/results of this checkout")
 
 
 def _add_synthesise(commands: argparse._SubParsersAction) -> None:

@@ -17,6 +17,7 @@ from fusmae_lite.evaluate import (
     linear_probe,
     random_encoder,
 )
+from fusmae_lite.evaluate.metrics import micro_ap
 from fusmae_lite.model import FusMAE
 from fusmae_lite.pretrain import pretrain
 
@@ -128,3 +129,15 @@ def test_the_table_end_to_end(tiny, archive):
     folder = tiny.folder() / "evaluation"
     assert {p.name for p in folder.glob("table.*")} == {"table.json", "table.md", "table.csv"}
     assert evaluate(tiny, archive) == rows  # from the cache, to the same numbers
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_micro_ap_is_scikit_learns(ties):
+    from sklearn.metrics import average_precision_score
+
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        labels, scores = rng.random((30, 5)) < 0.2, rng.random((30, 5))
+        scores = np.round(scores, 1) if ties else scores
+        labels[0, 0] = True
+        assert micro_ap(labels, scores) == pytest.approx(average_precision_score(labels.ravel(), scores.ravel()), 1e-12)

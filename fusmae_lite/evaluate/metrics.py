@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +51,7 @@ def average_precision(labels: Labels, scores: Scores, classes: Sequence[str] | N
         raise InputError("no class has a positive in the test set", "choose another split")
     per_class = np.full(len(names), np.nan)
     per_class[present] = _each_class(labels[:, present], scores[:, present])
-    micro = _micro(labels[:, present], scores[:, present])
+    micro = micro_ap(labels[:, present], scores[:, present])
     absent = tuple(name for name, there in zip(names, present, strict=True) if not there)
     return AveragePrecision(micro, float(np.nanmean(per_class)), per_class, absent)
 
@@ -114,15 +114,52 @@ def redraw_scores(
 def _redraw(labels: Labels, scores: Scores, known: NDArray[np.float64], which: str) -> float:
     """One redraw; a class without a positive in it scores what is `known` of it."""
     if which == "micro":
-        return _micro(labels, scores)
+        return micro_ap(labels, scores)
     there, each = labels.any(axis=0), known.copy()
     each[there] = _each_class(labels[:, there], scores[:, there])
     return float(each.mean())
 
 
-def _micro(labels: Labels, scores: Scores) -> float:
-    return float(average_precision_score(labels.ravel(), scores.ravel()))
+def micro_ap(labels: Labels, scores: Scores) -> float:
+    """Average precision of all (patch, class) decisions in one ranking; both (patches, classes), at least one positive.
+
+    What scikit-learn's ``average_precision_score`` gives on the flattened arrays, a tenth of the time: an interval
+    calls it a thousand times.
+    """
+    y, s = labels.ravel(), scores.ravel()
+    order = np.argsort(-s, kind="stable")
+    hits = np.cumsum(y[order])
+    last = np.append(np.flatnonzero(np.diff(s[order])), len(s) - 1)  # of each run of equal scores
+    precision, recall = hits[last] / (last + 1), hits[last] / hits[-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
 def _each_class(labels: Labels, scores: Scores) -> NDArray[np.float64]:
     return np.array([average_precision_score(labels[:, c], scores[:, c]) for c in range(labels.shape[1])])
+
+
+def redraw_values(
+    labels: Labels,
+    scores: Scores,
+    score: Callable[[Labels, Scores], float],
+    draws: int = 200,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Any score, averaged over training seeds: of the test set, then of redraws of patches and seeds: (1 + draws,).
+
+    The same seed redraws the same patches and seeds for every system, so that two results can be subtracted.
+
+    Args:
+        labels: (patches, classes).
+        scores: (seeds, patches, classes), one training run a seed.
+        score: of labels and one seed's scores; a redraw it refuses (no positive left) is drawn again.
+        draws: how many redraws.
+        seed: of the redraws.
+    """
+    rng, values = np.random.default_rng(seed), [float(np.mean([score(labels, one) for one in scores]))]
+    while len(values) <= draws:
+        rows = rng.integers(0, len(labels), len(labels))
+        runs = rng.integers(0, len(scores), len(scores))
+        if labels[rows].any():
+            values.append(float(np.mean([score(labels[rows], scores[run][rows]) for run in runs])))
+    return np.array(values)
