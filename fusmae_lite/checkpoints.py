@@ -31,7 +31,7 @@ FREE_TO_CHANGE = {
     "preset", "data_dir", "run_dir", "split", "partial", "snow_and_clouds", "max_steps", "device", "processes",
     "workers", "cache", "checkpoint_every", "keep_checkpoints", "tensorboard", "accumulate", "compile",
     "recompute", "fsdp", "probe_epochs", "probe_batch_size", "probe_learning_rate", "probe_seeds",
-    "label_fraction",
+    "label_fraction", "protocol", "finetune_epochs", "finetune_batch_size", "finetune_learning_rate",
 }  # fmt: skip
 
 

@@ -178,6 +178,12 @@ class RunConfig(ModelConfig):
     probe_learning_rate: float = Field(1e-3, gt=0, description="of the linear probe (the paper is silent)")
     label_fraction: float = Field(1.0, gt=0, le=1, description="share of the training labels the probe may use")
     probe_seeds: int = Field(3, gt=0, description="label draws and head initialisations a figure is averaged over")
+    protocol: Literal["linear", "finetune"] = Field(
+        "linear", description="of evaluation: train the head, or everything"
+    )
+    finetune_epochs: int = Field(10, gt=0, description="epochs of fine-tuning")
+    finetune_batch_size: int = Field(128, gt=0, description="patches per step of fine-tuning")
+    finetune_learning_rate: float = Field(5e-4, gt=0, description="peak, of the head; deeper layers learn slower")
 
     def architecture(self) -> ModelConfig:
         """Only the fields that decide the shape and loss of the model."""

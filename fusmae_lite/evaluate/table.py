@@ -1,4 +1,4 @@
-"""Table 1's linear evaluation on whatever archive is given, with the rows a reader needs to judge it by."""
+"""One system's rows of Table 1 or 2 on whatever archive is given, with the rows a reader needs to judge it by."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ import numpy as np
 import torch
 
 from fusmae_lite.archives import Archive, open_data
+from fusmae_lite.archives.sen12ms import IGBP10
 from fusmae_lite.baselines import Encoder, build_model, system_title
 from fusmae_lite.checkpoints import latest_checkpoint
 from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError
 from fusmae_lite.evaluate.features import frozen_features
+from fusmae_lite.evaluate.finetune import FineTuneSettings, fine_tune
 from fusmae_lite.evaluate.metrics import average_precision, bootstrap_interval
 from fusmae_lite.evaluate.probe import class_prior, linear_probe
 from fusmae_lite.evaluate.subsets import labelled_subset
+from fusmae_lite.evaluate.transfer import TransferRow, transfer_markdown, transfer_rows
 from fusmae_lite.files import write_text
 from fusmae_lite.pairs import PairDataset
 from fusmae_lite.seeding import derive
@@ -56,11 +59,16 @@ class Row:
     test: int
 
 
-def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | None = None) -> list[Row]:
-    """Linear evaluation: class prior, random encoder and the pretrained system, Fus-MAE or a baseline.
+def evaluate(
+    config: RunConfig, archive: Archive | None = None, weights: Path | None = None
+) -> list[Row] | list[TransferRow]:
+    """Class prior, random encoder and the pretrained system, Fus-MAE or a baseline, by ``config.protocol``.
 
-    With ``label_fraction`` below 1 every seed draws its own labelled patches, the same for all systems. Writes
-    ``evaluation/table.{json,md,csv}`` below ``config.folder()``. Features are cached there.
+    ``linear`` trains a head on frozen features, which are cached; on an archive with one class a patch, such as
+    SEN12MS, it gives the columns of Table 2. ``finetune`` trains everything; the random encoder is then a supervised
+    model from scratch. With ``label_fraction`` below 1 every seed draws its own labelled patches, the same for all
+    systems. Writes ``evaluation/table.{json,md,csv}`` below ``config.folder()``. All systems at once:
+    :func:`fusmae_lite.results.run_results`.
 
     Args:
         config: preset with its probe settings.
@@ -88,10 +96,15 @@ def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | 
     names = pretrained.config.modalities
     size = pretrained.config.image_size
     pairs = {s: PairDataset(archive, s, modalities=names, size=size, cache=config.cache) for s in ("train", "test")}
-    rows = [_prior_row(archive, config)]
-    for sensors in SENSOR_SETS:
-        if set(sensors) <= set(names):
-            rows += [_row(system, models, sensors, pairs, config) for system, models in systems.items()]
+    possible = [sensors for sensors in SENSOR_SETS if set(sensors) <= set(names)]
+    if set(archive.classes) <= set(IGBP10):
+        if config.protocol != "linear":
+            raise InputError(f"{archive.root} has one class a patch", "Table 2 is linear evaluation: protocol=linear")
+        rows = transfer_rows(systems, [s for s in possible if len(s) == 1], pairs, config)
+    else:
+        row = _row if config.protocol == "linear" else _finetuned_row
+        rows = [_prior_row(archive, config)]
+        rows += [row(system, models, s, pairs, config) for s in possible for system, models in systems.items()]
     write_table(rows, config.folder() / "evaluation")
     return rows
 
@@ -134,6 +147,27 @@ def _row(
     return Row(system, "+".join(sensors).upper(), *averages, *interval, len(models), len(x), len(test.x))
 
 
+def _finetuned_row(
+    system: str, models: list[Encoder], sensors: tuple[str, ...], pairs: dict[str, PairDataset], config: RunConfig
+) -> Row:
+    """As :func:`_row`, with the encoder trained as well."""
+    archive = pairs["train"].archive
+    settings = FineTuneSettings(
+        config.finetune_epochs, config.finetune_batch_size, config.finetune_learning_rate, augment=config.augment
+    )
+    truth = {s: archive.labels[archive.split(s)] for s in ("train", "test")}
+    scores = []
+    for seed, model in enumerate(models):
+        chosen = labelled_rows(truth["train"], config, seed, archive.classes)
+        tuned = fine_tune(model, pairs["train"], pairs["test"], sensors, settings, chosen, seed)
+        scores.append(tuned.scores.numpy())
+    results = [average_precision(truth["test"], one, archive.classes) for one in scores]
+    averages = (float(np.mean([getattr(r, which) for r in results])) for which in ("micro", "macro"))
+    interval = bootstrap_interval(truth["test"], scores[0], seed=config.seed)
+    title = "supervised from scratch" if system == "random encoder" else system
+    return Row(title, "+".join(sensors).upper(), *averages, *interval, len(models), len(chosen), len(pairs["test"]))
+
+
 def labelled_rows(labels: np.ndarray, config: RunConfig, seed: int, classes: tuple[str, ...] = ()) -> np.ndarray:
     """Positions of the training patches whose labels seed `seed` of the probe may use; see :func:`labelled_subset`."""
     return labelled_subset(labels, config.label_fraction, derive("probe", config.seed, seed, 2), classes)
@@ -149,8 +183,10 @@ def _prior_row(archive: Archive, config: RunConfig) -> Row:
     )
 
 
-def as_markdown(rows: list[Row]) -> str:
-    """The table as Markdown, average precision in percent with three digits."""
+def as_markdown(rows: list[Row] | list[TransferRow]) -> str:
+    """The table as Markdown, scores in percent with three digits."""
+    if isinstance(rows[0], TransferRow):
+        return transfer_markdown(rows)
     lines = [
         "| system | sensors | micro AP | 95 % interval | macro AP | seeds | train | test |",
         "|---|---|---|---|---|---|---|---|",
@@ -163,7 +199,7 @@ def as_markdown(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_table(rows: list[Row], folder: Path) -> None:
+def write_table(rows: list[Row] | list[TransferRow], folder: Path) -> None:
     """Write ``table.json``, ``table.md`` and ``table.csv`` into `folder`, each in one step."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(asdict(rows[0])))

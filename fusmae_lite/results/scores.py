@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fusmae_lite.errors import InputError
 from fusmae_lite.evaluate.metrics import average_precision, micro_ap, redraw_values
 from fusmae_lite.evaluate.single_label import SingleLabelScores, class_numbers, single_label_scores
+from fusmae_lite.evaluate.transfer import accuracy
 from fusmae_lite.weights import read_tensors
 
 Array = NDArray[np.floating]
@@ -146,7 +147,7 @@ class Scores:
 
     def accuracy(self, key: str, cell: str) -> Cell | None:
         """Top-1 accuracy of the transfer."""
-        return self._cell(key, cell, self.labels("land cover"), _accuracy, lambda logits: logits)
+        return self._cell(key, cell, self.labels("land cover"), accuracy, lambda logits: logits)
 
     def single_label(self, key: str, cell: str) -> list[SingleLabelScores] | None:
         """The columns of Table 2, a seed each."""
@@ -174,8 +175,3 @@ class Scores:
     @cache  # noqa: B019
     def _tensors(self, stem: str) -> dict[str, Array]:
         return {name: tensor.numpy() for name, tensor in read_tensors(self.folder / f"{stem}.safetensors")[0].items()}
-
-
-def _accuracy(labels: NDArray[np.bool_], scores: Array) -> float:
-    known = labels.any(axis=1)
-    return float((scores[known].argmax(axis=1) == labels[known].argmax(axis=1)).mean())
