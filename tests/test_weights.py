@@ -96,14 +96,30 @@ def test_unknown_name():
         load_pretrained("xae-heavy")
 
 
-def test_the_shipped_model_is_small_and_beats_the_band_means(archive):
+SHIPPED = {"xae-lite": "xae", "xad-lite": "xad"}
+
+
+def test_what_is_shipped():
+    assert set(shipped_weights()) == set(SHIPPED)
+    card = (shipped_weights()["xae-lite"].parent / "README.md").read_text(encoding="utf-8")
+    for name, fusion in SHIPPED.items():
+        model, heldout = load_pretrained(name), read_extra(shipped_weights()[name])["heldout"]
+        assert model.config.fusion == fusion
+        assert f"| {name} | {heldout['loss_s1']:.3f} | {heldout['loss_s2']:.3f} |" in card
+
+
+@pytest.mark.parametrize(("name", "fusion"), SHIPPED.items())
+def test_the_shipped_models_are_small_and_reconstruct_as_their_card_says(archive, name, fusion):
     from fusmae_lite.evaluate import heldout_losses
 
-    path = shipped_weights()["xae-lite"]
+    path = shipped_weights()[name]
     assert path.stat().st_size < 8_000_000
     extra = read_extra(path)
-    assert "command" in extra
+    assert {"command", "data", "steps", "seed", "licence", "heldout"} <= set(extra)
+    stated = extra["heldout"]
     for split in ("val", "test"):
-        losses = heldout_losses(load_pretrained("xae-lite"), archive, load_preset("laptop"), split)
-        for name in ("s1", "s2"):
-            assert losses[f"loss_{name}"] < 0.6 * losses[f"mean_{name}"], (split, losses)
+        losses = heldout_losses(load_pretrained(name), archive, load_preset("laptop", fusion=fusion), split)
+        for sensor in ("s1", "s2"):
+            assert losses[f"loss_{sensor}"] < 0.6 * losses[f"mean_{sensor}"], (split, losses)
+        if split == stated["split"]:
+            assert losses == pytest.approx({key: stated[key] for key in losses}, rel=1e-3)
