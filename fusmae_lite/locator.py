@@ -93,7 +93,7 @@ class Locator:
         """What the dots are, in two short lines."""
         if not len(self.places):
             return "the whole Earth; names of\nthis archive tell no places"
-        return f"{len(self.places)} patches of the archive\nby name; no coast lines"
+        return f"dots: {len(self.places)} patches, placed\nby their names; no coast lines"
 
     def picture(self, here: Place | None) -> np.ndarray:
         """The map with a cross and a dot at `here`: (SIDE, SIDE, 3) in 0..1."""

@@ -81,17 +81,26 @@ class Curve:
 
 
 def draw_panels(rows: Sequence[Sequence[Panel]], title: str = "") -> bytes:
-    """The panels as PNG bytes, a line of them for each row; `title` stands above all."""
+    """The panels as PNG bytes, a line of them for each row; `title` stands above all, as much as fits."""
     top, step = (24 if title else 4), HEAD + SIDE + FOOT
     wide = GAP + max(sum(SIDE + GAP + SCALE * bool(panel.scale) for panel in row) for row in rows)
     page = Image.new("RGB", (wide, top + step * len(rows)), "white")
-    ImageDraw.Draw(page).text((GAP, 5), title, INK, font(13))
+    ImageDraw.Draw(page).text((GAP, 5), fitting(title, wide - 2 * GAP), INK, font(13))
     for number, row in enumerate(rows):
         left, upper = GAP, top + number * step + HEAD
         for panel in row:
             _place(page, panel, left, upper)
             left += SIDE + GAP + SCALE * bool(panel.scale)
     return page_png(page)
+
+
+def fitting(text: str, width: int) -> str:
+    """The text, cut where a line of `width` pixels in the font of titles ends."""
+    if font(13).getlength(text) <= width:
+        return text
+    while text and font(13).getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text}…"
 
 
 def rgb_png(picture: ArrayLike, enlarge: int = 1) -> bytes:

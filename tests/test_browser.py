@@ -1,11 +1,15 @@
-"""The viewers as readers use them: JupyterLab in a real Chromium, by keyboard and by mouse.
+"""The viewers as readers meet them: each in its own notebook, in JupyterLab in a real Chromium, by key and by mouse.
 
-A small notebook shows every viewer; the test runs all its cells, moves a slider with an arrow key, clicks a patch,
-and compares pictures before and after. Set FUSMAE_SCREENSHOTS to a folder to keep what it saw.
+The cells that a viewer rests on are run and no others, so that a notebook takes some seconds. Pictures are compared
+before and after. Set FUSMAE_SCREENSHOTS to a folder to keep what the browser showed.
 """
 
 from __future__ import annotations
 
+import ast
+import base64
+import builtins
+import io
 import json
 import os
 import secrets
@@ -19,62 +23,97 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Locator, Page, sync_playwright
+
+from fusmae_lite.config import project_root
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
 if BROWSER is None:
     pytest.skip("no Chromium here: apt-get install chromium runs the browser tests", allow_module_level=True)
 
-#: Cell of the notebook -> the viewer it ends with. Small models where a model runs: this tests the browser's side.
-SETUP = """\
-from fusmae_lite import FusMAE, ModelConfig, viewers
-small = ModelConfig(width=16, depth=2, heads=2, decoder_width=8, decoder_depth=1, decoder_heads=2, patch_size=24)
-model = FusMAE(small)"""
-CELLS = {
-    "Reconstruction": "viewers.ReconstructionViewer(models=[model], pair=5)",
-    "Mask": "viewers.MaskViewer(config=small, pair=5)",
-    "Patch": "viewers.PatchViewer(pair=5)",
-    "Attention": "viewers.AttentionViewer(model=model, pair=5)",
-    "Training": 'viewers.TrainingMonitor("metrics.jsonl")',
-}
-#: Viewer -> what a reader's slider is called.
-SLIDERS = {
-    "Reconstruction": "seed",
-    "Mask": "seed",
-    "Patch": "pair",
-    "Attention": "row",
-    "Training": "leave out first, %",
+#: Viewer -> its notebook, and what one of its sliders is called.
+VIEWERS = {
+    "PatchViewer": ("01_data", "pair"),
+    "MaskViewer": ("02_patches_and_masking", "seed"),
+    "AttentionViewer": ("03_cross_attention", "row"),
+    "TrainingMonitor": ("05_pretraining", "leave out first, %"),
+    "ReconstructionViewer": ("06_reconstruction", "seed"),
 }
 #: Of JupyterLab: local, no browser of its own, no network, steered from the page.
 OPTIONS = (
     "--no-browser", "--allow-root", "--ip=127.0.0.1", "--ServerApp.port_retries=0", "--expose-app-in-browser",
     "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
 )  # fmt: skip
-#: What the menu entry Run All Cells does, once the kernel is there.
-RUN_ALL = """async () => {
-    await window.jupyterapp.shell.currentWidget.sessionContext.ready;
-    await window.jupyterapp.commands.execute("notebook:run-all-cells");
+#: What the menu entry Run Selected Cell does, for one cell after the other, once the kernel is there.
+RUN = """async (cells) => {
+    const panel = window.jupyterapp.shell.currentWidget;
+    await panel.sessionContext.ready;
+    for (const cell of cells) {
+        panel.content.deselectAll();
+        panel.content.activeCellIndex = cell;
+        await window.jupyterapp.commands.execute("notebook:run-cell");
+    }
 }"""
+STOP = "async () => await window.jupyterapp.shell.currentWidget.sessionContext.shutdown()"
+OPEN = (
+    "window.jupyterapp?.shell?.currentWidget?.context?.isReady && window.jupyterapp.shell.currentWidget.sessionContext"
+)
+#: Patches along a side of the pictures that are clicked: 120 pixels, P = 8.
+GRID = 15
 PATIENCE = 120_000  # milliseconds; a busy machine is slow to start a kernel
 
 
-def write_notebook(folder: Path) -> None:
-    """play.ipynb, one cell a viewer, and a metrics file for it."""
-    cells = [nbformat.v4.new_code_cell(source) for source in (SETUP, *CELLS.values())]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "play.ipynb")
-    rows = [{"step": 6 * e, "epoch": e, "loss_s1": 1 / e, "loss_s2": 2 / e} for e in range(1, 21)]
+def needed(cells: list[nbformat.NotebookNode], viewer: str) -> list[int]:
+    """Places of the code cells that define what the viewer's cell uses, what those use, and so on; its own last."""
+    last = next(i for i, cell in enumerate(cells) if cell.cell_type == "code" and f"{viewer}(" in cell.source)
+    chosen, missing = [last], names_of(cells[last].source)[1]
+    for place in range(last - 1, -1, -1):
+        if cells[place].cell_type == "code":
+            defined, used = names_of(cells[place].source)
+            if defined & missing:
+                chosen.insert(0, place)
+                missing = (missing - defined) | used
+    return chosen
+
+
+def names_of(source: str) -> tuple[set[str], set[str]]:
+    """Names that a cell defines, and those that it takes from elsewhere."""
+    defined, used = set(), set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Name):
+            (defined if isinstance(node.ctx, ast.Store) else used).add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.arg):
+            defined.add(node.arg)
+        elif isinstance(node, ast.alias):
+            defined.add((node.asname or node.name).split(".")[0])
+    return defined, used - defined - set(dir(builtins))
+
+
+def write_metrics(folder: Path, epochs: int) -> None:
+    """The metrics file of a run that has come so far."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [{"step": 6 * e, "epoch": e, "loss_s1": 1 / e, "loss_s2": 2 / e} for e in range(1, epochs + 1)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of the notebook in a JupyterLab of its own."""
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, run_folder: Path) -> Iterator[str]:
+    """Address of a JupyterLab of its own, over copies of the notebooks; {} stands for a notebook's name."""
     folder = tmp_path_factory.mktemp("lab")
     (folder / "work").mkdir()
-    write_notebook(folder / "work")
+    for notebook, _ in VIEWERS.values():
+        shutil.copy(project_root() / "notebooks" / f"{notebook}.ipynb", folder / "work")
     tracker = folder / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
     tracker.parent.mkdir(parents=True)
     tracker.write_text('{"windowingMode": "none"}', encoding="utf-8")  # cells out of sight exist, too
@@ -85,6 +124,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     settings = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython"}
     settings |= {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
     environment = os.environ | {name: str(folder / value) for name, value in settings.items()}
+    environment |= {"FUSMAE_RUN_DIR": str(run_folder), "JUPYTER_PREFER_ENV_PATH": "1"}
+    environment["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     command = [sys.executable, "-m", "jupyterlab", f"--port={port}", f"--IdentityProvider.token={token}", *OPTIONS]
     command.append(f"--ServerApp.root_dir={folder / 'work'}")
     with open(folder / "lab.log", "wb") as log:
@@ -93,7 +134,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         address = f"http://127.0.0.1:{port}"
         wait_until(lambda: server.poll() is not None or answers(f"{address}/api?token={token}"), "JupyterLab to start")
         assert server.poll() is None, (folder / "lab.log").read_text()
-        yield f"{address}/lab/tree/play.ipynb?token={token}&reset"
+        yield f"{address}/lab/tree/{{}}.ipynb?token={token}&reset"
     finally:
         server.terminate()
         server.wait(timeout=30)
@@ -116,18 +157,11 @@ def wait_until(ready: Callable[[], bool], what: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def page(lab: str) -> Iterator[Page]:
-    """The notebook, opened and run from top to bottom."""
+def page() -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1300, "height": 1500})
+        page = browser.new_page(viewport={"width": 1500, "height": 1300})
         page.set_default_timeout(PATIENCE)
-        page.goto(lab)
-        page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.sessionContext")
-        page.evaluate(RUN_ALL)
-        page.wait_for_function(
-            f"document.querySelectorAll('.jp-OutputArea-output .widget-vbox').length >= {len(CELLS)}"
-        )
         yield page
         browser.close()
 
@@ -139,11 +173,27 @@ def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def viewer_of(page: Page, name: str) -> Locator:
-    """The outermost box of a viewer."""
-    viewer = page.locator(".jp-OutputArea-output .widget-vbox").nth(list(CELLS).index(name))
+@pytest.fixture
+def shown(request: pytest.FixtureRequest, page: Page, lab: str, screenshots: Path) -> Iterator[Locator]:
+    """The viewer of this name in its notebook, which first shows its stored picture and then is run."""
+    name = request.param
+    notebook = VIEWERS[name][0]
+    cells = nbformat.read(project_root() / "notebooks" / f"{notebook}.ipynb", as_version=4).cells
+    places = needed(cells, name)
+    page.goto(lab.format(notebook))
+    page.wait_for_function(OPEN)
+    cell = page.locator(".jp-Notebook .jp-Cell").nth(places[-1])
+    cell.scroll_into_view_if_needed()
+    cell.locator(".jp-OutputArea-output img").wait_for()
+    assert cell.locator(".widget-vbox").count() == 0, "a kernel is not needed to see the stored picture"
+    cell.screenshot(path=screenshots / f"{name}-stored.png")
+    page.evaluate(RUN, places)
+    viewer = cell.locator(".widget-vbox").first
+    viewer.locator("img").last.wait_for()
     viewer.scroll_into_view_if_needed()
-    return viewer
+    viewer.screenshot(path=screenshots / f"{name}-before.png")
+    yield viewer
+    page.evaluate(STOP)
 
 
 def picture(viewer: Locator) -> tuple[Locator, str]:
@@ -168,25 +218,88 @@ def changes(image: Locator, before: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("name", CELLS)
-def test_an_arrow_key_on_a_slider_changes_the_picture(page: Page, screenshots: Path, name: str):
-    viewer = viewer_of(page, name)
+def one_key(page: Page, viewer: Locator, name: str) -> None:
+    """Move the viewer's slider by one press of the right arrow; its picture changes and says what it shows."""
     image, before = picture(viewer)
     assert image.get_attribute("title"), "the picture says what it shows"
-    viewer.screenshot(path=screenshots / f"{name}-before.png")
-    handle = viewer.locator(".widget-slider", has_text=SLIDERS[name]).locator(".noUi-handle").first
+    handle = viewer.locator(".widget-slider", has_text=VIEWERS[name][1]).locator(".noUi-handle").first
     handle.focus()
     page.keyboard.press("ArrowRight")
     wait_until(lambda: changes(image, before), f"{name} to change")
-    viewer.screenshot(path=screenshots / f"{name}-key.png")
 
 
-@pytest.mark.parametrize("name", ["Mask", "Attention"])
-def test_a_click_on_a_patch_changes_the_picture(page: Page, screenshots: Path, name: str):
-    viewer = viewer_of(page, name)
-    image, before = picture(viewer)
-    said = image.get_attribute("title")
-    viewer.get_by_title("Sentinel-2, row 3, column 1", exact=True).click()
-    wait_until(lambda: changes(image, before), f"{name} to change")
-    assert image.get_attribute("title") != said
-    viewer.screenshot(path=screenshots / f"{name}-click.png")
+def click_patch(page: Page, viewer: Locator, sensor: str, row: int, column: int) -> set[tuple[int, int]]:
+    """Click where a patch is seen, wherever its button lies, and give back which patches look different afterwards."""
+    grid = viewer.locator(f'.widget-gridbox img[title^="{sensor}, "]')
+    grid.scroll_into_view_if_needed()
+    box, before = grid.bounding_box(), pixels(grid)
+    side = box["width"] / GRID
+    page.mouse.click(box["x"] + (column + 0.5) * side, box["y"] + (row + 0.5) * side)
+    wait_until(lambda: changes(grid, before), f"the patch in row {row}, column {column} of {sensor} to change")
+    one, other = decoded(before), decoded(pixels(grid))
+    cells = (one != other).any(axis=2).reshape(GRID, len(one) // GRID, GRID, len(one) // GRID).any(axis=(1, 3))
+    return {(int(row), int(column)) for row, column in np.argwhere(cells)}
+
+
+def decoded(address: str) -> np.ndarray:
+    """A data address as (H, W, 3)."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB"))
+
+
+@pytest.mark.parametrize("shown", ["PatchViewer"], indirect=True)
+def test_patches_are_walked_through_by_key(page: Page, screenshots: Path, shown: Locator):
+    one_key(page, shown, "PatchViewer")
+    shown.screenshot(path=screenshots / "PatchViewer-after.png")
+
+
+@pytest.mark.parametrize("shown", ["MaskViewer"], indirect=True)
+def test_the_patch_clicked_is_the_patch_hidden_or_shown(page: Page, screenshots: Path, shown: Locator):
+    one_key(page, shown, "MaskViewer")
+    image, before = picture(shown)
+    for sensor, row, column in (("Sentinel-1", 0, 0), ("Sentinel-2", 14, 14), ("Sentinel-2", 9, 4)):
+        assert click_patch(page, shown, sensor, row, column) == {(row, column)}
+    wait_until(lambda: changes(image, before), "the picture to follow")
+    shown.screenshot(path=screenshots / "MaskViewer-after.png")
+
+
+@pytest.mark.parametrize("shown", ["AttentionViewer"], indirect=True)
+def test_the_patch_clicked_is_the_patch_that_asks(page: Page, screenshots: Path, shown: Locator):
+    one_key(page, shown, "AttentionViewer")
+    image, before = picture(shown)
+    last: set[tuple[int, int]] = set()
+    for sensor, row, column in (("Sentinel-1", 0, 0), ("Sentinel-2", 14, 14), ("Sentinel-2", 9, 4)):
+        changed = click_patch(page, shown, sensor, row, column)
+        assert (row, column) in changed and len(changed) == 2 and last <= changed, "one frame goes, one comes"
+        last = {(row, column)}
+        asks = f"The patch in row {row}, column {column} of {sensor} looks at"
+        wait_until(lambda asks=asks: asks in (image.get_attribute("title") or ""), "the words to follow")
+    assert changes(image, before)
+    shown.screenshot(path=screenshots / "AttentionViewer-after.png")
+
+
+@pytest.mark.parametrize("shown", ["ReconstructionViewer"], indirect=True)
+def test_reconstructions_follow_a_key_and_a_hidden_sensor(page: Page, screenshots: Path, shown: Locator):
+    one_key(page, shown, "ReconstructionViewer")
+    image, before = picture(shown)
+    shown.locator(".widget-dropdown", has_text="sensors").locator("select").select_option("S2 hidden but one patch")
+    wait_until(lambda: changes(image, before), "the picture to change")
+    assert "Sentinel-2: the encoder sees 1 of 225 patches" in image.get_attribute("title")
+    shown.screenshot(path=screenshots / "ReconstructionViewer-after.png")
+
+
+@pytest.fixture
+def started(run_folder: Path) -> Path:
+    """A run of twenty epochs where notebook 05 looks for its own."""
+    write_metrics(run_folder / "pretrain", 20)
+    return run_folder / "pretrain"
+
+
+@pytest.mark.parametrize("shown", ["TrainingMonitor"], indirect=True)
+def test_a_run_is_followed_while_it_goes_on(started: Path, page: Page, screenshots: Path, shown: Locator):
+    one_key(page, shown, "TrainingMonitor")
+    image, before = picture(shown)
+    write_metrics(started, 30)
+    shown.get_by_role("button", name="Read again").click()
+    wait_until(lambda: changes(image, before), "the picture to grow")
+    assert image.get_attribute("title").startswith("Epoch 30, step 180")
+    shown.screenshot(path=screenshots / "TrainingMonitor-after.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from viewer_helpers import pixels
 
 from fusmae_lite import panels
@@ -38,3 +39,11 @@ def test_curves_below_zero_stay_on_the_page():
     assert rows.max() < panels.CURVE[1] - 14 and columns.max() == panels.GAP + panels.CURVE[0] - 24 + 3
     flat = panels.draw_curves({"a": panels.Curve([1, 2], [0, 0], "#0072B2")}, "step", "loss")
     assert pixels(flat).shape == page.shape
+
+
+@pytest.mark.parametrize("width", [100, 300, 600])
+def test_a_title_ends_where_the_page_does(width):
+    title = "12: a pair with a long name (Coniferous forest, Mixed forest, Transitional woodland, Inland waters)"
+    cut = panels.fitting(title, width)
+    assert panels.font(13).getlength(cut) <= width < panels.font(13).getlength(title)
+    assert cut.endswith("…") and title.startswith(cut[:-1]) and panels.fitting("short", width) == "short"
