@@ -66,6 +66,21 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    from fusmae_lite.export import save_timm, to_onnx
+    from fusmae_lite.weights import load_pretrained
+
+    model, path = load_pretrained(options.checkpoint), Path(options.output).expanduser()
+    if path.is_dir():
+        raise InputError(f"{path} is a folder", "name the file to write")
+    if options.format == "timm":
+        save_timm(path, model, options.sensors)
+    else:
+        to_onnx(model, path, options.sensors)
+    print(f"written to {path}")
+    return 0
+
+
 def _results(options: argparse.Namespace) -> int:
     from fusmae_lite.results import load_plan, run_results
 
@@ -137,10 +152,23 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "pretrain", _pretrain, "pretrain a model, continuing a run found in its folder", fields)
     _add(commands, "evaluate", _evaluate, "frozen features, linear probe, the table", fields)
     _add_results(commands, fields)
+    _add_export(commands)
     _add_encode(commands)
     _add_synthesise(commands)
     _add(commands, "doctor", _doctor, "versions, device, data and weights found, what would run", fields)
     return parser
+
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    text = (
+        "write an encoder for other programs: timm's VisionTransformer (one sensor) or ONNX, checked before it is there"
+    )
+    parser = commands.add_parser("export", help=text, description=text)
+    parser.set_defaults(handler=_export)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="xae-lite, xad-lite, or a .safetensors file")
+    parser.add_argument("--format", required=True, choices=("timm", "onnx"))
+    parser.add_argument("--sensors", default="s1,s2", metavar="NAMES", help="s1, s2 or s1,s2 (default s1,s2)")
+    parser.add_argument("--output", required=True, metavar="FILE", help="replaced in one step if it exists")
 
 
 def _add_results(commands: argparse._SubParsersAction, fields: str) -> None:

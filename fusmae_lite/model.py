@@ -212,7 +212,8 @@ class FusMAE(nn.Module):
     def _fuse(self, tokens: Mapping[str, Tensor]) -> Tensor:
         """z_0 of eq. 6: the input tokens, fused or merely concatenated, with CLS appended last."""
         z = torch.cat(list(tokens.values()), dim=1) if self.xattn_encoder is None else self.xattn_encoder(tokens)
-        return torch.cat([z, self.cls_token.to(z.dtype).expand(len(z), -1, -1)], dim=1)
+        cls = self.cls_token.to(z.dtype).expand(z.shape[0], -1, -1)  # len(z) would freeze the batch of an ONNX export
+        return torch.cat([z, cls], dim=1)
 
     def _check(self, images: Images) -> list[str]:
         """Names of the modalities present, in the order of the configuration; refuses what the model cannot take."""

@@ -99,7 +99,7 @@ class Backbone(nn.Module):
     def forward(self, stacked: Tensor, last: int = 1) -> list[Tensor]:
         """(B, C, s, s) -> outputs of the `last` blocks, each after the final norm: (B, 1 + (s / P)^2, D), CLS first."""
         z = self.projection(stacked) + self.positions_of(stacked.shape[-1] // self.config.patch_size)
-        z = torch.cat([self.cls_token.to(z.dtype).expand(len(z), -1, -1), z], dim=1)
+        z = torch.cat([self.cls_token.to(z.dtype).expand(z.shape[0], -1, -1), z], dim=1)
         outputs = []
         for number, block in enumerate(self.blocks):
             z = checkpoint(block, z, use_reentrant=False) if self.recompute and self.training else block(z)

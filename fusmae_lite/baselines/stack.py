@@ -38,5 +38,5 @@ def stack(images: Mapping[str, Tensor], config: ModelConfig) -> Tensor:
             )
     first = next(iter(images.values()))
     absent = {name: get_modality(name).channels for name in config.modalities if name not in images}
-    zeros = {name: first.new_zeros(len(first), count, *first.shape[2:]) for name, count in absent.items()}
+    zeros = {name: first.new_zeros(first.shape[0], count, *first.shape[2:]) for name, count in absent.items()}
     return torch.cat([images[name] if name in images else zeros[name] for name in config.modalities], dim=1)
