@@ -25,7 +25,7 @@ from fusmae_lite.progress import duration, line
 HERE = Path(__file__).resolve().parent
 NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
 MATHJAX = "tex-svg-full.js"
-CELL = 10_000  # myst-nb counts lines of a notebook as cell * 10,000 + line
+CELL = 10_000  # myst-nb counts lines of a notebook as cell * 10,000 + line + 1
 
 
 def missing() -> list[str]:
@@ -54,6 +54,8 @@ def build(root: Path, out: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
     lay_out(root, stage)
     run_sphinx(stage, fresh, out)
+    for template in (fresh / "_static").glob("*.html"):  # the theme's, which are no pages
+        template.unlink()
     shutil.rmtree(html, ignore_errors=True)
     fresh.rename(html)
     shutil.rmtree(out / "doctrees", ignore_errors=True)
@@ -117,7 +119,7 @@ def explain(problem: str, stage: Path) -> str:
     page = "README.md" if page == "index.md" else page
     kind, _, what = message.partition(": ") if message.startswith(("WARNING", "ERROR")) else ("", "", message)
     if number.isdigit() and page.endswith(".ipynb"):
-        number = f"cell {int(number) // CELL}, line {int(number) % CELL}"
+        number = f"cell {int(number) // CELL}, line {max(int(number) % CELL - 1, 1)}"
     elif number.isdigit():
         number = f"line {number}"
     return ", ".join(part for part in (page, number) if part) + f": {what}"
@@ -127,9 +129,12 @@ def main() -> int:
     """Build and print the path of index.html; 0 when it is there, 2 for a bad page, 1 for anything else."""
     parser = argparse.ArgumentParser(description="Build the course as a website that needs no network.")
     parser.add_argument("--out", type=Path, default=HERE / "_build", help="folder to build in (default: %(default)s)")
-    start = time.monotonic()
+    parser.add_argument(
+        "--root", type=Path, default=project_root(), help="repository to build from (default: this one)"
+    )
+    arguments, start = parser.parse_args(), time.monotonic()
     try:
-        index = build(project_root(), parser.parse_args().out.resolve())
+        index = build(arguments.root.resolve(), arguments.out.resolve())
     except (InputError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
