@@ -48,6 +48,11 @@ OPTIONS = (
     "--no-browser", "--allow-root", "--ip=127.0.0.1", "--ServerApp.port_retries=0", "--expose-app-in-browser",
     "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
 )  # fmt: skip
+#: Extension -> its settings: cells out of sight exist, too, and no question about news covers what is clicked.
+SETTINGS = {
+    "notebook-extension/tracker": '{"windowingMode": "none"}',
+    "apputils-extension/notification": '{"fetchNews": "false"}',
+}
 #: What the menu entry Run Selected Cell does, for one cell after the other, once the kernel is there.
 RUN = """async (cells) => {
     const panel = window.jupyterapp.shell.currentWidget;
@@ -114,16 +119,17 @@ def lab(tmp_path_factory: pytest.TempPathFactory, run_folder: Path) -> Iterator[
     (folder / "work").mkdir()
     for notebook, _ in VIEWERS.values():
         shutil.copy(project_root() / "notebooks" / f"{notebook}.ipynb", folder / "work")
-    tracker = folder / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
-    tracker.parent.mkdir(parents=True)
-    tracker.write_text('{"windowingMode": "none"}', encoding="utf-8")  # cells out of sight exist, too
+    for name, text in SETTINGS.items():
+        settings = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        settings.parent.mkdir(parents=True)
+        settings.write_text(text, encoding="utf-8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     token = secrets.token_hex(16)
-    settings = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython"}
-    settings |= {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
-    environment = os.environ | {name: str(folder / value) for name, value in settings.items()}
+    folders = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython"}
+    folders |= {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
+    environment = os.environ | {name: str(folder / value) for name, value in folders.items()}
     environment |= {"FUSMAE_RUN_DIR": str(run_folder), "JUPYTER_PREFER_ENV_PATH": "1"}
     environment["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     command = [sys.executable, "-m", "jupyterlab", f"--port={port}", f"--IdentityProvider.token={token}", *OPTIONS]

@@ -18,7 +18,16 @@ from fusmae_lite.model import FusMAE
 from fusmae_lite.panels import Panel, Scale, draw_panels
 from fusmae_lite.pictures import colour_of
 from fusmae_lite.sensors import get_modality
-from fusmae_lite.viewers.base import PatchGrid, Viewer, archive_or_bundled, check_index, choice, pair_title, slider
+from fusmae_lite.viewers.base import (
+    PatchGrid,
+    Viewer,
+    archive_or_bundled,
+    check_index,
+    choice,
+    pair_title,
+    side_by_side,
+    slider,
+)
 from fusmae_lite.viewers.models import Pairs, load_models, physical
 
 Layer = tuple[str, int]  # ("cross", 0), ("self", number of the plain block) or ("decoder", 0)
@@ -73,7 +82,7 @@ class AttentionViewer(Viewer):
             [self.pair, self.direction, self.layer, self.head, self.row, self.column],
             w.HBox([self.pair, self.row, self.column], layout=wrap),
             w.HBox([self.direction, self.layer, self.head], layout=wrap),
-            w.HBox(list(self.grids.values()), layout=wrap),
+            side_by_side(self.grids),
         )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from fusmae_lite.archives import Archive, open_archive
 from fusmae_lite.config import project_root
 from fusmae_lite.errors import InputError
 from fusmae_lite.panels import few_colours, rgb_png, text_png
+from fusmae_lite.pictures import colour_of
+from fusmae_lite.sensors import get_modality
 
 #: Screen pixels along the side of a picture that can be clicked, at most.
 GRID_SIDE = 300
@@ -152,6 +154,15 @@ class PatchGrid(w.GridBox):
         """Put (H, W, 3) in 0..1 under the buttons."""
         self.image.value = rgb_png(rgb, enlarge=2)
         self.image.tooltip = words
+
+
+def side_by_side(grids: Mapping[str, PatchGrid]) -> w.HBox:
+    """The clickable pictures of several sensors, the name of each above it in its colour."""
+    titled = [
+        w.VBox([w.HTML(f'<b style="color:{colour_of(name)}">{html.escape(get_modality(name).title)}</b>'), grid])
+        for name, grid in grids.items()
+    ]
+    return w.HBox(titled, layout=w.Layout(flex_flow="row wrap"))
 
 
 def archive_or_bundled(archive: Archive | Path | str | None) -> Archive:

@@ -16,7 +16,16 @@ from fusmae_lite.masking import STRATEGIES
 from fusmae_lite.panels import Panel, draw_panels
 from fusmae_lite.pictures import colour_of
 from fusmae_lite.sensors import get_modality
-from fusmae_lite.viewers.base import PatchGrid, Viewer, archive_or_bundled, check_index, choice, pair_title, slider
+from fusmae_lite.viewers.base import (
+    PatchGrid,
+    Viewer,
+    archive_or_bundled,
+    check_index,
+    choice,
+    pair_title,
+    side_by_side,
+    slider,
+)
 from fusmae_lite.viewers.models import Pairs, draw_masks, physical
 
 
@@ -59,7 +68,7 @@ class MaskViewer(Viewer):
         self.assemble(
             [self.pair],
             w.HBox([self.pair, self.percent, self.seed, self.strategy], layout=wrap),
-            w.HBox(list(self.grids.values()), layout=wrap),
+            side_by_side(self.grids),
             w.HBox([self.row, self.column, *keys], layout=wrap),
         )
 
