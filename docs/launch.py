@@ -107,7 +107,8 @@ def write_all(root: Path) -> list[str]:
         source = prepared(cell.source, address)
         if source != cell.source:
             cell.source = source
-            write_text(path, nbformat.writes(notebook) + "\n")
+            end = "\n" * path.read_text(encoding="utf-8").endswith("\n")  # the diff is the cell alone
+            write_text(path, nbformat.writes(notebook).rstrip("\n") + end)
             changed.append(path.name)
     page = root / "docs" / "launch.md"
     text = page.read_text(encoding="utf-8")
