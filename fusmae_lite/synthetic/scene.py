@@ -23,6 +23,7 @@ SMALLEST_SHARE = 0.02
 LARGEST_OFFSET = 2.5  # deviations
 BRIGHTEST = 20_000
 MARKED_SHARE = 0.2
+TRUTH_OUTLINE = 60.0  # pixels: marks shall reach over several patches, or no masked one could be told from its neighbours
 TRUTH_OFFSET = 0.3  # between-patch deviations in truth mode, of the measured ones: marks shall stand out
 
 
@@ -77,7 +78,7 @@ class Scenes:
         self._factors = _factors(np.array(found["texture_covariance"]))
         self._speckle = speckle(seed, side, found["looks"])
         self._texture = textures(seed, side, found["correlation_length_metres"] / 10)
-        self._outline = outlines(seed, side, OUTLINE)
+        self._outline = outlines(seed, side, OUTLINE if truth is None else TRUTH_OUTLINE)
         self._groups = _groups(one_grid)
         # exp of texture with mean 0 would raise the mean by half its variance (in ln units): weight of taking that off
         unit = np.repeat([1 / TO_DB, 1.0], [2, 12])
