@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from fusmae_lite.evaluate import (
     evaluate,
     frozen_features,
     linear_probe,
+    load_features,
     random_encoder,
 )
 from fusmae_lite.evaluate.metrics import micro_ap
@@ -99,6 +102,58 @@ def test_features_are_cached_and_change_with_what_they_depend_on(tiny, archive, 
         )
         assert not other.cached
     assert not frozen_features(random_encoder(model, 1), archive, "test", ("s1", "s2"), tmp_path).cached
+
+
+def test_features_of_something_else_are_refused(tiny, archive, tmp_path):
+    model = FusMAE(tiny.architecture())
+    both = ("s1", "s2")
+    train, test = (frozen_features(model, archive, split, both, tmp_path) for split in ("train", "test"))
+    assert torch.equal(
+        linear_probe(train, train.y, test, tiny), linear_probe(train.x, train.y, test.x, tiny)
+    )  # same encoder, sensors and classes: as if they were plain tensors
+    others = {
+        "encoder": frozen_features(random_encoder(model, 1), archive, "test", both),
+        "sensors": frozen_features(model, archive, "test", ("s1",)),
+        "pooling": frozen_features(model, archive, "test", both, pooling="cls"),
+        "classes": replace(test, origin=replace(test.origin, classes=("water",))),
+    }
+    for name, features in others.items():
+        with pytest.raises(InputError, match=f"features of {name}"):
+            linear_probe(train, train.y, features, tiny)
+    wider = FusMAE(load_preset("smoke", **{**tiny.model_dump(exclude={"preset"}), "width": 32}).architecture())
+    with pytest.raises(InputError, match="16 wide, test features 32"):
+        linear_probe(train.x, train.y, frozen_features(wider, archive, "test", both).x, tiny)
+    first, second = sorted(tmp_path.glob("features-*"))
+    for name, value in {"archive": "v1 /elsewhere", "split": "val", "sensors": ("s2",), "patches": "x"}.items():
+        with pytest.raises(InputError, match=f"features of {name}") as caught:
+            load_features(first, replace(load_features(first).origin, **{name: value}))
+        assert str(first) in str(caught.value) and "\n" not in str(caught.value)
+    second.write_bytes(first.read_bytes())  # one split's features under the other's name
+    with pytest.raises(InputError, match="features of patches|features of split"):
+        for split in ("train", "test"):
+            frozen_features(model, archive, split, both, tmp_path)
+
+
+def test_no_feature_is_silently_nan(tiny, archive, tmp_path):
+    model = FusMAE(tiny.architecture())
+    torch.nn.init.constant_(model.norm.bias, float("nan"))
+    with pytest.raises(InputError, match="not finite"):
+        frozen_features(model, archive, "val", ("s2",), tmp_path)
+    assert not list(tmp_path.glob("features-*"))
+    x, y = torch.randn(4, 3), torch.ones(4, 2)
+    for train, test in ((x, x * torch.nan), (x * torch.inf, x)):
+        with pytest.raises(InputError, match="NaN or infinite"):
+            linear_probe(train, y, test, tiny)
+    with pytest.raises(InputError, match="labels of 3"):
+        linear_probe(x, y[:3], x, tiny)
+
+
+def test_a_head_of_another_width_is_refused(tiny):
+    from fusmae_lite.evaluate.finetune import Classifier
+
+    classifier = Classifier(FusMAE(tiny.architecture()), 32, 19, "mean")
+    with pytest.raises(InputError, match="16 features for s2, the head takes 32"):
+        classifier({"s2": torch.zeros(1, 12, 120, 120)})
 
 
 def test_features_are_those_of_an_unmasked_encoder(tiny, archive):

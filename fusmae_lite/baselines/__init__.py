@@ -1,7 +1,7 @@
 """The systems Fus-MAE is compared with, all behind :class:`Encoder`: late fusion, SatViT, DINO-MM, ImageNet."""
 
 from fusmae_lite.baselines.dino import DINO
-from fusmae_lite.baselines.encoder import Encoder, Pooled, draw_step, loss_names, system_title
+from fusmae_lite.baselines.encoder import Encoder, Pooled, draw_step, loss_names, pooling_of, system_title
 from fusmae_lite.baselines.imagenet import ImageNetViT, imagenet_encoder
 from fusmae_lite.baselines.late import LateFusion
 from fusmae_lite.baselines.registry import build_model
@@ -9,5 +9,5 @@ from fusmae_lite.baselines.satvit import SatViT
 
 __all__ = [
     "DINO", "Encoder", "ImageNetViT", "LateFusion", "Pooled", "SatViT", "build_model", "draw_step", "imagenet_encoder",
-    "loss_names", "system_title",
+    "loss_names", "pooling_of", "system_title",
 ]  # fmt: skip

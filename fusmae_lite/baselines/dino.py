@@ -78,6 +78,8 @@ class Distillation:
 class Backbone(nn.Module):
     """A ViT over stacked patches with a CLS token, for images of several sides; an Encoder on its own."""
 
+    default_pooling = "cls4"
+
     def __init__(self, config: ModelConfig, drop_path: float = 0.0) -> None:
         super().__init__()
         self.config = config
@@ -167,6 +169,7 @@ class DINO(nn.Module):
 
     #: Parts of the loss, in the order of ``Distillation.losses``.
     loss_names = ("entropy", "kl")
+    default_pooling = "cls4"
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

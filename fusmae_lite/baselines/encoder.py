@@ -32,7 +32,8 @@ class Encoder(Protocol):
       ``forward(images, drawn)`` gets its rows and returns a ``loss`` and ``losses``;
     - ``loss_names``: keys of these ``losses``, where they are not the modalities;
     - ``after_step(step, steps, reduce)``: called after each optimiser step; `reduce` sums over processes;
-    - ``to_fine_tune()``: a trainable copy of the part that encodes.
+    - ``to_fine_tune()``: a trainable copy of the part that encodes;
+    - ``default_pooling``: how its own method makes one vector of the tokens, where that is not their mean.
     """
 
     config: ModelConfig
@@ -57,6 +58,11 @@ def draw_step(model: nn.Module, config: ModelConfig, batch: int, generator: torc
 def loss_names(model: nn.Module, config: ModelConfig) -> tuple[str, ...]:
     """Keys of ``losses`` in what the model returns: the modalities, or the system's own."""
     return getattr(model, "loss_names", config.modalities)
+
+
+def pooling_of(model: Encoder) -> str:
+    """How the system's own method pools: the mean of the patch tokens, or what it says."""
+    return getattr(model, "default_pooling", "mean")
 
 
 TITLES = {"late": "late fusion", "satvit": "SatViT", "dino": "DINO-MM", "imagenet": "ImageNet"}

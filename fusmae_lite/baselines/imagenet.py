@@ -64,8 +64,8 @@ def imagenet_encoder(
         size: width, depth and heads instead of the architecture's own, to match another system; random weights only.
 
     Raises:
-        InputError: no such architecture, a size that ImageNet's weights do not have, a checkpoint that is absent or does not fit, or weights that timm can neither
-            find nor fetch. It never goes on with random ones unasked.
+        InputError: no such architecture, a size that ImageNet's weights do not have, a checkpoint that is absent or
+            does not fit, or weights that timm can neither find nor fetch. It never goes on with random ones unasked.
     """
     if name not in timm.list_models("vit_*"):
         raise InputError(f"timm has no ViT {name!r}", "choose one of timm.list_models('vit_*')")

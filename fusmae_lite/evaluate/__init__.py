@@ -1,7 +1,7 @@
 """Section 4: what the frozen encoder is worth. Features once, a linear probe on them, average precision, a table."""
 
 from fusmae_lite.evaluate.compare import Comparison, paired_comparison
-from fusmae_lite.evaluate.features import Features, frozen_features
+from fusmae_lite.evaluate.features import Features, Origin, frozen_features, load_features
 from fusmae_lite.evaluate.finetune import FineTuned, FineTuneSettings, fine_tune
 from fusmae_lite.evaluate.heldout import band_means, heldout_losses
 from fusmae_lite.evaluate.metrics import AveragePrecision, average_precision, bootstrap_interval
@@ -11,8 +11,8 @@ from fusmae_lite.evaluate.subsets import FRACTIONS, labelled_subset
 from fusmae_lite.evaluate.table import Row, as_markdown, evaluate, find_weights, random_encoder
 
 __all__ = [
-    "FRACTIONS", "AveragePrecision", "Comparison", "Features", "FineTuneSettings", "FineTuned", "Row",
+    "FRACTIONS", "AveragePrecision", "Comparison", "Features", "FineTuneSettings", "FineTuned", "Origin", "Row",
     "SingleLabelScores", "as_markdown", "average_precision", "band_means", "bootstrap_interval", "class_prior",
     "evaluate", "find_weights", "fine_tune", "frozen_features", "heldout_losses", "labelled_subset", "linear_probe",
-    "paired_comparison", "random_encoder", "single_label_probe", "single_label_scores",
+    "load_features", "paired_comparison", "random_encoder", "single_label_probe", "single_label_scores",
 ]  # fmt: skip

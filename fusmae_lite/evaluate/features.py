@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -13,8 +14,55 @@ from torch.utils.data import DataLoader
 
 from fusmae_lite.archives import Archive
 from fusmae_lite.baselines import Encoder
+from fusmae_lite.errors import InputError
 from fusmae_lite.pairs import PairDataset
 from fusmae_lite.weights import read_tensors, save_tensors
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What features were made of, so that they are not taken for others.
+
+    Args:
+        archive: its format and folder.
+        patches: fingerprint of the patches' names in order, and of their labels.
+        split: ``train``, ``val``, ``test`` or ``all``.
+        classes: columns of the labels.
+        sensors: what the encoder saw.
+        pooling: how tokens became one vector.
+        encoder: fingerprint of its configuration and weights.
+    """
+
+    archive: str
+    patches: str
+    split: str
+    classes: tuple[str, ...]
+    sensors: tuple[str, ...]
+    pooling: str
+    encoder: str
+
+    def require(self, other: Origin, names: Sequence[str], where: str) -> None:
+        """InputError naming the first of the fields `names` in which `other`, what is wanted, differs from this."""
+        for name in names:
+            found, wanted = getattr(self, name), getattr(other, name)
+            if found != wanted:
+                raise InputError(f"{where}: features of {name} {_short(found)}, not {_short(wanted)}", _CURES[name])
+
+
+_CURES = {
+    "archive": "use features of the archive at hand",
+    "patches": "the archive's patches or labels have changed: make the features again",
+    "split": "use features of that split",
+    "classes": "use features with labels of the same classes",
+    "sensors": "make both with the same sensors",
+    "pooling": "make both with the same pooling",
+    "encoder": "make both with the same encoder",
+}
+
+
+def _short(value: object) -> str:
+    text = ", ".join(value) if isinstance(value, tuple) else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 @dataclass(frozen=True)
@@ -25,11 +73,34 @@ class Features:
         x: (patches, D) float32.
         y: (patches, classes) float32, 0 or 1.
         cached: whether they came from the cache.
+        origin: what they were made of, if known; :func:`linear_probe` refuses pairs that do not belong together.
     """
 
     x: Tensor
     y: Tensor
     cached: bool = False
+    origin: Origin | None = None
+
+
+def load_features(path: Path, wanted: Origin | None = None) -> Features:
+    """Features that :func:`frozen_features` kept at `path`.
+
+    Raises:
+        InputError: no such file, not one of features, not finite, or features of anything else than `wanted`: another
+            archive, split, encoder, other sensors, labels or pooling.
+    """
+    tensors, metadata = read_tensors(path)
+    try:
+        given = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata["origin"]).items()}
+        features = Features(tensors["x"], tensors["y"], True, Origin(**given))
+    except (KeyError, ValueError, TypeError, AttributeError):
+        raise InputError(f"{path} does not hold features of this version", "remove it and make them again") from None
+    if wanted is not None and features.origin is not None:
+        features.origin.require(wanted, [field.name for field in fields(Origin)], str(path))
+    if len(features.x) != len(features.y):
+        raise InputError(f"{path}: {len(features.x)} features, {len(features.y)} labels", "remove it, make them again")
+    _finite(features.x, str(path))
+    return features
 
 
 @torch.no_grad()
@@ -54,13 +125,15 @@ def frozen_features(
         pooling: ``mean`` of the patch tokens, or ``cls``.
         batch_size: patches encoded at once.
         dataset: the pairs of that split if they are open already, so that several encoders read them once.
+
+    Raises:
+        InputError: an empty split, features that are not finite, or a cached file that holds others than its name says.
     """
-    path = None
+    origin, path = _origin(model, archive, split, sensors, pooling), None
     if cache_dir is not None:
-        path = Path(cache_dir) / f"features-{_fingerprint(model, archive, split, sensors, pooling)}.safetensors"
+        path = Path(cache_dir) / f"features-{_fingerprint(json.dumps(asdict(origin)).encode())}.safetensors"
         if path.is_file():
-            tensors, _ = read_tensors(path)
-            return Features(tensors["x"], tensors["y"], cached=True)
+            return load_features(path, origin)
     if dataset is None:
         dataset = PairDataset(archive, split=split, modalities=tuple(sensors), size=model.config.image_size)
     device = next(model.parameters()).device
@@ -70,18 +143,40 @@ def frozen_features(
         images = {name: sample["images"][name].to(device) for name in sensors}
         xs.append(model.encode(images).pooled(pooling).float().cpu())
         ys.append(sample["labels"])
-    features = Features(torch.cat(xs), torch.cat(ys).float())
+    if not xs:
+        raise InputError(f"{archive.root} has no patch in the split {split!r}", "add its split files")
+    features = Features(torch.cat(xs), torch.cat(ys).float(), origin=origin)
+    _finite(features.x, f"the encoder's output on {archive.root}, {split}")
     if path is not None:
-        save_tensors(path, {"x": features.x, "y": features.y}, {"archive": archive.kind, "split": split})
+        save_tensors(path, {"x": features.x, "y": features.y}, {"origin": json.dumps(asdict(origin))})
     return features
 
 
-def _fingerprint(model: Encoder, archive: Archive, split: str, sensors: Sequence[str], pooling: str) -> str:
-    """A name for exactly these features: weights, configuration, patches and their order, labels, sensors, pooling."""
-    digest = hashlib.sha256(model.config.model_dump_json().encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+def _finite(x: Tensor, where: str) -> None:
+    rows = (~torch.isfinite(x).all(dim=1)).nonzero().flatten().tolist()
+    if rows:
+        raise InputError(f"{where}: features of patch {rows[0]} are not finite", "check the weights and that patch")
+
+
+def _origin(model: Encoder, archive: Archive, split: str, sensors: Sequence[str], pooling: str) -> Origin:
     rows = archive.split(split)
-    digest.update("\n".join([str(archive.root), pooling, *sensors, *(archive.names[i] for i in rows)]).encode())
-    digest.update(archive.labels[rows].tobytes())
+    names = "\n".join(archive.names[i] for i in rows).encode()
+    weights = [model.config.model_dump_json().encode()]
+    for name, tensor in model.state_dict().items():
+        weights += [name.encode(), tensor.detach().cpu().contiguous().numpy().tobytes()]
+    return Origin(
+        archive=f"{archive.kind} {archive.root}",
+        patches=_fingerprint(names, archive.labels[rows].tobytes()),
+        split=split,
+        classes=tuple(archive.classes),
+        sensors=tuple(sensors),
+        pooling=pooling,
+        encoder=_fingerprint(*weights),
+    )
+
+
+def _fingerprint(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest()[:24]

@@ -69,7 +69,11 @@ class Classifier(nn.Module):
 
     def forward(self, images: dict[str, Tensor]) -> Tensor:
         """Modality -> (B, C, H, W) becomes logits (B, classes)."""
-        return self.head(self.encoder.encode(images).pooled(self.pooling))
+        features, wide = self.encoder.encode(images).pooled(self.pooling), self.head.in_features
+        if features.shape[1] != wide:
+            what = f"the encoder gives {features.shape[1]} features for {', '.join(images)}, the head takes {wide}"
+            raise InputError(what, "use the encoder, the sensors and the pooling the head was trained with")
+        return self.head(features)
 
 
 def fine_tune(

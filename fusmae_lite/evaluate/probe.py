@@ -7,10 +7,13 @@ from torch import Tensor, nn
 
 from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError
+from fusmae_lite.evaluate.features import Features
 from fusmae_lite.seeding import derive, generator
 
 
-def linear_probe(train_x: Tensor, train_y: Tensor, test_x: Tensor, config: RunConfig, seed: int = 0) -> Tensor:
+def linear_probe(
+    train_x: Tensor | Features, train_y: Tensor, test_x: Tensor | Features, config: RunConfig, seed: int = 0
+) -> Tensor:
     """Scores of a linear classifier trained on frozen features.
 
     The paper's recipe: multi-label soft margin loss, AdamW, ``probe_epochs`` epochs of ``probe_batch_size``. Our
@@ -18,9 +21,9 @@ def linear_probe(train_x: Tensor, train_y: Tensor, test_x: Tensor, config: RunCo
     learning rate ``probe_learning_rate``, no weight decay.
 
     Args:
-        train_x: (patches, D).
+        train_x: (patches, D), or :class:`Features`, which know where they come from.
         train_y: (patches, classes), 0 or 1.
-        test_x: (patches, D).
+        test_x: (patches, D), or :class:`Features`.
         config: the ``probe_`` fields.
         seed: of the head's initial weights and of the order of the batches.
 
@@ -28,8 +31,12 @@ def linear_probe(train_x: Tensor, train_y: Tensor, test_x: Tensor, config: RunCo
         (test patches, classes) logits.
 
     Raises:
-        InputError: train and test features differ in width, or there is nothing to train on.
+        InputError: train and test features differ in width, or in encoder, sensors, pooling or classes where that is
+            known; features that are not finite, labels of other patches, or nothing to train on.
     """
+    if isinstance(train_x, Features) and isinstance(test_x, Features) and train_x.origin and test_x.origin:
+        test_x.origin.require(train_x.origin, ("sensors", "pooling", "encoder", "classes"), "the probe's test features")
+    train_x, test_x = (part.x if isinstance(part, Features) else part for part in (train_x, test_x))
     return fit_linear(train_x, train_y, test_x, train_y.shape[1], nn.MultiLabelSoftMarginLoss(), config, seed)
 
 
@@ -61,6 +68,11 @@ def fit_linear(
         raise InputError(
             "there is no labelled patch to train the probe on", "use a larger label fraction or another split"
         )
+    if len(train_x) != len(train_y):
+        raise InputError(f"{len(train_x)} train features, labels of {len(train_y)} patches", "give one row a patch")
+    for which, x in (("train", train_x), ("test", test_x)):
+        if not torch.isfinite(x).all():
+            raise InputError(f"{which} features hold NaN or infinite values", "check the encoder's weights")
     mean, std = train_x.mean(dim=0), train_x.std(dim=0, correction=0).clamp_min(1e-6)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive("probe", config.seed, seed))

@@ -13,7 +13,7 @@ import torch
 
 from fusmae_lite.archives import Archive, open_data
 from fusmae_lite.archives.sen12ms import IGBP10
-from fusmae_lite.baselines import Encoder, build_model, system_title
+from fusmae_lite.baselines import Encoder, build_model, pooling_of, system_title
 from fusmae_lite.checkpoints import latest_checkpoint
 from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError
@@ -134,7 +134,10 @@ def _row(
     archive, cache = pairs["train"].archive, config.folder() / "evaluation" / "features"
     micro, macro, interval = [], [], (0.0, 0.0)
     for seed, model in enumerate(models):
-        train, test = (frozen_features(model, archive, s, sensors, cache, dataset=pairs[s]) for s in ("train", "test"))
+        train, test = (
+            frozen_features(model, archive, s, sensors, cache, pooling_of(model), dataset=pairs[s])
+            for s in ("train", "test")
+        )
         chosen = labelled_rows(train.y.numpy() > 0, config, seed, archive.classes)
         x, y = train.x[chosen], train.y[chosen]
         labels, scores = test.y.numpy().astype(bool), linear_probe(x, y, test.x, config, seed).numpy()
@@ -153,7 +156,11 @@ def _finetuned_row(
     """As :func:`_row`, with the encoder trained as well."""
     archive = pairs["train"].archive
     settings = FineTuneSettings(
-        config.finetune_epochs, config.finetune_batch_size, config.finetune_learning_rate, augment=config.augment
+        config.finetune_epochs,
+        config.finetune_batch_size,
+        config.finetune_learning_rate,
+        augment=config.augment,
+        pooling=pooling_of(models[0]),
     )
     truth = {s: archive.labels[archive.split(s)] for s in ("train", "test")}
     scores = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fusmae_lite.baselines import Encoder
+from fusmae_lite.baselines import Encoder, pooling_of
 from fusmae_lite.config import RunConfig
 from fusmae_lite.evaluate.features import frozen_features
 from fusmae_lite.evaluate.metrics import redraw_values
@@ -57,7 +57,8 @@ def transfer_rows(
             logits = []
             for seed, model in enumerate(models):
                 train, test = (
-                    frozen_features(model, archive, s, sensors, cache, dataset=pairs[s]) for s in ("train", "test")
+                    frozen_features(model, archive, s, sensors, cache, pooling_of(model), dataset=pairs[s])
+                    for s in ("train", "test")
                 )
                 logits.append(single_label_probe(train.x, train.y, test.x, config, seed).numpy())
             labels = test.y.numpy() > 0

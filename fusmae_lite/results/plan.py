@@ -75,6 +75,7 @@ class Plan:
         leakage_redraws: random splits drawn to measure what leaking costs.
         run: fields of :class:`RunConfig` that all systems share.
         finetune: as :class:`FineTuneSettings`.
+        overrides: fields of :class:`RunConfig` for single systems, whose own method asks for them.
         real: whether the bundled pairs are run as well.
     """
 
@@ -94,6 +95,7 @@ class Plan:
     leakage_redraws: int
     run: Mapping[str, Any]
     finetune: FineTuneSettings = field(default_factory=FineTuneSettings)
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     real: bool = True
 
     def __post_init__(self) -> None:
@@ -117,7 +119,7 @@ class Plan:
 
     def config(self, key: str, **changes: Any) -> RunConfig:
         """The run configuration of one system."""
-        given = {**self.run, **self.system(key).fields, **changes}
+        given = {**self.run, **self.system(key).fields, **self.overrides.get(key, {}), **changes}
         return load_preset(given.pop("preset", "smoke"), **given)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fusmae_lite.archives import Archive, open_archive, open_data
-from fusmae_lite.baselines import Encoder, build_model, imagenet_encoder
+from fusmae_lite.baselines import Encoder, build_model, imagenet_encoder, pooling_of
 from fusmae_lite.config import RunConfig
 from fusmae_lite.distributed import launch
 from fusmae_lite.errors import InputError
@@ -152,7 +152,7 @@ class _Scorer:
                 self._linear(pairs, sensors, "zero-filled", "mean")
 
     def _pooling(self) -> str:
-        return getattr(next(iter(self.models.values())), "default_pooling", "mean")
+        return pooling_of(next(iter(self.models.values())))
 
     def transfer(self, archive: Archive) -> None:
         """Table 2: SEN12MS through one sensor."""

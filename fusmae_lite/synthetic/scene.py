@@ -23,7 +23,8 @@ SMALLEST_SHARE = 0.02
 LARGEST_OFFSET = 2.5  # deviations
 BRIGHTEST = 20_000
 MARKED_SHARE = 0.2
-TRUTH_OUTLINE = 60.0  # pixels: marks shall reach over several patches, or no masked one could be told from its neighbours
+#: Pixels: marks shall reach over several patches, or no masked one could be told from its neighbours.
+TRUTH_OUTLINE = 60.0
 TRUTH_OFFSET = 0.3  # between-patch deviations in truth mode, of the measured ones: marks shall stand out
 
 
