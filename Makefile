@@ -8,12 +8,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH JUPYTER_PATH
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: course test lab notebooks site lint setup help
+.PHONY: course test lab notebooks results site lint setup help
 help:
 	@echo "make course [PRESET=smoke|laptop|paper] [ARGS='-p seed=1']   run all notebooks; results in runs/<preset>/"
 	@echo "make test [ARGS='-k masking']                                run all tests"
 	@echo "make lab                                                     open the notebooks in JupyterLab"
 	@echo "make notebooks [ONLY=03]                                     execute notebooks in place, store their outputs"
+	@echo "make results [PRESET=laptop]                                 every table and figure of RESULTS.md"
 	@echo "make site                                                    build the course as a website that needs no network"
 	@echo "make lint                                                    ruff, check and format"
 
@@ -29,6 +30,10 @@ lab: $(READY)
 
 notebooks: $(READY)
 	$(BIN)/python -m fusmae_lite.course_store $(ONLY)
+
+# RESULTS.md reports the laptop preset; other presets leave it alone and write to runs/results-<preset>/report.
+results: $(READY)
+	$(BIN)/fusmae results --preset $(PRESET) $(if $(filter laptop,$(PRESET)),--write) $(ARGS)
 
 site: $(READY)
 	@$(BIN)/python docs/site/build.py $(ARGS)

@@ -91,9 +91,9 @@ def test_redraws_pair_the_patches_and_keep_a_lost_class():
     unchanged = int(np.isclose(macro[1:], macro[0]).sum())
     assert unchanged > 60 and macro.max() < 0.75, "a redraw without the rare class would have scored 1 without it"
     assert np.array_equal(macro, redraw_scores(labels, scores, "macro", 300))
-    low, high = bootstrap_interval(labels, scores, "macro", 300, lost="keep")
+    low, high = bootstrap_interval(labels, scores, "macro", 300)
     assert low <= macro[0] <= high < 0.75
-    assert bootstrap_interval(labels, scores, "macro", 300)[1] == 1.0, "the documented lean of lost='drop'"
+    assert bootstrap_interval(labels, scores, "macro", 300, lost="drop")[1] == 1.0, "the documented lean of lost='drop'"
     with pytest.raises(InputError, match="weighted"):
         redraw_scores(labels, scores, "weighted")
 

@@ -63,15 +63,15 @@ def bootstrap_interval(
     draws: int = 200,
     level: float = 0.95,
     seed: int = 0,
-    lost: str = "drop",
+    lost: str = "keep",
 ) -> tuple[float, float]:
     """Percentile interval of micro or macro AP when the test patches are drawn again with replacement.
 
     It measures the chance of the test set alone, neither that of the labels trained on nor of the seed.
 
-    With ``lost="drop"`` a draw is scored over the classes that have a positive in it. On tiny sets that leans upwards:
-    a rare class that is ranked badly is missing from a third of the draws, which then score the easier rest. ``keep``
-    does not; see :func:`redraw_scores`. The two agree once every class has ten positives or so.
+    A class that loses its positives in a redraw keeps its place, see :func:`redraw_scores`. With ``lost="drop"`` it is
+    left out, which on tiny sets leans upwards: a rare class that is ranked badly is missing from a third of the draws,
+    which then score the easier rest. The two agree once every class has ten positives or so.
     """
     values = redraw_scores(labels, scores, which, draws, seed, lost)[1:]
     tail = (1 - level) / 2

@@ -19,7 +19,7 @@ from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError
 from fusmae_lite.evaluate.features import frozen_features
 from fusmae_lite.evaluate.finetune import FineTuneSettings, fine_tune
-from fusmae_lite.evaluate.metrics import average_precision, bootstrap_interval
+from fusmae_lite.evaluate.metrics import average_precision, bootstrap_interval, micro_ap, redraw_values
 from fusmae_lite.evaluate.probe import class_prior, linear_probe
 from fusmae_lite.evaluate.subsets import labelled_subset
 from fusmae_lite.evaluate.transfer import TransferRow, transfer_markdown, transfer_rows
@@ -41,7 +41,7 @@ class Row:
         sensors: ``S1``, ``S2``, ``S1+S2``, or ``none``.
         micro: micro average precision, mean over `seeds`.
         macro: macro average precision, mean over `seeds`.
-        low: lower end of the 95 % bootstrap interval of `micro` over test patches (first seed).
+        low: lower end of the 95 % bootstrap interval of `micro` over test patches and seeds.
         high: its upper end.
         seeds: how many head initialisations (and random encoders) were averaged.
         train: labelled patches trained on.
@@ -130,24 +130,17 @@ def random_encoder(like: Encoder, seed: int) -> Encoder:
 def _row(
     system: str, models: list[Encoder], sensors: tuple[str, ...], pairs: dict[str, PairDataset], config: RunConfig
 ) -> Row:
-    """One cell: a probe a seed on each model's frozen features, averaged; the interval from the first seed."""
+    """One cell of linear evaluation: a probe a seed on each model's frozen features."""
     archive, cache = pairs["train"].archive, config.folder() / "evaluation" / "features"
-    micro, macro, interval = [], [], (0.0, 0.0)
+    scores = []
     for seed, model in enumerate(models):
         train, test = (
             frozen_features(model, archive, s, sensors, cache, pooling_of(model), dataset=pairs[s])
             for s in ("train", "test")
         )
         chosen = labelled_rows(train.y.numpy() > 0, config, seed, archive.classes)
-        x, y = train.x[chosen], train.y[chosen]
-        labels, scores = test.y.numpy().astype(bool), linear_probe(x, y, test.x, config, seed).numpy()
-        result = average_precision(labels, scores, archive.classes)
-        micro.append(result.micro)
-        macro.append(result.macro)
-        if seed == 0:
-            interval = bootstrap_interval(labels, scores, seed=config.seed)
-    averages = float(np.mean(micro)), float(np.mean(macro))
-    return Row(system, "+".join(sensors).upper(), *averages, *interval, len(models), len(x), len(test.x))
+        scores.append(linear_probe(train.x[chosen], train.y[chosen], test.x, config, seed).numpy())
+    return _averaged(system, sensors, test.y.numpy() > 0, scores, len(chosen), archive, config)
 
 
 def _finetuned_row(
@@ -156,23 +149,35 @@ def _finetuned_row(
     """As :func:`_row`, with the encoder trained as well."""
     archive = pairs["train"].archive
     settings = FineTuneSettings(
-        config.finetune_epochs,
-        config.finetune_batch_size,
-        config.finetune_learning_rate,
-        augment=config.augment,
-        pooling=pooling_of(models[0]),
-    )
+        config.finetune_epochs, config.finetune_batch_size, config.finetune_learning_rate,
+        augment=config.augment, pooling=pooling_of(models[0]),
+    )  # fmt: skip
     truth = {s: archive.labels[archive.split(s)] for s in ("train", "test")}
     scores = []
     for seed, model in enumerate(models):
         chosen = labelled_rows(truth["train"], config, seed, archive.classes)
         tuned = fine_tune(model, pairs["train"], pairs["test"], sensors, settings, chosen, seed)
         scores.append(tuned.scores.numpy())
-    results = [average_precision(truth["test"], one, archive.classes) for one in scores]
-    averages = (float(np.mean([getattr(r, which) for r in results])) for which in ("micro", "macro"))
-    interval = bootstrap_interval(truth["test"], scores[0], seed=config.seed)
     title = "supervised from scratch" if system == "random encoder" else system
-    return Row(title, "+".join(sensors).upper(), *averages, *interval, len(models), len(chosen), len(pairs["test"]))
+    return _averaged(title, sensors, truth["test"], scores, len(chosen), archive, config)
+
+
+def _averaged(
+    system: str,
+    sensors: tuple[str, ...],
+    labels: np.ndarray,
+    scores: list[np.ndarray],
+    train: int,
+    archive: Archive,
+    config: RunConfig,
+) -> Row:
+    """Means over the seeds' scores (patches, classes), and the interval of the micro one."""
+    results = [average_precision(labels, one, archive.classes) for one in scores]
+    micro, macro = (float(np.mean([getattr(r, which) for r in results])) for which in ("micro", "macro"))
+    there = labels.any(axis=0)
+    redraws = redraw_values(labels[:, there], np.stack(scores)[:, :, there], micro_ap, seed=config.seed)[1:]
+    low, high = (float(v) for v in np.quantile(redraws, [0.025, 0.975]))
+    return Row(system, "+".join(sensors).upper(), micro, macro, low, high, len(scores), train, len(labels))
 
 
 def labelled_rows(labels: np.ndarray, config: RunConfig, seed: int, classes: tuple[str, ...] = ()) -> np.ndarray:

@@ -94,7 +94,9 @@ def comparison(plan: Plan, scores: Scores, reference: str = "xae") -> str:
 
 
 def gap(one: Cell, other: Cell) -> str:
-    """``+1.2 (-0.3 to 2.6), not told apart``."""
+    """``+1.2 (-0.3 to 2.6), not told apart``; cells of other seeds are not compared, and it says so."""
+    if one.seeds != other.seeds:
+        return f"not compared: {one.seeds} and {other.seeds} seeds"
     difference, low, high = one.minus(other)
     return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}), {verdict(low, high)}"
 
