@@ -192,6 +192,7 @@ def shown(request: pytest.FixtureRequest, page: Page, lab: str, screenshots: Pat
     cell.scroll_into_view_if_needed()
     cell.locator(".jp-OutputArea-output img").wait_for()
     assert cell.locator(".widget-vbox").count() == 0, "a kernel is not needed to see the stored picture"
+    page.wait_for_function("[...document.images].every((image) => image.complete)")
     cell.screenshot(path=screenshots / f"{name}-stored.png")
     page.evaluate(RUN, places)
     viewer = cell.locator(".widget-vbox").first

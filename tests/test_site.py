@@ -173,7 +173,7 @@ def page(browser) -> Iterator[object]:
     page.close()
 
 
-def test_every_page_shows_its_pictures_and_formulas(site: Site, page) -> None:
+def test_every_page_shows_its_pictures_and_formulas_and_fits_the_window(site: Site, page) -> None:
     with_math = 0
     for path, parsed in site.pages.items():
         page.goto(path.as_uri(), wait_until="load")
@@ -187,20 +187,14 @@ def test_every_page_shows_its_pictures_and_formulas(site: Site, page) -> None:
             assert page.locator("[data-mml-node=merror]").count() == 0, name
             text = page.locator(".bd-article").inner_text()
             assert not re.search(r"\\\(|\\\[|\$\$|\\frac|\\mathbf", text), f"{name}: formulas left as text"
+        for width in (400, 1300):
+            page.set_viewport_size({"width": width, "height": 1000})
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= width, f"{name} is {wide} px wide"
+            if (folder := os.environ.get("FUSMAE_SCREENSHOTS")) and not name.startswith("source"):
+                page.screenshot(path=Path(folder) / f"site-{path.stem}-{width}.png")
         assert page.complaints == [], name
     assert with_math >= 7, "notebooks 01 to 07 have formulas"
-
-
-@pytest.mark.parametrize("width", [1300, 400])
-def test_nothing_is_wider_than_the_window(site: Site, page, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 1000})
-    for path in site.pages:
-        if path.parent.name in ("notebooks", "docs", "html"):
-            page.goto(path.as_uri(), wait_until="load")
-            wide = page.evaluate("document.documentElement.scrollWidth")
-            assert wide <= width, f"{path.name} is {wide} px wide"
-            if folder := os.environ.get("FUSMAE_SCREENSHOTS"):
-                page.screenshot(path=Path(folder) / f"site-{path.stem}-{width}.png")
 
 
 def test_search_finds_words_without_a_server(site: Site, page) -> None:

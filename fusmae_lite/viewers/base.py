@@ -186,11 +186,13 @@ def slider(label: str, low: int, high: int, value: int, live: bool = False) -> w
 
 
 def choice(label: str, options: Sequence[Any], value: Any = None) -> w.Dropdown:
-    """One of several."""
+    """One of several; wide enough for the longest."""
     options = list(options)
     first = options[0][1] if isinstance(options[0], tuple) else options[0]
+    longest = max(len(option[0] if isinstance(option, tuple) else option) for option in options)
+    width = f"{max(230, 140 + 8 * longest)}px"
     return w.Dropdown(
-        options=options, value=first if value is None else value, description=label, layout=w.Layout(width="230px")
+        options=options, value=first if value is None else value, description=label, layout=w.Layout(width=width)
     )
 
 
