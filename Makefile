@@ -1,4 +1,4 @@
-# make course | test | lab | notebooks | site | lint. The first call sets everything up in .venv; nothing outside is touched.
+# make course | test | lab | notebooks | results | site | lint. The first call sets everything up in .venv; nothing outside is touched.
 PYTHON ?= python3
 PRESET ?= smoke
 BIN := .venv/bin

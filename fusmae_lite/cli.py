@@ -89,7 +89,7 @@ def _results(options: argparse.Namespace) -> int:
     changes = {"seeds": tuple(options.seeds)} if options.seeds else {}
     if options.systems:
         changes["systems"] = tuple(options.systems)
-    plan = load_plan(options.preset, **changes)
+    plan = load_plan(options.preset, own_sizes=options.own_sizes, **changes)
     if given:
         plan = replace(plan, run={**plan.run, **given})
     folder = Path(options.run_dir).expanduser() if options.run_dir else None
@@ -177,6 +177,7 @@ def _add_results(commands: argparse._SubParsersAction, fields: str) -> None:
     parser.add_argument("--run-dir", default="", metavar="DIR", help="instead of runs/results-<preset>/")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="instead of the plan's")
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="instead of the plan's")
+    parser.add_argument("--own-sizes", action="store_true", help="each system as large as in its own paper")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="trainings at a time (default: one a core)")
     parser.add_argument("--write", action="store_true", help="also fill RESULTS.md and docs/results of this checkout")
 

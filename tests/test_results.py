@@ -93,6 +93,8 @@ def test_plans_are_checked():
                 assert plan.config(key).system == dict(SYSTEMS.get(key, plan.system(key)).fields).get(
                     "system", "fusmae"
                 )
+    own = load_plan("paper", own_sizes=True).config("dino")
+    assert (own.width, own.depth, own.heads) == (384, 12, 6) and load_plan("paper").config("dino").width == 768
     with pytest.raises(InputError, match="'resnet'"):
         load_plan("smoke", systems=("resnet",))
     with pytest.raises(InputError, match="seeds"):

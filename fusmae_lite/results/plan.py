@@ -24,6 +24,7 @@ class System:
         fields: of :class:`RunConfig`, what makes it this system.
         pretrained: whether it is pretrained here by its own method.
         finetuned, linear: which halves of Table 1 it has a place in.
+        own_size: fields that make it as large as in its own paper, where that is not the ViT-B of Fus-MAE's.
     """
 
     title: str
@@ -31,6 +32,7 @@ class System:
     pretrained: bool = True
     finetuned: bool = True
     linear: bool = True
+    own_size: Mapping[str, Any] = field(default_factory=dict)
 
 
 #: In the order of the tables. The first two need no pretraining: a floor for frozen features, a ceiling for trained.
@@ -38,7 +40,7 @@ SYSTEMS: dict[str, System] = {
     "random": System("random encoder", {"fusion": "xae"}, pretrained=False),
     "supervised": System("supervised ViT from scratch", {"fusion": "none"}, pretrained=False, linear=False),
     "imagenet": System("ImageNet ViT", {"system": "imagenet"}, pretrained=False),
-    "dino": System("DINO-MM", {"system": "dino"}),
+    "dino": System("DINO-MM", {"system": "dino"}, own_size={"width": 384, "depth": 12, "heads": 6}),  # ViT-S/8
     "satvit": System("SatViT", {"system": "satvit"}),
     "none": System("MultiMAE-style", {"fusion": "none"}),
     "late": System("late fusion", {"system": "late"}),
@@ -76,6 +78,7 @@ class Plan:
         run: fields of :class:`RunConfig` that all systems share.
         finetune: as :class:`FineTuneSettings`.
         overrides: fields of :class:`RunConfig` for single systems, whose own method asks for them.
+        own_sizes: each system as large as in its own paper, instead of all of one size; for the paper preset.
         real: whether the bundled pairs are run as well.
     """
 
@@ -96,6 +99,7 @@ class Plan:
     run: Mapping[str, Any]
     finetune: FineTuneSettings = field(default_factory=FineTuneSettings)
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    own_sizes: bool = False
     real: bool = True
 
     def __post_init__(self) -> None:
@@ -119,7 +123,8 @@ class Plan:
 
     def config(self, key: str, **changes: Any) -> RunConfig:
         """The run configuration of one system."""
-        given = {**self.run, **self.system(key).fields, **self.overrides.get(key, {}), **changes}
+        own = self.system(key).own_size if self.own_sizes else {}
+        given = {**self.run, **self.system(key).fields, **own, **self.overrides.get(key, {}), **changes}
         return load_preset(given.pop("preset", "smoke"), **given)
 
 

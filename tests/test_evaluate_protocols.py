@@ -1,0 +1,53 @@
+"""`evaluate` by both protocols of Table 1 and on an archive with one class a patch, for systems that pool otherwise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import TINY
+
+from fusmae_lite.archives import open_archive
+from fusmae_lite.baselines import build_model
+from fusmae_lite.config import RunConfig, load_preset
+from fusmae_lite.errors import InputError
+from fusmae_lite.evaluate import as_markdown, evaluate
+from fusmae_lite.synthetic import synthesise
+from fusmae_lite.weights import read_tensors, save_model
+
+
+def prepared(folder, system: str = "fusmae", **changes) -> tuple[RunConfig, object]:
+    """A configuration of a tiny system, and a file with its untrained weights."""
+    config = load_preset("smoke", system=system, run_dir=str(folder), **{**TINY, "image_size": 48, **changes})
+    torch.manual_seed(0)
+    save_model(folder / "model.safetensors", build_model(config))
+    return config, folder / "model.safetensors"
+
+
+def test_fine_tuning_fills_the_left_half(tmp_path, archive):
+    config, weights = prepared(tmp_path, protocol="finetune", finetune_epochs=1, finetune_batch_size=15)
+    rows = evaluate(config, archive, weights)
+    assert [r.system for r in rows[1:3]] == ["supervised from scratch", "Fus-MAE XAE"]
+    assert all(0 < r.low <= r.micro <= r.high <= 1 and (r.train, r.test, r.seeds) == (45, 18, 2) for r in rows[1:])
+    assert "| supervised from scratch | S1+S2 |" in (tmp_path / "evaluation" / "table.md").read_text()
+
+
+def test_one_class_a_patch_gives_the_columns_of_table_2(tmp_path, archive):
+    root = synthesise(tmp_path / "sen12ms", 30, format="sen12ms", seed=3)
+    config, weights = prepared(tmp_path, system="dino", local_crops=2, head_outputs=16)
+    rows = evaluate(config, open_archive(root), weights)
+    assert [(r.system, r.sensors) for r in rows] == [
+        ("random encoder", "S1"), ("DINO-MM", "S1"), ("random encoder", "S2"), ("DINO-MM", "S2"),
+    ]  # fmt: skip
+    assert all(r.recall == pytest.approx(r.top1) and r.top1 <= r.top3 <= 1 for r in rows)
+    assert "Top-3" in as_markdown(rows)
+    with pytest.raises(InputError, match="protocol=linear"):
+        evaluate(config.model_copy(update={"protocol": "finetune"}), open_archive(root), weights)
+
+
+def test_each_system_pools_as_its_method_does(tmp_path, archive):
+    """DINO-MM's features are its four last CLS tokens: a probe on them is as wide as that."""
+    config, weights = prepared(tmp_path, system="dino", local_crops=2, head_outputs=16, depth=3)
+    rows = evaluate(config, archive, weights)
+    assert [r.system for r in rows if r.sensors == "S2"] == ["random encoder", "DINO-MM"]
+    widths = {read_tensors(path)[0]["x"].shape[1] for path in (tmp_path / "evaluation" / "features").iterdir()}
+    assert widths == {3 * config.width}
