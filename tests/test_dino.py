@@ -27,6 +27,7 @@ from fusmae_lite.evaluate.finetune import FineTuneSettings, fine_tune
 from fusmae_lite.optimise import build_optimizer, weight_decay_at
 from fusmae_lite.pairs import PairDataset
 from fusmae_lite.pretrain import pretrain
+from fusmae_lite.results import load_plan
 
 QUICK = {name: value for name, value in TINY.items() if name != "augment"}
 QUICK |= {"image_size": 48, "patch_size": 8, "local_crops": 2}
@@ -278,12 +279,12 @@ def test_fine_tuning_trains_a_copy_of_the_teachers_backbone_alone(archive):
 
 
 def test_it_learns_from_the_bundled_patches_and_does_not_collapse(archive, tmp_path):
-    change = {"width": 32, "heads": 4, "epochs": 8, "batch_size": 15, "learning_rate": 3e-3, "head_outputs": 64}
-    result = pretrain(config_of(tmp_path, teacher_momentum=0.99, **change), archive, quiet=True)
+    """The recipe of RESULTS.md, for a quarter of its epochs."""
+    result = pretrain(load_plan("laptop").config("dino", epochs=25, run_dir=str(tmp_path)), archive, quiet=True)
     first, last = result.history[0], result.history[-1]
-    assert last["loss"] < 0.95 * first["loss"] and last["loss_kl"] < 0.8 * first["loss_kl"]
+    assert last["loss"] < 0.7 * first["loss"] and last["loss_kl"] < 0.8 * first["loss_kl"]
     assert last["loss"] == pytest.approx(last["loss_entropy"] + last["loss_kl"])
-    assert 0.3 * math.log(64) < last["loss_entropy"] < 0.97 * math.log(64)
+    assert 0.05 * math.log(128) < last["loss_entropy"] < 0.9 * math.log(128)
     assert set(result.heldout) == {"loss_entropy", "loss_kl"} and all(v > 0 for v in result.heldout.values())
     features = frozen_features(result.model, archive, "val", ("s1", "s2"), pooling="cls").x
     assert features.std(0).mean() > 0.2 and torch.linalg.matrix_rank(features - features.mean(0)) > 10

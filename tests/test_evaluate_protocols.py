@@ -32,7 +32,7 @@ def test_fine_tuning_fills_the_left_half(tmp_path, archive):
 
 
 def test_one_class_a_patch_gives_the_columns_of_table_2(tmp_path, archive):
-    root = synthesise(tmp_path / "sen12ms", 30, format="sen12ms", seed=3)
+    root = synthesise(tmp_path / "sen12ms", 40, format="sen12ms", seed=3)
     config, weights = prepared(tmp_path, system="dino", local_crops=2, head_outputs=16)
     rows = evaluate(config, open_archive(root), weights)
     assert [(r.system, r.sensors) for r in rows] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import numpy as np
@@ -211,8 +212,7 @@ def test_other_systems_as_onnx(tmp_path, fields):
 
 
 def test_a_graph_that_differs_gets_no_name(tmp_path, monkeypatch):
-    import fusmae_lite.export.to_onnx as module
-
+    module = importlib.import_module("fusmae_lite.export.to_onnx")  # the package has a function of that name
     write = module._write
     other = build(fusion="none")
 

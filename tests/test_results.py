@@ -33,7 +33,7 @@ def labels() -> torch.Tensor:
 def keep(folder: Path, key: str, seed: int, labels: torch.Tensor, scores: torch.Tensor) -> None:
     """A finished track with one cell."""
     save_tensors(folder / f"made-{key}-seed{seed}.safetensors",
-                 {"labels": labels, "training labels": labels, CELL: scores}, {})  # fmt: skip
+                 {"labels": labels, "training labels": labels.clone(), CELL: scores.clone()}, {})  # fmt: skip
     facts = {"data": "made", "key": key, "seed": seed, "history": [2.0, 1.0], "counts": {CELL: [50, len(labels)]},
              "classes": {"labels": list(BEN19)}, "refused": {}, "losses": {}}  # fmt: skip
     (folder / f"made-{key}-seed{seed}.json").write_text(json.dumps(facts))
