@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import statistics
 from itertools import pairwise
 from pathlib import Path
@@ -42,11 +43,11 @@ def texts(path: Path) -> list[str]:
     return found
 
 
+MEASURES = runpy.run_path(str(project_root() / "docs" / "measures.py"))
+
+
 def words(path: Path) -> int:
-    text = re.sub(
-        r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|\(data:[^)]*\)|\]\([^)]*\)", " ", "\n".join(prose(path)), flags=re.S
-    )
-    return len(re.findall(r"[A-Za-z][\w'’-]*|\d[\d.,]*", text))
+    return MEASURES["words"](prose(path))
 
 
 def test_is_valid_small_and_of_kernel_python3(path: Path) -> None:
