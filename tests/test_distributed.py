@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import torch
 from test_pretrain import variant
 
 from fusmae_lite.checkpoints import latest_checkpoint
+from fusmae_lite.config import load_preset, project_root
 from fusmae_lite.distributed import check_batch, launch, own_rows
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.pretrain import pretrain
@@ -79,6 +81,22 @@ def test_a_batch_that_processes_cannot_share_is_refused_before_any_is_started(co
         launch(variant(config, batch_size=9, accumulate=1, processes=2))
     with pytest.raises(InputError, match="choose a multiple of 16"):  # what each process checks that torchrun started
         check_batch(variant(config, accumulate=2), 8)
+
+
+def test_the_commands_we_print_for_many_cards_divide_the_batch():
+    """README and notebook 05: each command's cards and pieces share the preset's batch."""
+    pages = [project_root() / "README.md", project_root() / "notebooks" / "05_pretraining.ipynb"]
+    text = "".join(page.read_text(encoding="utf-8").replace("\\n", "\n").replace('"', "") for page in pages)
+    commands = re.findall(r"(?:accelerate launch(?:[^`]|`(?!``))*?|fusmae )pretrain --preset paper[^`\n]*", text)
+    seen = set()
+    for command in commands:
+        found = re.search(r"processes[ =](\d+)", command)
+        cards = int(found[1]) if found else 1
+        pieces = re.search(r"accumulate=(\d+)", command)
+        preset = load_preset("paper", **({"accumulate": pieces[1]} if pieces else {}))
+        check_batch(preset, cards)
+        seen.add(cards)
+    assert {8, 16} <= seen
 
 
 def test_a_failing_process_is_one_line(config):
