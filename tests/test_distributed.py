@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from test_notebooks_form import prose
 from test_pretrain import variant
 
 from fusmae_lite.checkpoints import latest_checkpoint
@@ -85,17 +86,17 @@ def test_a_batch_that_processes_cannot_share_is_refused_before_any_is_started(co
 
 def test_the_commands_we_print_for_many_cards_divide_the_batch():
     """README and notebook 05: each command's cards and pieces share the preset's batch."""
-    pages = [project_root() / "README.md", project_root() / "notebooks" / "05_pretraining.ipynb"]
-    text = "".join(page.read_text(encoding="utf-8").replace("\\n", "\n").replace('"', "") for page in pages)
-    commands = re.findall(r"(?:accelerate launch(?:[^`]|`(?!``))*?|fusmae )pretrain --preset paper[^`\n]*", text)
+    pages = [(project_root() / "README.md").read_text(encoding="utf-8")]
+    pages += prose(project_root() / "notebooks" / "05_pretraining.ipynb")
+    lines = "\n".join(pages).replace("\\\n", " ").splitlines()  # a command may go on in the next line
     seen = set()
-    for command in commands:
-        found = re.search(r"processes[ =](\d+)", command)
-        cards = int(found[1]) if found else 1
-        pieces = re.search(r"accumulate=(\d+)", command)
-        preset = load_preset("paper", **({"accumulate": pieces[1]} if pieces else {}))
-        check_batch(preset, cards)
-        seen.add(cards)
+    for line in lines:
+        if re.match(r"(fusmae|accelerate|papermill) .*preset paper", line):
+            cards, pieces = (re.search(rf"{name}[ =](\d+)", line) for name in ("processes", "accumulate"))
+            preset = load_preset("paper", **({"accumulate": pieces[1]} if pieces else {}))
+            count = int(cards[1]) if cards else 1
+            check_batch(preset, count)
+            seen.add(count)
     assert {8, 16} <= seen
 
 
