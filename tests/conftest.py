@@ -1,14 +1,17 @@
-"""Shared by all tests: few threads, so that times are alike on every machine, and tiny configurations."""
+"""Shared by all tests: few threads, no native bf16, so that every machine gives the same, and tiny configurations."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import pytest
+import torch
 
+from fusmae_lite import sensors
 from fusmae_lite.config import RunConfig, load_preset, project_root
 
 #: Small enough to train in a second.
@@ -17,6 +20,36 @@ TINY = {
     "epochs": 3, "batch_size": 8, "cache": True, "augment": "flips", "precision": "fp32", "device": "cpu",
     "probe_epochs": 3, "probe_seeds": 2,
 }  # fmt: skip
+
+
+def multiplies_bf16(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    """Make torch report a processor that multiplies bf16 natively, or one that does not."""
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        assert hasattr(torch.cpu, name)
+        monkeypatch.setattr(torch.cpu, name, lambda: native)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def processor() -> Iterator[None]:
+    """``precision=auto`` means fp32 on every processor, or bf16 on every one with ``FUSMAE_TEST_BF16=1``."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        multiplies_bf16(monkeypatch, os.environ.get("FUSMAE_TEST_BF16") == "1")
+        yield
+
+
+@pytest.fixture
+def native_bf16(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """``native_bf16(True)``: from here on this test runs on a processor with native bf16."""
+    return lambda native: multiplies_bf16(monkeypatch, native)
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    """A sensor that one test registers is unknown to the next."""
+    before = dict(sensors._KNOWN)
+    yield
+    sensors._KNOWN.clear()
+    sensors._KNOWN.update(before)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from fusmae_lite.cross_attention import CrossAttention, self_attention_map
 from fusmae_lite.errors import InputError
 from fusmae_lite.masking import consistent_masks, independent_masks, sample_masks, visible_indices
 from fusmae_lite.model import FusMAE, masked_mse
-from fusmae_lite.sensors import S1, Modality, register
+from fusmae_lite.sensors import S1, Modality, get_modality, register
 from fusmae_lite.tokens import PatchProjection, patchify, unpatchify
 
 FUSIONS = ("xae", "xad", "both", "none")
@@ -130,6 +130,8 @@ def test_order_of_the_dict_does_not_matter():
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_three_sensors(fusion):
+    with pytest.raises(InputError, match="unknown modality 'dem'"):
+        get_modality("dem")  # no other test has left it behind
     register(Modality("dem", "Elevation", ("height",), (10,), "m", "float32", (300.0,), (200.0,)))
     model = make(fusion, modalities=("s1", "s2", "dem"))
     images = {**pair(2), "dem": torch.randn(2, 1, 40, 40)}

