@@ -28,11 +28,16 @@ _archive: Archive  # of a worker process
 _layouts: Mapping[str, Layout]
 
 
+def processors() -> int:
+    """Processors this process may use, where the system says so (Linux), else all there are; at least one."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def decoded(
     source: Archive, layouts: Mapping[str, Layout], rows: Sequence[int], workers: int | None = None
 ) -> Iterator[Decoded]:
     """Every row, in order. ``workers=0`` decodes in this process, None in one per processor."""
-    workers = len(os.sched_getaffinity(0)) if workers is None else workers
+    workers = processors() if workers is None else workers
     if workers < 0:
         raise InputError(f"{workers} workers", "choose 0 (no further process) or more")
     if workers == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from fusmae_lite.archives import open_data
 from fusmae_lite.config import RunConfig
+from fusmae_lite.decode import processors
 from fusmae_lite.errors import InputError
 from fusmae_lite.optimise import choose_device, has_fast_bf16, uses_bf16
 
@@ -21,7 +21,7 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "rasterio", "safetensors", 
 def machine() -> dict[str, Any]:
     """Versions, device, cores and memory; ``summary`` says it in one line. Names no host, user or path."""
     device = choose_device(RunConfig())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = processors()
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{cores} {platform.machine()} cores"
     return {
         "summary": f"{name}, torch {torch.__version__}",

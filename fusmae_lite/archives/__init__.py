@@ -28,11 +28,11 @@ __all__ = [
 FORMATS: list[type[Archive]] = [BigEarthNetV1, ReBEN, SEN12MS, LmdbArchive]
 
 
-def open_archive(path: Path | str, *, partial: bool = False, snow_and_clouds: bool = False) -> Archive:
+def open_archive(path: Path | str | None = None, *, partial: bool = False, snow_and_clouds: bool = False) -> Archive:
     """Open the archive in a folder, whichever of the known formats it has.
 
     Args:
-        path: the archive's folder.
+        path: the archive's folder; None for the pairs that come with a clone of the repository.
         partial: take the patches that are whole and list the others in ``archive.left_out`` instead of refusing an
             archive in which something is missing.
         snow_and_clouds: also the patches that the archive's authors set apart for snow, clouds or their shadow.
@@ -40,7 +40,7 @@ def open_archive(path: Path | str, *, partial: bool = False, snow_and_clouds: bo
     Raises:
         InputError: the folder does not exist, or matches no format; the message says what was looked for.
     """
-    root = Path(path).expanduser()
+    root = project_root() / "data_samples" if path is None else Path(path).expanduser()
     if not root.is_dir():
         raise InputError(f"data folder {root} does not exist", "pass data_dir the folder of an archive")
     for archive in FORMATS:
@@ -52,8 +52,7 @@ def open_archive(path: Path | str, *, partial: bool = False, snow_and_clouds: bo
 
 def open_data(config: RunConfig) -> Archive:
     """The archive a run is configured for: ``config.data_dir``, or the bundled patches where that is empty."""
-    folder = config.data_dir or project_root() / "data_samples"
-    archive = open_archive(folder, partial=config.partial, snow_and_clouds=config.snow_and_clouds)
+    archive = open_archive(config.data_dir or None, partial=config.partial, snow_and_clouds=config.snow_and_clouds)
     if config.split == "random":
         from fusmae_lite.archives.splits import with_random_split
 

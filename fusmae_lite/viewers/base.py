@@ -14,7 +14,6 @@ import numpy as np
 from traitlets import Unicode
 
 from fusmae_lite.archives import Archive, open_archive
-from fusmae_lite.config import project_root
 from fusmae_lite.errors import InputError
 from fusmae_lite.panels import few_colours, rgb_png, text_png
 from fusmae_lite.pictures import colour_of
@@ -167,9 +166,7 @@ def side_by_side(grids: Mapping[str, PatchGrid]) -> w.HBox:
 
 def archive_or_bundled(archive: Archive | Path | str | None) -> Archive:
     """The archive given, the one in that folder, or the bundled real patches."""
-    if isinstance(archive, Archive):
-        return archive
-    return open_archive(project_root() / "data_samples" if archive is None else archive)
+    return archive if isinstance(archive, Archive) else open_archive(archive)
 
 
 def slider(label: str, low: int, high: int, value: int, live: bool = False) -> w.IntSlider:
