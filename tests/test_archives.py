@@ -65,6 +65,10 @@ def test_opens_fast_without_reading_pixels_or_json(monkeypatch):
     assert isinstance(archive, BigEarthNetV1) and len(archive) == 84
 
 
+def test_without_a_folder_it_is_the_bundled_pairs(archive):
+    assert open_archive().root == archive.root and open_archive().names == archive.names
+
+
 def test_splits_are_disjoint_and_cover_the_samples(archive):
     parts = [archive.split(name) for name in ("train", "val", "test")]
     assert [len(part) for part in parts] == [45, 21, 18]
