@@ -21,6 +21,7 @@ from fusmae_lite.archives.base import SYNTHETIC, is_synthetic
 from fusmae_lite.archives.lmdb_env import DATA, release
 from fusmae_lite.archives.lmdb_store import JOURNAL, LmdbArchive
 from fusmae_lite.archives.metadata import METADATA
+from fusmae_lite.archives.sample import check_archive
 from fusmae_lite.archives.tensors import Layout
 from fusmae_lite.decode import Decoded, decoded, layout_of
 from fusmae_lite.encode_journal import SKIPPED, Journal, checksums, write_skipped, write_table
@@ -64,6 +65,7 @@ def encode(source: Archive, destination: Path | str, *, workers: int | None = No
     """
     started = time.perf_counter()
     folder = _destination(Path(destination), source)
+    check_archive(source)
     layout = _layout(source)
     release(folder)
     try:

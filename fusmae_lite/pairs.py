@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fusmae_lite.archives.base import Archive
+from fusmae_lite.archives.sample import check_archive
 from fusmae_lite.errors import InputError
 from fusmae_lite.sensors import Modality, get_modality
 
@@ -54,6 +55,7 @@ class PairDataset(Dataset):
         cache: bool = False,
         native: bool = False,
     ) -> None:
+        check_archive(archive, modalities)
         self.archive = archive
         self.indices = np.asarray(archive.split(split) if indices is None else indices, dtype=np.int64)
         self.modalities = tuple(get_modality(name) for name in modalities)

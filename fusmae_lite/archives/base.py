@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from fusmae_lite.errors import InputError
+from fusmae_lite.sensors import DECIBEL, REFLECTANCE
 
 SPLITS = ("train", "val", "test")
 #: A file of this name in an archive's folder says that no satellite took its images.
@@ -53,8 +54,9 @@ class Archive(ABC):
     (what `matches` looks for, in words) and `classes`; whose ``__init__(root, partial, snow_and_clouds)`` fills `root`
     and `names`; and that implements `matches`, `read`, `keys`, `labels` and `meta`. `meta` must give the key
     ``"split"`` where the archive has an official split; `split` and `describe` then work as they are (override
-    `splits` where a table has them as a column). Pass every band through :func:`check_band`, raise
-    :class:`InputError` for whatever is wrong on disk, and add the class to ``FORMATS`` in ``archives/__init__.py``.
+    `splits` where a table has them as a column). Pass every band through :func:`check_band` and the bands of a sensor
+    through :func:`~fusmae_lite.archives.pixels.check_pixels`, raise :class:`InputError` for whatever is wrong on disk,
+    and add the class to ``FORMATS`` in ``archives/__init__.py``.
     The suite in ``tests/test_archives.py`` is written against this interface.
 
     Attributes:
@@ -143,13 +145,8 @@ def check_band(array: np.ndarray, where: Path | str, band: str, side: int, dtype
 
     `where` is the file (or key) the message names.
     """
-    if array.shape != (side, side):
-        size = " x ".join(str(length) for length in array.shape)
-        raise InputError(
-            f"{where}: band {band} is {size} pixels, expected {side} x {side}", "download the patch again or crop it"
-        )
-    if array.dtype != np.dtype(dtype):
-        raise InputError(f"{where}: band {band} is {array.dtype}, expected {dtype}", f"convert the file to {dtype}")
+    check_form(array.shape, where, band, side)
+    check_dtype(array.dtype.name, where, band, dtype)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).sum())
         raise InputError(
@@ -157,3 +154,24 @@ def check_band(array: np.ndarray, where: Path | str, band: str, side: int, dtype
             "download the patch again, or remove it from the split lists and the folder",
         )
     return array
+
+
+def check_form(shape: Sequence[int], where: Path | str, band: str, side: int) -> None:
+    """The part of :func:`check_band` that a file's header can tell: raise InputError unless it is (side, side)."""
+    if tuple(shape) != (side, side):
+        size = " x ".join(str(length) for length in shape)
+        raise InputError(
+            f"{where}: band {band} is {size} pixels, expected {side} x {side}", "download the patch again or crop it"
+        )
+
+
+def check_dtype(found: str, where: Path | str, band: str, dtype: str, units: str | None = None) -> None:
+    """The other part that a header can tell; `units` say what another dtype is likely to hold."""
+    if np.dtype(found) == np.dtype(dtype):
+        return
+    cure = f"convert the file to {dtype}"
+    if units == DECIBEL and np.dtype(found).kind in "iu":
+        cure += ": decibels times 100 divided by 100, amplitudes as 20 * log10; or declare the scale in the file"
+    if units == REFLECTANCE and np.dtype(found).kind == "f":
+        cure += ": reflectances from 0 to 1 times 10,000"
+    raise InputError(f"{where}: band {band} is {found}, expected {dtype}", cure)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import compress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from fusmae_lite.archives.base import Archive, Patch
-from fusmae_lite.archives.geotiff import read_bands
+from fusmae_lite.archives.geotiff import as_fields, read_bands
 from fusmae_lite.archives.labels import BEN19, convert_43_to_19
 from fusmae_lite.archives.names import check_s1_names, check_s2_names, place_and_day
 from fusmae_lite.archives.pairing import COMPLETE, LeftOut, match, subfolders
@@ -83,14 +83,15 @@ class BigEarthNetV1(Archive):
         """Decode one patch. See :class:`Archive`; S1 (120, 120) float32 dB, S2 uint16 at 120, 60 and 20 px."""
         name, s1_name = self.names[index], self._s1_names[index]
         bands: dict[str, dict[str, np.ndarray]] = {}
-        where: dict[str, Any] = {}
+        places = []
         for key in modalities or ("s1", "s2"):
             if key not in ("s1", "s2"):
                 raise InputError(f"{self.kind} has no modality {key!r}", "choose from s1, s2")
             folder = self._folder(key, s1_name if key == "s1" else name)
-            bands[key], where = read_bands(folder, get_modality(key))
+            bands[key], place = read_bands(folder, get_modality(key))
+            places.append(place)
         labels = convert_43_to_19(*self._labels43(name))
-        return Patch(name=name, bands=bands, labels=labels, meta=self.meta(index), **where)
+        return Patch(name=name, bands=bands, labels=labels, meta=self.meta(index), **as_fields(places))
 
     @cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]

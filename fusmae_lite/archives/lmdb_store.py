@@ -17,10 +17,11 @@ from fusmae_lite.archives.lmdb_env import DATA, all_keys, environment, unreadabl
 from fusmae_lite.archives.metadata import METADATA, Metadata, TableArchive, read_metadata, read_note
 from fusmae_lite.archives.names import check_s1_names, check_s2_names, place_and_day, version
 from fusmae_lite.archives.pairing import match, subfolders
+from fusmae_lite.archives.pixels import first_with_offset, offset_left
 from fusmae_lite.archives.reben import read_reben_table, snow_cure, snow_names
 from fusmae_lite.archives.tensors import Layout, unpack
 from fusmae_lite.errors import InputError
-from fusmae_lite.sensors import S1, S2, Modality
+from fusmae_lite.sensors import S1, S2, Modality, known_modality
 
 #: What ``fusmae encode`` keeps beside the data until it has finished.
 JOURNAL = "encode.journal"
@@ -68,6 +69,8 @@ class LmdbArchive(TableArchive):
             table = read_reben_table(path.parent, snow_and_clouds, path)
             check_s2_names(table.names, table.where, version(next(iter(table.names), "")) or 2)
             check_s1_names(table.column("s1_name"), table.where)
+            if late := first_with_offset(table.names):
+                raise offset_left(f"{path}: {late}")
         self._noted = note is not None
         self._select(table, path.parent, partial)
 
@@ -109,7 +112,7 @@ class LmdbArchive(TableArchive):
                     value, where = transaction.get(key.encode()), f"{self._data}: {key}"
                     if value is None:
                         raise InputError(f"{where} is missing", "encode the archive again")
-                    bands[modality] = unpack(value, self._layouts[modality], where)
+                    bands[modality] = unpack(value, self._layouts[modality], where, known_modality(modality))
         except lmdb.Error as error:
             raise unreadable(self.folder, error) from None
         labels = tuple(compress(self.classes, self.labels[index]))
@@ -175,8 +178,24 @@ def _find_table(folder: Path) -> Path:
 def _layouts(note: dict[str, Any] | None) -> dict[str, Layout]:
     """Modality -> band -> (side, dtype): as noted when encoding, else BigEarthNet's two sensors."""
     if note:
-        return {m: {band: (side, dtype) for band, (side, dtype) in bands.items()} for m, bands in note["bands"].items()}
+        noted = {
+            m: {band: (side, dtype) for band, (side, dtype) in bands.items()} for m, bands in note["bands"].items()
+        }
+        for name, layout in noted.items():
+            _compare(layout, known_modality(name))
+        return noted
     return {modality.name: _native(modality) for modality in (S1, S2)}
+
+
+def _compare(layout: Layout, modality: Modality | None) -> None:
+    """Raise InputError where a note contradicts the sensor of that name."""
+    if modality is None:
+        return
+    wanted = {(band, modality.dtype) for band in modality.bands}
+    if odd := {(band, dtype) for band, (_, dtype) in layout.items()} ^ wanted:
+        band, dtype = min(odd)
+        what = f"{METADATA}: band {band} ({dtype}) of {modality.name} is noted or expected, but not both"
+        raise InputError(what, f"encode with the bands {', '.join(modality.bands)} as {modality.dtype}")
 
 
 def _native(modality: Modality) -> Layout:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from fusmae_lite.archives.base import Patch
 from fusmae_lite.archives.bigearthnet_v1 import refuse_both_versions
-from fusmae_lite.archives.geotiff import read_bands
+from fusmae_lite.archives.geotiff import as_fields, read_bands, refuse_offset
 from fusmae_lite.archives.labels import BEN19
 from fusmae_lite.archives.metadata import METADATA, SNOW, Metadata, TableArchive, read_metadata, read_names
 from fusmae_lite.archives.names import check_s1_names, check_s2_names, place_and_day, version
 from fusmae_lite.archives.pairing import match, subfolders
+from fusmae_lite.archives.pixels import first_with_offset
 from fusmae_lite.errors import InputError
 from fusmae_lite.sensors import get_modality
 
@@ -67,6 +68,8 @@ class ReBEN(TableArchive):
         self.names: Sequence[str] = self.table.names
         if not self.names:
             raise InputError(f"{self.root} holds no patch with its partner", "unpack the archive there")
+        if late := first_with_offset(self.names):
+            refuse_offset(self._folder("s2", late), get_modality("s2"))
 
     @classmethod
     def matches(cls, root: Path) -> bool:
@@ -76,14 +79,15 @@ class ReBEN(TableArchive):
     def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
         """Decode one patch. See :class:`Archive`; S1 (120, 120) float32 dB, S2 uint16 at 120, 60 and 20 px."""
         bands: dict[str, dict[str, np.ndarray]] = {}
-        place: dict[str, Any] = {}
+        places = []
         keys = self.keys(index)
         for modality in modalities or FOLDERS:
             if modality not in FOLDERS:
                 raise InputError(f"{self.kind} has no modality {modality!r}", f"choose from {', '.join(FOLDERS)}")
             bands[modality], place = read_bands(self._folder(modality, keys[modality]), get_modality(modality))
+            places.append(place)
         labels = tuple(compress(BEN19, self.labels[index]))
-        return Patch(name=self.names[index], bands=bands, labels=labels, meta=self.meta(index), **place)
+        return Patch(name=self.names[index], bands=bands, labels=labels, meta=self.meta(index), **as_fields(places))
 
     def keys(self, index: int) -> dict[str, str]:
         """S1 name and S2 name."""

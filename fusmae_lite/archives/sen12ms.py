@@ -9,14 +9,12 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import rasterio
-from rasterio.errors import RasterioError
 
-from fusmae_lite.archives import geotiff  # noqa: F401  (silences GDAL's own log lines)
-from fusmae_lite.archives.base import Archive, Patch, check_band
+from fusmae_lite.archives.base import Archive, Patch
+from fusmae_lite.archives.geotiff import as_fields, read_stack
 from fusmae_lite.errors import InputError
 from fusmae_lite.progress import track
 from fusmae_lite.sensors import S2, get_modality
@@ -111,16 +109,17 @@ class SEN12MS(Archive):
     def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
         """Decode one triplet; every band (256, 256), S1 float32 dB, S2 uint16 without B10. See :class:`Archive`."""
         bands: dict[str, dict[str, np.ndarray]] = {}
-        place: dict[str, Any] = {}
+        places = []
         for key in modalities or ("s1", "s2"):
             if key not in ("s1", "s2"):
                 raise InputError(f"{self.kind} has no modality {key!r}", "choose from s1, s2")
             modality = get_modality(key)
-            on_disk, place = _read(self._path(index, key), BANDS_ON_DISK[key], modality.dtype, modality.bands)
-            bands[key] = {band: on_disk[band] for band in modality.bands}
+            path = self._path(index, key)
+            bands[key], place = read_stack(path, BANDS_ON_DISK[key], modality.bands, SIDE, modality.dtype, modality)
+            places.append(place)
         column = self._column(index)
         labels = () if column < 0 else (self.classes[column],)
-        return Patch(name=self.names[index], bands=bands, labels=labels, meta=self.meta(index), **place)
+        return Patch(name=self.names[index], bands=bands, labels=labels, meta=self.meta(index), **as_fields(places))
 
     @cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]
@@ -162,7 +161,7 @@ class SEN12MS(Archive):
             row = self.labels[index]
             return int(row.argmax()) if row.any() else -1
         path = self._path(index, "lc")
-        codes = _read(path, BANDS_ON_DISK["lc"], "uint16", ("IGBP",))[0]["IGBP"]
+        codes = read_stack(path, BANDS_ON_DISK["lc"], ("IGBP",), SIDE, "uint16")[0]["IGBP"]
         counts = np.bincount(codes.ravel(), minlength=256)
         known = {code for members in IGBP10.values() for code in members}
         strange = set(np.flatnonzero(counts).tolist()) - known - set(UNCLASSIFIED)
@@ -203,21 +202,3 @@ def _match(season: Path, scene: str, patches: dict[str, set[str]]) -> tuple[list
         path = season / f"{absent}_{scene}" / f"{name.format(absent)}.tif"
         missing.append((name.format("s2"), f"{path} is missing beside {name.format(present)}.tif"))
     return sorted(complete, key=int), missing
-
-
-def _read(
-    path: Path, on_disk: Sequence[str], dtype: str, wanted: Sequence[str]
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The wanted bands of one GeoTIFF, checked, and its place on the ground (crs, bounds)."""
-    if not path.is_file():
-        raise InputError(f"{path} is missing", "download the triplet again")
-    try:
-        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), rasterio.open(path, driver="GTiff") as file:
-            if file.count != len(on_disk):
-                raise InputError(f"{path} has {file.count} bands, expected {len(on_disk)}", "download the file again")
-            pixels = file.read([on_disk.index(band) + 1 for band in wanted])
-            place = {"crs": file.crs and file.crs.to_string(), "bounds": tuple(file.bounds)}
-    except RasterioError:
-        raise InputError(f"{path}: truncated or no GeoTIFF", "download the file again") from None
-    bands = {band: check_band(pixels[i], path, band, SIDE, dtype) for i, band in enumerate(wanted)}
-    return bands, place

@@ -11,7 +11,9 @@ import numpy as np
 from safetensors.numpy import save
 
 from fusmae_lite.archives.base import check_band
+from fusmae_lite.archives.pixels import check_pixels, obviously_right
 from fusmae_lite.errors import InputError
+from fusmae_lite.sensors import Modality
 
 #: Band -> (side in pixels, NumPy dtype), in band order.
 Layout = Mapping[str, tuple[int, str]]
@@ -26,7 +28,9 @@ def pack(bands: Mapping[str, np.ndarray]) -> bytes:
     return save({band: np.ascontiguousarray(array) for band, array in bands.items()})
 
 
-def unpack(value: memoryview | bytes, layout: Layout, where: str) -> dict[str, np.ndarray]:
+def unpack(
+    value: memoryview | bytes, layout: Layout, where: str, modality: Modality | None = None
+) -> dict[str, np.ndarray]:
     """Safetensors bytes -> bands in the order of `layout`, as arrays of their own memory.
 
     The library's own reader parses the header again for every patch; here one that was seen before, byte for byte,
@@ -36,9 +40,11 @@ def unpack(value: memoryview | bytes, layout: Layout, where: str) -> dict[str, n
         value: the bytes; may be a view that is gone after the call.
         layout: what has to be in it.
         where: environment and key, for messages.
+        modality: the sensor, if it is known: its values are checked too.
 
     Raises:
-        InputError: header or bytes damaged, a band missing or too many, wrong size or type, not finite.
+        InputError: header or bytes damaged, a band missing or too many, wrong size or type, not finite, or not what
+            :func:`check_pixels` expects of that sensor.
     """
     view = memoryview(value)
     length = int.from_bytes(view[:8], "little") if len(view) >= 8 else -1
@@ -55,10 +61,22 @@ def unpack(value: memoryview | bytes, layout: Layout, where: str) -> dict[str, n
     for band, (side, dtype) in layout.items():
         start, end, found, shape = places[band]
         array = data[start:end].view(found).reshape(shape)
-        if found != dtype or shape != (side, side) or (found.kind == "f" and not np.isfinite(array).all()):
+        if found != dtype or shape != (side, side):
             check_band(array, where, band, side, dtype)
         bands[band] = array
+    _check_values(data, bands, where, modality)
     return bands
+
+
+def _check_values(data: np.ndarray, bands: dict[str, np.ndarray], where: str, modality: Modality | None) -> None:
+    """Finite and, of a known sensor, right. Sound values are the rule: all bands are looked at in one go."""
+    types = {array.dtype for array in bands.values()}
+    if modality is not None and len(types) == 1 and obviously_right(data.view(types.pop()), modality):
+        return
+    for band, array in bands.items():
+        check_band(array, where, band, array.shape[0], array.dtype.name)
+    if modality is not None:
+        check_pixels(bands, modality, where)
 
 
 @lru_cache(maxsize=256)
