@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 
 from fusmae_lite.config import load_preset
 from fusmae_lite.errors import InputError
@@ -16,11 +17,14 @@ from fusmae_lite.evaluate import (
     class_prior,
     evaluate,
     frozen_features,
+    labelled_subset,
     linear_probe,
     load_features,
+    paired_comparison,
     random_encoder,
 )
-from fusmae_lite.evaluate.metrics import micro_ap
+from fusmae_lite.evaluate.metrics import micro_ap, redraw_scores, redraw_values
+from fusmae_lite.evaluate.single_label import class_numbers
 from fusmae_lite.model import FusMAE
 from fusmae_lite.pretrain import pretrain
 
@@ -40,6 +44,46 @@ def test_average_precision_by_hand():
     assert result.per_class == pytest.approx(per_class)
     assert result.macro == pytest.approx(np.mean(per_class))
     assert result.micro == pytest.approx(by_hand(labels.ravel(), scores.ravel()))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "bool", "float16", "int64", "torch.bfloat16"])
+def test_scores_and_labels_of_any_type_give_scikit_learns_value(kind):
+    draw = np.random.default_rng(0)
+    labels = draw.random((200, 5)) < 0.3
+    scores = np.clip((labels * 0.2 + draw.random((200, 5))) * 90, 0, 120)
+    scores = (
+        torch.tensor(scores).bfloat16()
+        if kind == "torch.bfloat16"
+        else (scores > 50 if kind == "bool" else scores).astype(kind)
+    )
+    exact = np.asarray(scores.double() if kind == "torch.bfloat16" else scores, dtype=float)
+    micro, macro = (average_precision_score(labels, exact, average=which) for which in ("micro", "macro"))
+    for given in (labels, labels.astype("int8"), labels.astype(float), torch.tensor(labels)):
+        result = average_precision(given, scores)
+        assert (result.micro, result.macro) == pytest.approx((micro, macro), abs=1e-12)
+    assert redraw_scores(labels, scores, draws=3)[0] == pytest.approx(micro)
+    assert redraw_values(labels, np.stack([exact]).astype("uint8" if kind == "uint8" else float), micro_ap, 2)[
+        0
+    ] == pytest.approx(micro)
+    assert paired_comparison(labels, scores, scores, draws=5).difference == 0
+
+
+@pytest.mark.parametrize("wrong", [[[-1, 1]], [[0, 2]], [[0.5, 1]], [[np.nan, 1]], [["a", "b"]]])
+def test_labels_other_than_0_and_1_are_refused(wrong):
+    labels, scores = np.array(wrong), np.array([[0.1, 0.9]])
+    for refuses in (average_precision, redraw_scores, micro_ap, lambda y, s: paired_comparison(y, s, s)):
+        with pytest.raises(InputError, match="labels hold"):
+            refuses(labels, scores)
+    with pytest.raises(InputError, match="labels hold"):
+        labelled_subset(labels, 1.0, 0)
+    with pytest.raises(InputError, match="labels hold"):
+        class_numbers(labels)
+
+
+@pytest.mark.parametrize("shape", [(0,), (4,), (0, 3), (3, 0)])
+def test_empty_and_flat_input_is_refused_in_one_line(shape):
+    with pytest.raises(InputError, match="one score per patch and class"):
+        average_precision(np.zeros(shape, bool), np.zeros(shape))
 
 
 def test_a_class_without_positive_is_named_and_left_out():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fusmae_lite.errors import InputError
-from fusmae_lite.evaluate.metrics import Labels, Scores, redraw_scores
+from fusmae_lite.evaluate.metrics import Labels, Scores, as_labels, as_scores, redraw_scores
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def paired_comparison(
     Raises:
         InputError: scores of other shapes or not finite, or no class with a positive.
     """
-    labels, first, second = np.asarray(labels).astype(bool), np.asarray(first), np.asarray(second)
+    labels, first, second = as_labels(labels), as_scores(first), as_scores(second)
     if not labels.shape == first.shape == second.shape:
         raise InputError(
             f"labels are {labels.shape}, scores {first.shape} and {second.shape}", "score the same patches"

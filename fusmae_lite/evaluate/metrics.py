@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,20 +33,68 @@ class AveragePrecision:
     undefined: tuple[str, ...]
 
 
+def as_labels(labels: Any) -> Labels:
+    """Labels of any numeric type, NumPy or torch, as bool of the same shape.
+
+    Raises:
+        InputError: a value other than 0 and 1: -1 for "absent" or a probability would silently count as a positive.
+    """
+    array = _as_numpy(labels)
+    if array.dtype == bool:
+        return array
+    if array.dtype.kind not in "iuf" or not ((array == 0) | (array == 1)).all():
+        odd = array.dtype if array.dtype.kind not in "iuf" else array[(array != 0) & (array != 1)].flat[0]
+        raise InputError(f"labels hold {odd}", "give 1 for a class that is present and 0 for one that is not")
+    return array.astype(bool)
+
+
+def as_scores(scores: Any) -> Scores:
+    """Scores of any numeric type, NumPy or torch, as float64: an unsigned integer has no negative to sort by.
+
+    Raises:
+        InputError: values that are no numbers, or not finite.
+    """
+    array = _as_numpy(scores)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"scores are {array.dtype}", "give numbers, higher for what is more likely")
+    array = array.astype(np.float64, copy=False)
+    if not np.isfinite(array).all():
+        raise InputError("scores hold NaN or infinite values", "check the learning rate and the features")
+    return array
+
+
+def _as_numpy(values: Any) -> NDArray[Any]:
+    if hasattr(values, "detach"):  # a tensor, which may lie on a GPU or be of a type that NumPy does not know
+        values = values.detach().cpu()
+        values = values.double() if values.is_floating_point() else values
+    return np.asarray(values)
+
+
+def _labels_and_scores(labels: Any, scores: Any) -> tuple[Labels, Scores]:
+    """Both (patches, classes), of one shape and not empty; else InputError."""
+    labels, scores = as_labels(labels), as_scores(scores)
+    if labels.shape != scores.shape or labels.ndim != 2 or not labels.size:
+        raise InputError(f"labels are {labels.shape}, scores {scores.shape}", "give one score per patch and class")
+    return labels, scores
+
+
 def average_precision(labels: Labels, scores: Scores, classes: Sequence[str] | None = None) -> AveragePrecision:
     """Average precision of `scores` against `labels`, both (patches, classes), over the whole set at once.
 
     Averaging over batches instead gives another number that depends on the batch size: notebook 07 shows it.
 
+    Args:
+        labels: 0 and 1 in any numeric type.
+        scores: in any numeric type; compared as float64.
+        classes: a name for each column.
+
     Raises:
-        InputError: shapes differ, a score is not finite, or no class has a positive.
+        InputError: shapes differ, a score is not finite, a label is neither 0 nor 1, or no class has a positive.
     """
-    labels, scores = np.asarray(labels).astype(bool), np.asarray(scores)
+    labels, scores = _labels_and_scores(labels, scores)
     names = list(classes) if classes is not None else [str(i) for i in range(labels.shape[1])]
-    if labels.shape != scores.shape:
-        raise InputError(f"labels are {labels.shape}, scores {scores.shape}", "give one score per patch and class")
-    if not np.isfinite(scores).all():
-        raise InputError("scores hold NaN or infinite values", "check the learning rate and the features")
+    if len(names) != labels.shape[1]:
+        raise InputError(f"{len(names)} names for {labels.shape[1]} classes", "name every column")
     present = labels.any(axis=0)
     if not present.any():
         raise InputError("no class has a positive in the test set", "choose another split")
@@ -96,7 +145,7 @@ def redraw_scores(
     Raises:
         InputError: shapes differ, a score is not finite, no class has a positive, or `which` or `lost` is unknown.
     """
-    labels, scores = np.asarray(labels).astype(bool), np.asarray(scores)
+    labels, scores = _labels_and_scores(labels, scores)
     if which not in ("micro", "macro") or lost not in ("keep", "drop"):
         raise InputError(f"which {which!r}, lost {lost!r}", "choose micro or macro, and keep or drop")
     whole, present = average_precision(labels, scores), labels.any(axis=0)
@@ -126,7 +175,7 @@ def micro_ap(labels: Labels, scores: Scores) -> float:
     What scikit-learn's ``average_precision_score`` gives on the flattened arrays, a tenth of the time: an interval
     calls it a thousand times.
     """
-    y, s = labels.ravel(), scores.ravel()
+    y, s = as_labels(labels).ravel(), np.asarray(scores, dtype=np.float64).ravel()
     order = np.argsort(-s, kind="stable")
     hits = np.cumsum(y[order])
     last = np.append(np.flatnonzero(np.diff(s[order])), len(s) - 1)  # of each run of equal scores
@@ -150,12 +199,16 @@ def redraw_values(
     The same seed redraws the same patches and seeds for every system, so that two results can be subtracted.
 
     Args:
-        labels: (patches, classes).
+        labels: (patches, classes), 0 and 1.
         scores: (seeds, patches, classes), one training run a seed.
         score: of labels and one seed's scores; a redraw it refuses (no positive left) is drawn again.
         draws: how many redraws.
         seed: of the redraws.
     """
+    labels, scores = as_labels(labels), as_scores(scores)
+    if scores.shape[1:] != labels.shape or not len(scores) or not labels.any():
+        what = f"labels are {labels.shape} with {int(labels.sum())} positives, scores {scores.shape}"
+        raise InputError(what, "give (patches, classes) with a positive, and (seeds, patches, classes)")
     rng, values = np.random.default_rng(seed), [float(np.mean([score(labels, one) for one in scores]))]
     while len(values) <= draws:
         rows = rng.integers(0, len(labels), len(labels))

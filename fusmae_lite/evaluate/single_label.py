@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError
+from fusmae_lite.evaluate.metrics import as_labels, as_scores
 from fusmae_lite.evaluate.probe import fit_linear
 
 #: The paper says that labels are smoothed, not by how much; this is the usual value.
@@ -48,11 +49,13 @@ def single_label_scores(truth: NDArray, scores: NDArray, classes: Sequence[str])
     Raises:
         InputError: shapes that do not fit, a score that is not finite, or no patch with a class.
     """
-    truth, scores = np.asarray(truth), np.asarray(scores)
+    truth, scores = np.asarray(truth), as_scores(scores)
     if scores.shape != (len(truth), len(classes)):
         raise InputError(f"scores are {scores.shape}", f"give ({len(truth)}, {len(classes)}), one per patch and class")
-    if not np.isfinite(scores).all():
-        raise InputError("scores hold NaN or infinite values", "check the learning rate and the features")
+    if truth.dtype.kind not in "iu" or not (truth < len(classes)).all():
+        raise InputError(
+            f"class numbers are {truth.dtype}, up to {truth.max(initial=-1)}", f"give 0 to {len(classes) - 1}, or -1"
+        )
     known = truth >= 0
     if not known.any():
         raise InputError("no test patch carries a class", "choose another split")
@@ -72,7 +75,7 @@ def class_numbers(labels: NDArray[np.bool_]) -> NDArray[np.int64]:
     Raises:
         InputError: a patch has several labels.
     """
-    labels = np.asarray(labels).astype(bool)
+    labels = as_labels(labels)
     if (labels.sum(axis=1) > 1).any():
         raise InputError("a patch has several labels", "use an archive with one class a patch, such as SEN12MS")
     return np.where(labels.any(axis=1), labels.argmax(axis=1), -1)

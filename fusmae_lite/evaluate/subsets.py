@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusmae_lite.errors import InputError
+from fusmae_lite.evaluate.metrics import as_labels
 
 #: Shares of the training labels that a table of label efficiency shows.
 FRACTIONS = (0.01, 0.05, 0.1, 0.25, 1.0)
@@ -30,7 +31,7 @@ def labelled_subset(labels: NDArray[np.bool_], fraction: float, seed: int, class
     Raises:
         InputError: the share is no share, holds no patch, or fewer than it takes to show every class.
     """
-    labels = np.asarray(labels).astype(bool)
+    labels = as_labels(labels)
     if not 0 < fraction <= 1:
         raise InputError(f"label fraction {fraction} is no share", "give a number above 0, at most 1")
     count, total = round(fraction * len(labels)), len(labels)
