@@ -2,6 +2,29 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+
+#: A word (a value without blanks) and a half of a message are shown up to these lengths; beyond, with their ends.
+_LONGEST_WORD = 400
+_LONGEST = 1000
+
+
+def printable(text: object, longest: int = _LONGEST) -> str:
+    """What may be shown of a text from a file: one line, no control character as such, nothing of absurd length."""
+    line = re.sub(r"[\r\n\t]", " ", str(text)[: 100 * longest])
+    if not line.isprintable():  # separators of lines, formats that turn the direction of writing, half of a pair
+        line = "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else f"\\x{ord(c):02x}" for c in line)
+    line = re.sub(rf"\S{{{_LONGEST_WORD + 1},}}", lambda word: _ends(word[0], _LONGEST_WORD), line)
+    return _ends(line, longest)
+
+
+def _ends(text: str, longest: int) -> str:
+    """Beginning and end of a text that is too long; the result is short enough to be left alone the next time."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest // 2]}... ({len(text)} characters) ...{text[-(longest // 5) :]}"
+
 
 class InputError(ValueError):
     """Bad input. The message is one line that names the file or field, what is wrong, and how to mend it.
@@ -10,12 +33,12 @@ class InputError(ValueError):
     """
 
     def __init__(self, what: str, cure: str) -> None:
-        super().__init__(f"{what}; {cure}".replace("\n", " "))
+        super().__init__(f"{printable(what)}; {printable(cure)}")
+        self.parts = what, cure
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str]]:
         """So that it can cross from one process to another: exceptions are rebuilt from the arguments of __init__."""
-        what, _, cure = str(self).partition("; ")
-        return type(self), (what, cure)
+        return type(self), self.parts
 
     def _render_traceback_(self) -> list[str]:
         """What Jupyter shows: the line alone, since the place in our code does not help to mend the input."""
@@ -27,3 +50,6 @@ class RunError(RuntimeError):
 
     One line, like :class:`InputError`; the command line exits with status 1.
     """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(printable(what, 2 * _LONGEST))

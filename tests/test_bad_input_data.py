@@ -171,9 +171,9 @@ def test_a_damaged_json(copy, text):
     refused(lambda: open_archive(copy).read(0), str(path))
 
 
-def test_a_split_list_with_a_header_line(copy):
-    (copy / "train.csv").write_text(f"s2_name,s1_name\n{S2_NAME},{S1_NAME}\n")
-    refused(lambda: open_archive(copy), f"{copy / 'train.csv'} line 1", "no header")
+def test_a_split_list_with_a_line_of_anything_else(copy):
+    (copy / "train.csv").write_text(f"patch,partner\n{S2_NAME},{S1_NAME}\n")
+    refused(lambda: open_archive(copy), f"{copy / 'train.csv'} line 1", "no pair of names")
 
 
 def test_a_patch_in_two_splits(copy):

@@ -88,6 +88,16 @@ def test_geotiff_lies_where_the_patch_lies(reconstruction, archive, tmp_path):
     assert "wrote" in reconstruction.message.value
 
 
+def test_save_buttons_write_into_their_folder_only(reconstruction, archive, tmp_path, monkeypatch):
+    reconstruction.folder = tmp_path / "pictures"
+    reconstruction.folder.mkdir()
+    monkeypatch.setattr(archive, "names", ["../outside", *archive.names[1:]])
+    for button in (reconstruction.save_png_button, reconstruction.save_tiff_button):
+        reconstruction.say("")
+        button.click()
+        assert "is no name of a patch" in reconstruction.message.value and not list(tmp_path.glob("outside*"))
+
+
 def test_reconstruction_keeps_nothing(reconstruction):
     memory_is_flat(reconstruction.seed, range(8))
 

@@ -14,13 +14,15 @@ from fusmae_lite.archives.base import Archive, Patch
 from fusmae_lite.archives.geotiff import as_fields, read_bands
 from fusmae_lite.archives.labels import BEN19, convert_43_to_19
 from fusmae_lite.archives.names import check_s1_names, check_s2_names, place_and_day
-from fusmae_lite.archives.pairing import COMPLETE, LeftOut, match, subfolders
+from fusmae_lite.archives.pairing import COMPLETE, LeftOut, is_file, match, subfolders
 from fusmae_lite.archives.v1_lists import read_json, read_lists
 from fusmae_lite.errors import InputError
 from fusmae_lite.sensors import get_modality
 
 S2_FOLDER = "BigEarthNet-v1.0"
 S1_FOLDER = "BigEarthNet-S1-v1.0"
+#: How many pairs are asked for their partner when an archive is opened; every other one when it is read.
+_ASKED = 16
 
 
 class BigEarthNetV1(Archive):
@@ -67,12 +69,15 @@ class BigEarthNetV1(Archive):
         check_s1_names(rows["s1"], self.root)
         # where lists exist, a folder in none of them is legal: the lists decide what belongs to the archive
         extra = None if self._rows else ("is named as partner by no S1 patch", COMPLETE)
-        whole, left_out = match(rows, found, self._folder, partial=partial, extra=extra)
+        whole, left_out = match(rows, found, self._folder, self.root, partial=partial, extra=extra)
         self.names: Sequence[str] = tuple(compress(rows["s2"], whole))
         self._s1_names = tuple(compress(rows["s1"], whole))
         self.left_out = unclear + left_out
         if not self.names:
             raise InputError(f"{self.root / S2_FOLDER} holds no patch with its partner", "unpack the archive there")
+        if self._rows and not partial:  # v1's S2 names tell no tile, so that the names may agree by chance
+            for index in np.linspace(0, len(self.names) - 1, _ASKED, dtype=int).tolist():
+                self._check_partner(index)
 
     @classmethod
     def matches(cls, root: Path) -> bool:
@@ -90,6 +95,8 @@ class BigEarthNetV1(Archive):
             folder = self._folder(key, s1_name if key == "s1" else name)
             bands[key], place = read_bands(folder, get_modality(key))
             places.append(place)
+        if "s1" in bands:
+            self._check_partner(index)
         labels = convert_43_to_19(*self._labels43(name))
         return Patch(name=name, bands=bands, labels=labels, meta=self.meta(index), **as_fields(places))
 
@@ -138,6 +145,13 @@ class BigEarthNetV1(Archive):
                     raise
                 unclear.append((s1_name, str(error)))
         return dict(sorted(partners.items())), tuple(unclear)
+
+    def _check_partner(self, index: int) -> None:
+        """InputError if the S1 patch's own json, where it lies, names another S2 patch than the lists."""
+        name, s1_name = self.names[index], self._s1_names[index]
+        path = self._folder("s1", s1_name) / f"{s1_name}_labels_metadata.json"
+        if is_file(path) and (partner := read_json(path, "corresponding_s2_patch")) != name:
+            raise InputError(f"{path}: is the partner of {partner}, in the lists of {name}", "correct the lists")
 
     def _labels43(self, name: str) -> tuple[list[str], str]:
         path = self.root / S2_FOLDER / name / f"{name}_labels_metadata.json"

@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 
 import lmdb
 import numpy as np
+import pyarrow as pa
 
 from fusmae_lite.archives.base import Patch
 from fusmae_lite.archives.labels import BEN19
 from fusmae_lite.archives.lmdb_env import DATA, all_keys, environment, unreadable
-from fusmae_lite.archives.metadata import METADATA, Metadata, TableArchive, read_metadata, read_note
-from fusmae_lite.archives.names import check_s1_names, check_s2_names, place_and_day, version
+from fusmae_lite.archives.metadata import METADATA, Metadata, TableArchive, read_metadata, read_note, typed
+from fusmae_lite.archives.names import check_names, check_s1_names, check_s2_names, place_and_day, version
 from fusmae_lite.archives.pairing import match, subfolders
 from fusmae_lite.archives.pixels import first_with_offset, offset_left
 from fusmae_lite.archives.reben import read_reben_table, snow_cure, snow_names
@@ -29,6 +30,8 @@ JOURNAL = "encode.journal"
 CHECKSUM = "crc32_"
 CRS = "crs"
 EDGES = ("left", "bottom", "right", "top")
+#: No coordinate, in metres or degrees, lies beyond twice round the Earth.
+FARTHEST = 1e8
 
 
 class LmdbArchive(TableArchive):
@@ -65,6 +68,9 @@ class LmdbArchive(TableArchive):
             raise InputError(f"{path} has no second table", "leave snow_and_clouds out; give it when encoding")
         if note:
             table = read_metadata(path, self.classes, keys=tuple(self._key_columns.values()), no_split=True)
+            for names in table.keys.values():
+                check_names(names, table.where)
+            _check_places(table)
         else:
             table = read_reben_table(path.parent, snow_and_clouds, path)
             check_s2_names(table.names, table.where, version(next(iter(table.names), "")) or 2)
@@ -81,6 +87,7 @@ class LmdbArchive(TableArchive):
             keys,
             dict.fromkeys(keys, found),
             lambda modality, key: f"{self._data}: key {key}",
+            table.where,
             partial=partial,
             extra=("has no row in the table", snow_cure(folder)),
             spare=lambda: snow_names(folder),
@@ -132,9 +139,11 @@ class LmdbArchive(TableArchive):
     def checksums(self) -> Iterator[tuple[str, int]]:
         """(key, CRC-32) of every value, where ``fusmae encode`` wrote the table; else InputError."""
         for modality, names in self._keys.items():
-            if CHECKSUM + modality not in self.table.rest:
+            column = CHECKSUM + modality
+            if column not in self.table.rest:
                 raise InputError(f"{self.table.where} has no checksums", "only `fusmae encode` writes them")
-            yield from zip(names, self.table.rest[CHECKSUM + modality].to_pylist(), strict=True)
+            sums = typed(self.table.rest[column], column, pa.uint32(), self.table.where)
+            yield from zip(names, sums.to_pylist(), strict=True)
 
     def _environment(self) -> lmdb.Environment:
         if self.__dict__.get("_handle", (0,))[0] != os.getpid():
@@ -173,6 +182,25 @@ def _find_table(folder: Path) -> Path:
                 f"{folder}: an encode that has not finished", "run the same `fusmae encode` to continue it"
             )
     raise InputError(f"{folder / METADATA} is missing", "put the archive's metadata.parquet there or one folder up")
+
+
+def _check_places(table: Metadata) -> None:
+    """Raise InputError unless the columns of the place on the ground are there and hold what can be one, or nothing."""
+    missing = [column for column in (CRS, *EDGES) if column not in table.rest]
+    if missing:
+        raise InputError(
+            f"{table.where}: no column {', '.join(missing)} of texts or numbers", "encode the archive again"
+        )
+    table.rest[CRS] = typed(table.rest[CRS], CRS, pa.string(), table.where, nulls=True)
+    for edge in EDGES:
+        table.rest[edge] = typed(table.rest[edge], edge, pa.float64(), table.where, nulls=True)
+        values = table.rest[edge].drop_null().to_numpy()
+        odd = values[~(np.abs(values) <= FARTHEST)]
+        if len(odd):
+            raise InputError(
+                f"{table.where}: column {edge} holds {odd[0]:g} in {len(odd)} rows, no coordinate",
+                "encode the archive again, or leave these cells empty",
+            )
 
 
 def _layouts(note: dict[str, Any] | None) -> dict[str, Layout]:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from fusmae_lite.archives.base import SPLITS, Archive
 from fusmae_lite.archives.names import refuse_duplicates
+from fusmae_lite.archives.pairing import require_file
 from fusmae_lite.errors import InputError
 
 METADATA = "metadata.parquet"
@@ -29,6 +30,10 @@ SNOW = "metadata_for_patches_with_snow_cloud_or_shadow.parquet"
 NOTE = b"fusmae-lite"
 
 _AGAIN = "download the table again"
+#: What pyarrow says to a damaged file.
+_DAMAGED = (OSError, pa.ArrowException, ValueError, TypeError, KeyError, AttributeError, OverflowError, MemoryError)
+#: Beyond any archive of pairs; a made file that claims more would only fill the memory.
+_MOST_ROWS, _MOST_CLASSES, _LARGEST_SIDE = 20_000_000, 10_000, 10_000
 _OFFICIAL = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 
 
@@ -40,8 +45,9 @@ class Metadata:
         names: column patch_id, each once.
         splits: (n,) of ``"train"``, ``"val"``, ``"test"`` or ``""``.
         labels: (n, n_classes) bool.
-        rest: every further column.
+        rest: every further column of text, numbers or days; pictures, lists and the like are left out.
         where: the file, or files, for messages.
+        keys: the columns that name files or keys, each name once.
     """
 
     names: tuple[str, ...]
@@ -49,10 +55,11 @@ class Metadata:
     labels: np.ndarray
     rest: dict[str, pa.Array]
     where: str
+    keys: dict[str, list[str]]
 
-    def column(self, name: str) -> list[Any]:
-        """A further column as a list."""
-        return _texts(self.rest[name], name, self.where)
+    def column(self, name: str) -> list[str]:
+        """One of the columns of names."""
+        return self.keys[name]
 
     def row(self, index: int, names: Sequence[str] | None = None) -> dict[str, str]:
         """Further columns (all, or those named) of one row as text, without those that are empty (null) there."""
@@ -65,7 +72,8 @@ class Metadata:
             return self
         names = tuple(compress(self.names, rows))
         rest = {name: column.filter(pa.array(rows)) for name, column in self.rest.items()}
-        return Metadata(names, self.splits[rows], self.labels[rows], rest, self.where)
+        keys = {name: list(compress(texts, rows)) for name, texts in self.keys.items()}
+        return Metadata(names, self.splits[rows], self.labels[rows], rest, self.where, keys)
 
 
 class TableArchive(Archive):
@@ -105,51 +113,107 @@ def read_metadata(
         InputError: not readable, a column missing, empty cells, a name twice, an unknown label or split.
     """
     wanted = ("patch_id", "labels", "split", *keys)
-    columns, where = _columns(_read_table(path, wanted)), str(path)
+    columns, where = _columns(path, wanted), str(path)
     if second is not None:
-        columns = _join(columns, _columns(_read_table(second, wanted)), path, second)
+        columns = _join(columns, _columns(second, wanted), path, second)
         where = f"{path} with {second.name}"
-    for key in dict.fromkeys(("patch_id", *keys)):
-        refuse_duplicates(_texts(columns[key], key, where), where, key)
-    labels = _label_matrix(_typed(columns.pop("labels"), "labels", pa.list_(pa.string()), where), classes, where)
-    splits = _split_column(_typed(columns.pop("split"), "split", pa.string(), where), no_split, where)
-    names = tuple(_texts(columns.pop("patch_id"), "patch_id", where))
-    return Metadata(names, splits, labels, columns, where)
+    texts = {key: _texts(columns[key], key, where) for key in dict.fromkeys(("patch_id", *keys))}
+    for key, names in texts.items():
+        refuse_duplicates(names, where, key)
+    labels = _label_matrix(typed(columns.pop("labels"), "labels", pa.list_(pa.string()), where), classes, where)
+    splits = _split_column(typed(columns.pop("split"), "split", pa.string(), where), no_split, where)
+    del columns["patch_id"]
+    rest = {name: column for name, column in columns.items() if _is_plain(column.type)}
+    return Metadata(tuple(texts["patch_id"]), splits, labels, rest, where, texts)
 
 
 def read_names(path: Path) -> set[str]:
     """Every patch_id and s1_name of a table: names whose files are known although their rows are not used."""
-    columns = _columns(_read_table(path, ("patch_id", "s1_name"), only=True))
+    columns = _columns(path, ("patch_id", "s1_name"), only=True)
     return {text for name, column in columns.items() for text in _texts(column, name, path)}
 
 
 def read_note(path: Path) -> dict[str, Any] | None:
     """What ``fusmae encode`` noted in a table about the archive behind it; None in a table from elsewhere."""
+    require_file(path, f"put {path.name} of the archive there")
     try:
         note = (pq.read_schema(path).metadata or {}).get(NOTE)
-        return None if note is None else dict(json.loads(note))
-    except (OSError, pa.ArrowException, ValueError) as error:
+    except _DAMAGED as error:
         raise _unreadable(path, error) from None
+    if note is None:
+        return None
+    try:
+        found = json.loads(note)
+        _check_note(found)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{path}: damaged note by `fusmae encode` ({type(error).__name__}: {_first_line(error)})",
+            "copy the table again, or encode the archive again",
+        ) from None
+    return found
 
 
-def _read_table(path: Path, wanted: Sequence[str], only: bool = False) -> pa.Table:
-    if not path.is_file():
-        raise InputError(f"{path} is missing", f"put {path.name} of the archive there")
+def _check_note(note: dict[str, Any]) -> None:
+    """Raise ValueError and the like unless it says what an archive offers, in sizes that a patch can have."""
+    classes, keys, bands = note["classes"], note["keys"], note["bands"]
+    if not (0 < len(classes) == len(set(classes)) <= _MOST_CLASSES and all(type(name) is str for name in classes)):
+        raise ValueError("classes are no list of different names")
+    if not keys or keys.keys() != bands.keys() or not all(type(column) is str for column in keys.values()):
+        raise ValueError("keys and bands are of other sensors")
+    sides = [(side, np.dtype(dtype)) for of in bands.values() for side, dtype in of.values()]
+    odd = next((side for side, _ in sides if type(side) is not int or not 0 < side <= _LARGEST_SIDE), None)
+    if odd is not None or not all(bands.values()):
+        raise ValueError(f"bands of {odd} pixels")
+
+
+def _read_table(path: Path, wanted: Sequence[str], only: bool) -> pa.Table:
+    require_file(path, f"put {path.name} of the archive there")
     try:
         with pq.ParquetFile(path) as file:
-            missing = [name for name in wanted if name not in file.schema_arrow.names]
+            names = file.schema_arrow.names
+            missing = [name for name in wanted if name not in names]
             if missing:
                 raise InputError(f"{path}: no column {', '.join(missing)}", f"{_AGAIN}, or add it")
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise InputError(f"{path}: column {twice} occurs twice", "keep one of them")
+            if file.metadata.num_rows > _MOST_ROWS:
+                raise InputError(f"{path}: {file.metadata.num_rows} rows, at most {_MOST_ROWS}", _AGAIN)
             table = file.read(columns=list(wanted) if only else None)
         table.validate(full=True)
-    except (OSError, pa.ArrowException) as error:
+        return table.unify_dictionaries()
+    except InputError:
+        raise
+    except _DAMAGED as error:
         raise _unreadable(path, error) from None
-    return table
 
 
-def _columns(table: pa.Table) -> dict[str, pa.Array]:
-    """Each column as one array: ten times as quick to take a row from as a chunked one."""
-    return {name: pa.concat_arrays(table.column(name).chunks or [pa.array([])]) for name in table.column_names}
+def _columns(path: Path, wanted: Sequence[str], only: bool = False) -> dict[str, pa.Array]:
+    """Each column as one array, ten times as quick to take a row from as a chunked one; texts as plain texts."""
+    table = _read_table(path, wanted, only)
+    try:
+        return {
+            name: _simple(pa.concat_arrays(table.column(name).chunks or [pa.array([])])) for name in table.column_names
+        }
+    except _DAMAGED as error:
+        raise _unreadable(path, error) from None
+
+
+def _simple(column: pa.Array) -> pa.Array:
+    """Categories become what they stand for, long texts and days texts; everything else stays."""
+    column = column.storage if isinstance(column, pa.ExtensionArray) else column
+    column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    kind = column.type
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_date(kind):
+        return column.cast(pa.string())
+    if pa.types.is_timestamp(kind):  # a zone that the system lacks must not matter
+        return column.cast(pa.timestamp(kind.unit)).cast(pa.string())
+    return column
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_null)
+    return any(test(kind) for test in tests)
 
 
 def _join(first: dict[str, pa.Array], second: dict[str, pa.Array], path: Path, more: Path) -> dict[str, pa.Array]:
@@ -157,24 +221,26 @@ def _join(first: dict[str, pa.Array], second: dict[str, pa.Array], path: Path, m
         odd = sorted(set(first) ^ set(second))[0]
         raise InputError(f"{more}: only one of it and {path} has column {odd}", "download both again")
     try:
-        return {name: pa.concat_arrays([first[name], second[name]]) for name in first}
-    except pa.ArrowException as error:
+        return {name: pa.concat_arrays([column, second[name].cast(column.type)]) for name, column in first.items()}
+    except _DAMAGED as error:
         raise InputError(f"{more}: does not fit {path} ({_first_line(error)})", "download both again") from None
 
 
-def _typed(column: pa.Array, name: str, kind: pa.DataType, where: object) -> pa.Array:
-    """The column in this type, without empty cells."""
+def typed(column: pa.Array, name: str, kind: pa.DataType, where: object, nulls: bool = False) -> pa.Array:
+    """The column in this type, without empty cells unless `nulls` are legal; InputError where it cannot be."""
     try:
+        if pa.types.is_list(kind) and pa.types.is_dictionary(getattr(column.type, "value_type", kind)):
+            column = pa.ListArray.from_arrays(column.offsets, column.values.dictionary_decode(), mask=column.is_null())
         column = column if column.type == kind else column.cast(kind)
-    except pa.ArrowException:
+    except _DAMAGED:
         raise InputError(f"{where}: column {name} holds {column.type}, expected {kind}", _AGAIN) from None
-    if column.null_count:
+    if column.null_count and not nulls:
         raise InputError(f"{where}: column {name} is empty in {column.null_count} rows", f"fill it in, or {_AGAIN}")
     return column
 
 
 def _texts(column: pa.Array, name: str, where: object) -> list[str]:
-    return _typed(column, name, pa.string(), where).to_pylist()
+    return typed(column, name, pa.string(), where).to_pylist()
 
 
 def _label_matrix(column: pa.ListArray, classes: Sequence[str], where: object) -> np.ndarray:
@@ -210,7 +276,7 @@ def _as_text(value: Any) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return str(error).splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

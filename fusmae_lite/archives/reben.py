@@ -59,6 +59,7 @@ class ReBEN(TableArchive):
             {"s1": s1_names, "s2": table.names},
             {modality: self._on_disk(modality) for modality in FOLDERS},
             self._folder,
+            table.where,
             partial=partial,
             extra=("has files but no row in the tables", snow_cure(self.root)),
             spare=lambda: snow_names(self.root),

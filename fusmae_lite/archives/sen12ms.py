@@ -5,7 +5,7 @@ Source: Schmitt et al., "SEN12MS", ISPRS Annals 2019; the split lists are those 
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 
 from fusmae_lite.archives.base import Archive, Patch
 from fusmae_lite.archives.geotiff import as_fields, read_stack
+from fusmae_lite.archives.pairing import listed, subfolders
 from fusmae_lite.errors import InputError
 from fusmae_lite.progress import track
 from fusmae_lite.sensors import S2, get_modality
@@ -46,6 +47,7 @@ UNCLASSIFIED = (0, 255)
 BANDS_ON_DISK = {"s1": ("VV", "VH"), "s2": (*S2.bands[:10], "B10", *S2.bands[10:]), "lc": ("IGBP", "LCCS1", "2", "3")}
 #: Its radar image holds NaN; the authors leave it out everywhere, and so do we.
 NAN_TRIPLET = "ROIs1868_summer_s2_146_p202"
+_NUMBER = re.compile("[0-9]{1,6}")
 COMPLETE = "complete the download, remove the triplet, or pass partial=True"
 
 
@@ -175,19 +177,23 @@ def _scenes(season: Path) -> Iterator[tuple[str, dict[str, set[str]]]]:
     """Scene -> kind (s1, s2, lc) -> patch numbers, from folder and file names alone, in order of the scenes."""
     if not season.is_dir():
         return
-    folders = {entry.name for entry in os.scandir(season) if entry.is_dir()}
-    scenes = {name.split("_")[1] for name in folders if name.split("_")[0] in BANDS_ON_DISK and "_" in name}
+    folders = set(subfolders(season))
+    scenes = {scene for kind, _, scene in (name.partition("_") for name in folders) if kind in BANDS_ON_DISK and scene}
+    odd = sorted(scene for scene in scenes if not _NUMBER.fullmatch(scene))
+    if odd:
+        raise InputError(f"{season}: scene {odd[0]!r} is no number", "rename or remove its folders")
     for scene in sorted(scenes, key=lambda text: (len(text), text)):
         found: dict[str, set[str]] = {}
         for kind in BANDS_ON_DISK:
             folder = season / f"{kind}_{scene}"
-            files = [entry.name for entry in os.scandir(folder)] if folder.name in folders else []
+            files = listed(folder) if folder.name in folders else []
             start = f"{season.name}_{folder.name}_p"
             tifs = [name for name in files if name.endswith(".tif")]
-            strange = [name for name in tifs if not (name.startswith(start) and name[len(start) : -4].isdecimal())]
+            numbers = {name: name[len(start) : -4] if name.startswith(start) else "" for name in tifs}
+            strange = [name for name, number in numbers.items() if not _NUMBER.fullmatch(number)]
             if strange:
                 raise InputError(f"{folder / strange[0]} is not named {start}<number>.tif", "unpack it into its folder")
-            found[kind] = {name[len(start) : -4] for name in tifs}
+            found[kind] = set(numbers.values())
         yield scene, found
 
 

@@ -10,12 +10,18 @@ from typing import Any
 
 from fusmae_lite.archives.base import SPLITS
 from fusmae_lite.archives.names import check_s2_names, refuse_duplicates
+from fusmae_lite.archives.pairing import is_file, require_file
 from fusmae_lite.errors import InputError
+
+#: A patch's json has a thousand bytes.
+_LARGEST_JSON = 2**20
+#: What people write above a split list, whose official form has no header.
+_HEADERS = (["s2_name", "s1_name"], ["s2", "s1"], ["s2_patch", "s1_patch"], ["patch_id", "s1_name"])
 
 
 def read_lists(root: Path) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
     """index.csv and the split lists: S2 name -> columns (s1_name at least), S2 name -> split."""
-    rows = _read_index(root / "index.csv") if (root / "index.csv").is_file() else {}
+    rows = _read_index(root / "index.csv") if is_file(root / "index.csv") else {}
     split_of = {name: row["split"] for name, row in rows.items() if row.get("split")}
     found = [(split, path) for split in SPLITS if (path := _split_list(root, split))]
     if found:  # the lists a user may replace by their own win over the column
@@ -33,10 +39,13 @@ def read_lists(root: Path) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
 
 def read_json(path: Path, field: str) -> Any:
     """One field of a patch's json."""
+    require_file(path, "download the patch again")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))[field]
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing", "download the patch again") from None
+        if path.stat().st_size > _LARGEST_JSON:
+            raise InputError(f"{path}: {path.stat().st_size} bytes for one patch", "download the patch again")
+        return json.loads(path.read_text(encoding="utf-8-sig"))[field]
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})", "check its permissions and the disk") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -45,11 +54,14 @@ def read_json(path: Path, field: str) -> Any:
 
 def _read_index(path: Path) -> dict[str, dict[str, str]]:
     lines = _lines(path)
-    header = next(lines, [])
+    _, header = next(lines, (1, []))
     if not {"s2_name", "s1_name"} <= set(header):
         raise InputError(f"{path}: no columns s2_name and s1_name", "add them to its header line")
+    if len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise InputError(f"{path}: column {twice!r} occurs twice", "keep one of them")
     rows: dict[str, dict[str, str]] = {}
-    for number, cells in enumerate(lines, 2):
+    for number, cells in lines:
         if len(cells) != len(header):
             raise InputError(f"{path} line {number}: {len(cells)} cells for {len(header)} columns", "correct the line")
         row = dict(zip(header, cells, strict=True))
@@ -63,15 +75,16 @@ def _read_index(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _split_list(root: Path, split: str) -> Path | None:
-    return next((path for path in (root / f"splits/{split}.csv", root / f"{split}.csv") if path.is_file()), None)
+    return next((path for path in (root / f"splits/{split}.csv", root / f"{split}.csv") if is_file(path)), None)
 
 
 def _read_split(path: Path) -> list[tuple[str, str]]:
     pairs = []
-    for number, cells in enumerate(_lines(path), 1):
-        pair = tuple(cell.strip() for cell in cells)
-        _check_pair(path, number, pair, "write s2_name,s1_name on each line, no header")
-        pairs.append(pair)
+    for number, cells in _lines(path):
+        if not pairs and [cell.lower() for cell in cells] in _HEADERS:
+            continue
+        _check_pair(path, number, tuple(cells), "write s2_name,s1_name on each line")
+        pairs.append(tuple(cells))
     names = [s2_name for s2_name, _ in pairs]
     refuse_duplicates(names, path, "patch")
     check_s2_names(names, path, 1)
@@ -83,10 +96,15 @@ def _check_pair(path: Path, number: int, pair: tuple[str, ...], cure: str) -> No
         raise InputError(f"{path} line {number}: {','.join(pair)!r} is no pair of names", cure)
 
 
-def _lines(path: Path) -> Iterator[list[str]]:
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells without blanks around them) of each line that holds anything."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            yield from (cells for cells in csv.reader(file) if cells)
+        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark before the first letter
+            reader = csv.reader(file)
+            for line in reader:
+                cells = [cell.strip() for cell in line]
+                if any(cells):
+                    yield reader.line_num, cells
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})", "check its permissions and the disk") from None
     except (csv.Error, UnicodeDecodeError) as error:

@@ -12,6 +12,7 @@ from rasterio.transform import from_bounds
 
 from fusmae_lite import pictures
 from fusmae_lite.archives import Archive
+from fusmae_lite.archives.names import file_in
 from fusmae_lite.errors import InputError
 from fusmae_lite.figures import ERROR_LIMITS, ERROR_MAP, UNITS, absolute_error
 from fusmae_lite.masking import STRATEGIES
@@ -86,7 +87,7 @@ class ReconstructionViewer(Viewer):
 
     def save_png(self, path: Path | str | None = None) -> Path:
         """Write the picture as it is shown; returns its path."""
-        path = Path(path) if path else self.folder / f"{self._name()}_reconstruction.png"
+        path = Path(path) if path else file_in(self.folder, self._name(), "_reconstruction.png")
         try:
             path.write_bytes(self.picture())
         except OSError as error:
@@ -103,7 +104,7 @@ class ReconstructionViewer(Viewer):
         model = model or next(iter(self.models))
         if model not in self.predictions:
             raise InputError(f"no model {model!r} in this viewer", f"choose one of {', '.join(self.models)}")
-        path = Path(path) if path else self.folder / f"{self._name()}_reconstruction.tif"
+        path = Path(path) if path else file_in(self.folder, self._name(), "_reconstruction.tif")
         patch = self.archive.read(self.pair.value, self.config.modalities)
         write_geotiff(path, self.predictions[model].pasted, patch.crs, patch.bounds)
         return path
