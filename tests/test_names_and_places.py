@@ -218,7 +218,7 @@ def test_a_pipe_in_place_of_a_file_does_not_hang(copy, pattern):
     path = next(iter(sorted(copy.glob(pattern))), copy / pattern)
     path.unlink(missing_ok=True)
     os.mkfifo(path)
-    refused(lambda: open_archive(copy).labels, path, "no regular file")
+    refused(lambda: open_archive(copy).labels, path, "not a file")
 
 
 @pytest.mark.parametrize(

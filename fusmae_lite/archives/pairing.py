@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from fusmae_lite.archives.names import apart
 from fusmae_lite.errors import InputError, printable
+from fusmae_lite.files import refuse_special
 
 #: (name, reason) of everything that was not taken.
 LeftOut = tuple[tuple[str, str], ...]
@@ -23,16 +23,9 @@ COMPLETE = "complete the download, correct the lists, or open with partial=True 
 
 
 def is_file(path: Path) -> bool:
-    """Whether a regular file lies there; InputError for a pipe, device or folder in its place: reading it may hang."""
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})", "check its permissions and the disk") from None
-    if not stat.S_ISREG(mode):
-        raise InputError(f"{path} is no regular file", "put the file itself there")
-    return True
+    """Whether a file lies there; InputError for a pipe, device or folder in its place."""
+    refuse_special(path)
+    return path.is_file()
 
 
 def require_file(path: Path, cure: str) -> None:
