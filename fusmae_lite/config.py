@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from fusmae_lite.errors import InputError
+from fusmae_lite.errors import InputError, choose
 from fusmae_lite.sensors import get_modality
 
 Fusion = Literal["xae", "xad", "both", "none"]
@@ -34,7 +34,7 @@ SYSTEM_DEFAULTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 #: In a notebook's parameters cell these mean "as the preset says".
-UNSET = ("", -1, "-1")
+UNSET = ("", -1, "-1", None)
 
 
 class ModelConfig(BaseModel):
@@ -86,7 +86,9 @@ class ModelConfig(BaseModel):
     @field_validator("modalities", mode="before")
     @classmethod
     def _known_modalities(cls, value: Any) -> Any:
-        names = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
+        names = as_tuple(value)
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("needs names of sensors, as in s1,s2")
         if not names or len(set(names)) != len(names):
             raise ValueError("needs at least one sensor, each once")
         for name in names:
@@ -193,6 +195,16 @@ class RunConfig(ModelConfig):
         """Folder of this run: `run_dir`, or ``runs/<preset>`` beside the notebooks. Not created here."""
         return Path(self.run_dir).expanduser() if self.run_dir else project_root() / "runs" / self.preset
 
+    @field_validator("betas", mode="before")
+    @classmethod
+    def _as_pair(cls, value: Any) -> Any:
+        return as_tuple(value)
+
+    @field_validator("weight_decay_end", mode="before")
+    @classmethod
+    def _none_as_text(cls, value: Any) -> Any:
+        return None if isinstance(value, str) and value.strip().lower() in ("none", "null") else value
+
     @model_validator(mode="after")
     def _accumulate_divides(self) -> Self:
         if self.batch_size % self.accumulate:
@@ -203,16 +215,25 @@ class RunConfig(ModelConfig):
 def load_preset(preset: str = "smoke", **overrides: Any) -> RunConfig:
     """The configuration called `preset` (smoke, laptop, paper) with single fields replaced.
 
-    An override of ``""`` or ``-1`` means "as the preset says", so that a notebook's parameters cell can name a field
-    without deciding it. What a baseline's method sets (``SYSTEM_DEFAULTS``) comes before the preset, and a given value
-    before both. Raises :class:`InputError` for an unknown preset, field or value.
+    An override of ``""``, ``-1`` or ``None`` means "as the preset says", so that a notebook's parameters cell can name
+    a field without deciding it. What a baseline's method sets (``SYSTEM_DEFAULTS``) comes before the preset, a given
+    value before both. Raises :class:`InputError` for an unknown preset, field or value.
     """
     if preset not in PRESETS:
-        raise InputError(f"unknown preset {preset!r}", f"choose one of {', '.join(PRESETS)}")
+        raise InputError(f"unknown preset {preset!r}", choose(preset, PRESETS, "choose one of"))
     text = resources.files("fusmae_lite").joinpath(f"presets/{preset}.toml").read_text(encoding="utf-8")
     given = {name: value for name, value in overrides.items() if value not in UNSET}
     method = SYSTEM_DEFAULTS.get(str(given.get("system")), {})
     return RunConfig(**{**tomllib.loads(text), **method, "preset": preset, **given})
+
+
+def as_tuple(value: Any) -> Any:
+    """``0.9,0.95``, ``(0.9, 0.95)``, ``[0.9, 0.95]``, ``("s1", "s2")`` as texts, or a sequence, as a tuple."""
+    if isinstance(value, str):
+        text = value.strip()
+        text = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else text
+        return tuple(part.strip().strip("\"'") for part in text.rstrip().removesuffix(",").split(","))
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def project_root() -> Path:
@@ -239,7 +260,7 @@ def _one_line(error: ValidationError, config: type[BaseModel]) -> InputError:
     name = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        return InputError(f"unknown parameter {name!r}", f"those that exist: {', '.join(config.model_fields)}")
+        return InputError(f"unknown parameter {name!r}", choose(name, config.model_fields))
     if not name:
         what, _, cure = message.partition("; ")
         return InputError(f"configuration: {what}", cure or "change one of the named fields")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusmae_lite.config import RunConfig, load_preset
+from fusmae_lite.course_parameters import refuse_injected
 from fusmae_lite.errors import InputError
 from fusmae_lite.files import write_text
 
@@ -28,13 +30,16 @@ def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunC
         parameters: fields of :class:`RunConfig`; ``""`` and ``-1`` mean "as the preset says".
 
     Raises:
-        InputError: one line that names the parameter, or the data folder, and the cure.
+        InputError: one line that names the parameter, or the data folder, and the cure; also for a parameter that
+            papermill injected and the notebook does not have.
     """
     import torch
 
     from fusmae_lite.archives import open_data
     from fusmae_lite.optimise import choose_device
 
+    if shell := "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
+        refuse_injected(shell.user_ns.get("In", []))
     if not parameters.get("run_dir"):  # after -p run_dir=..., and before runs/<preset>
         parameters["run_dir"] = os.environ.get(RUN_DIR_VARIABLE, "")
     config = load_preset(preset, **parameters)

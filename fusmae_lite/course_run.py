@@ -65,7 +65,7 @@ def run_course(
     every, chosen = find_notebooks(sources), find_notebooks(sources, only)
     given = {"preset": preset, **({"run_dir": str(run_dir)} if run_dir else {}), **(parameters or {})}
     types = {path.stem: declared(path) for path in every}
-    config, typed = check(given, types)
+    config, typed = check(given, types, [path.stem for path in chosen])
     run = _Course(config, every)
     executed, skipped = [], []
     for source in chosen:

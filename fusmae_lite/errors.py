@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 #: A word (a value without blanks) and a half of a message are shown up to these lengths; beyond, with their ends.
 _LONGEST_WORD = 400
@@ -53,3 +55,10 @@ class RunError(RuntimeError):
 
     def __init__(self, what: str) -> None:
         super().__init__(printable(what, 2 * _LONGEST))
+
+
+def choose(name: object, names: Iterable[str], words: str = "those that exist:") -> str:
+    """The cure for a name that does not exist: the one that was probably meant, or all of them."""
+    names = list(names)
+    near = difflib.get_close_matches(str(name)[:100], names, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"{words} {', '.join(names)}"

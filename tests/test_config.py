@@ -28,7 +28,38 @@ def test_strings_from_papermill_are_converted_exactly():
     assert (c.learning_rate, c.cache, c.epochs, c.modalities, c.betas) == (1e-4, True, 7, ("s2", "s1"), (0.9, 0.99))
 
 
-@pytest.mark.parametrize("unset", ["", -1, -1.0, "-1"])
+@pytest.mark.parametrize(
+    "text", ["0.9,0.95", "(0.9, 0.95)", "[0.9, 0.95]", " ( 0.9 ,0.95, )", (0.9, 0.95), [0.9, "0.95"]]
+)
+def test_pairs_in_each_form_a_person_tries(text):
+    assert load_preset("smoke", betas=text).betas == (0.9, 0.95)
+
+
+@pytest.mark.parametrize("text", ["s1,s2", "('s1', 's2')", '["s1", "s2"]', "[s1, s2]", "(s1,s2,)", ["s1", "s2"]])
+def test_sensors_in_each_form_a_person_tries(text):
+    assert load_preset("smoke", modalities=text).modalities == ("s1", "s2")
+
+
+def test_every_default_is_taken_back_as_help_prints_it():
+    for name, field in RunConfig.model_fields.items():
+        if field.default not in ("", None):
+            given = {"image_size": 120} if name == "patch_size" else {}
+            assert getattr(RunConfig(**{name: repr(field.default).strip("'")}, **given), name) == field.default, name
+    for text in ("none", "None", "null"):
+        assert RunConfig(weight_decay_end=text).weight_decay_end is None
+        assert load_preset("smoke", system="dino", weight_decay_end=text).weight_decay_end is None
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [({"lerning_rate": 1}, "learning_rate"), ({"mask_ration": 0.5}, "mask_ratio"), ({"preset": "labtop"}, "laptop")],
+)
+def test_a_misspelt_name_is_told_which_was_meant(given, meant):
+    with pytest.raises(InputError, match=f"did you mean '{meant}'"):
+        load_preset(**given)
+
+
+@pytest.mark.parametrize("unset", ["", -1, -1.0, "-1", None])
 def test_unset_means_as_the_preset_says(unset):
     assert load_preset("smoke", epochs=unset) == load_preset("smoke")
 

@@ -14,11 +14,13 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from papermill import execute_notebook
+from papermill.exceptions import PapermillExecutionError
 
 from fusmae_lite.cli import main
 from fusmae_lite.course import begin, record
 from fusmae_lite.course_pages import headline, pictures, write_html
-from fusmae_lite.course_parameters import check, declared, find_notebooks, parse
+from fusmae_lite.course_parameters import check, declared, find_notebooks, parse, refuse_injected
 from fusmae_lite.course_run import CourseResult, run_course
 from fusmae_lite.course_store import store, strip
 from fusmae_lite.errors import InputError, RunError
@@ -181,6 +183,33 @@ def test_unknown_notebook_and_empty_folder(sources: Path, tmp_path: Path) -> Non
     assert parse(["a=1", "b = x=y "]) == {"a": "1", "b": "x=y"}
     with pytest.raises(InputError, match="'a' is refused; write -p name=value"):
         parse(["a"])
+    for text in ("epochs=", "epochs=-1", "data_dir= "):
+        with pytest.raises(InputError, match="says nothing; leave it out"):
+            parse([text])
+    with pytest.raises(InputError, match="'seed' is given twice, '1' and '2'"):
+        parse(["seed=1", "seed=2"])
+
+
+def test_a_parameter_that_no_chosen_notebook_has_is_refused(sources: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'learning_rate' does not exist in notebook 00; .* that has it: 01"):
+        course(sources, tmp_path / "run", only=["00"], parameters={"learning_rate": "1e-4"})
+    with pytest.raises(InputError, match="did you mean 'learning_rate'"):
+        course(sources, tmp_path / "run", parameters={"lerning_rate": "1e-4"})
+
+
+def test_papermill_alone_refuses_a_parameter_that_the_notebook_does_not_have(tmp_path: Path) -> None:
+    source = Path(__file__).parents[1] / "notebooks" / "00_start_here.ipynb"
+    with pytest.raises(PapermillExecutionError) as caught:
+        execute_notebook(source, tmp_path / "out.ipynb", {"sead": 3}, cwd=source.parent, progress_bar=False)
+    assert caught.value.ename == "InputError" and "did you mean 'seed'" in caught.value.evalue
+
+
+def test_what_was_injected_is_compared_with_what_is_declared() -> None:
+    declared_cell, plain = "seed: int = 0  # help\nrate: float = -1.0  # help", "%matplotlib inline"
+    refuse_injected([declared_cell, "# Parameters\nseed = 3\nrate = 1e-4\n", plain])
+    refuse_injected(["x = 1", declared_cell, plain, "note: str = 'an annotation later on'"])
+    with pytest.raises(InputError, match="no parameter 'rats'; did you mean 'rate'"):
+        refuse_injected([declared_cell, "# Parameters\nseed = 3\nrats = 1\n"])
 
 
 def test_begin_and_record(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
