@@ -161,6 +161,10 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], title: str) 
             cwd=source.parent,
             report=report,
         )
+    except KeyboardInterrupt:
+        # The kernel is being stopped; nbclient's watcher may find it dead and print that as a traceback of its own.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
     except PapermillExecutionError as error:
         failure = CellFailure(report.cell, cells, _last_line(error))
     except RuntimeError as error:  # nbclient's DeadKernelError among them: the kernel is gone, not the cell wrong

@@ -157,9 +157,9 @@ class _Course:
 
 
 def _hash_files(folder: Path) -> str:
-    """Fingerprint of the package: code, presets and weights."""
+    """Fingerprint of the package: code, presets, statistics and weights."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.suffix in (".py", ".toml", ".safetensors"):
+        if path.suffix in (".py", ".toml", ".json", ".safetensors"):
             digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()

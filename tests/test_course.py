@@ -17,6 +17,7 @@ import torch
 from papermill import execute_notebook
 from papermill.exceptions import PapermillExecutionError
 
+from fusmae_lite import course_run
 from fusmae_lite.cli import main
 from fusmae_lite.course import begin, record
 from fusmae_lite.course_pages import headline, pictures, write_html
@@ -47,10 +48,18 @@ def write(folder: Path, name: str, *code: str, parameters: str = PARAMETERS) -> 
     return path
 
 
+hash_files = course_run._hash_files  # the real one
+
+
 @pytest.fixture(autouse=True)
-def package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fixed fingerprint: somebody may be editing the package while the tests run."""
-    monkeypatch.setattr("fusmae_lite.course_run._hash_files", lambda folder: "package")
+def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A small package in place of ours, which somebody may be editing while the tests run; its fingerprint is real."""
+    folder = tmp_path / "package" / "sub"
+    folder.mkdir(parents=True)
+    for name in ("code.py", "preset.toml", "statistics.json", "weights.safetensors", "notes.md"):
+        (folder / name).write_text("1")
+    monkeypatch.setattr(course_run, "_hash_files", lambda _: hash_files(folder.parent))
+    return folder
 
 
 @pytest.fixture
@@ -99,6 +108,34 @@ def test_course_writes_everything_then_skips_then_follows_changes(sources: Path,
     assert again.executed == () and again.skipped == result.executed
     write(sources, "01_train", "print('changed')")
     assert course(sources, target).executed == ("01_train", "02_use")
+
+
+def test_a_changed_package_runs_everything_again(sources: Path, tmp_path: Path, package: Path) -> None:
+    for path in sorted(sources.iterdir())[1:]:
+        path.unlink()
+    assert course(sources, tmp_path / "run").executed == ("00_start",)
+    (package / "code.py").write_text("2")
+    assert course(sources, tmp_path / "run").executed == ("00_start",)
+    (package / "notes.md").write_text("2")
+    assert course(sources, tmp_path / "run").skipped == ("00_start",)
+
+
+def test_the_fingerprint_of_the_package_is_that_of_all_that_changes_a_result(package: Path) -> None:
+    seen = {hash_files(package)}
+    (package / "__pycache__").mkdir()
+    (package / "__pycache__" / "code.pyc").write_text("1")
+    (package / "notes.md").write_text("2")
+    assert hash_files(package) in seen
+    for number, name in enumerate(("code.py", "preset.toml", "statistics.json", "weights.safetensors"), 2):
+        (package / name).write_text("2")
+        seen.add(hash_files(package))
+        assert len(seen) == number, name
+    (package / "code.py").rename(package / "other.py")
+    assert hash_files(package) not in seen
+    (package / "other.py").unlink()
+    assert hash_files(package) not in seen
+    ours = Path(course_run.__file__).parent
+    assert hash_files(ours) == hash_files(ours) not in seen
 
 
 def test_failure_names_the_cell_and_a_second_call_continues(
@@ -315,7 +352,7 @@ def test_interrupt(sources: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 130, error
-    assert error.splitlines()[-1].startswith("error: interrupted")
+    assert error.splitlines()[-1].startswith("error: interrupted") and "DeadKernelError" not in error, error
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
 

@@ -30,10 +30,12 @@ def same_weights(a: FusMAE, b: FusMAE) -> bool:
 
 
 def test_loss_falls_and_everything_is_written(tiny, archive):
-    result = pretrain(variant(tiny, epochs=12, learning_rate=3e-3), archive, quiet=True)
+    result = pretrain(variant(tiny, epochs=12, learning_rate=1e-2), archive, quiet=True)
     losses = [row["loss"] for row in result.history]
-    assert losses[-1] < 0.8 * losses[0]
-    assert result.heldout["loss_s1"] < result.heldout["mean_s1"] * 1.2
+    assert losses[-1] < 0.65 * losses[0]
+    # Unseen patches, far better than by each band's mean; three seeds gave 0.44 to 0.45 and 0.70 to 0.75 of its error.
+    assert result.heldout["loss_s1"] < 0.6 * result.heldout["mean_s1"]
+    assert result.heldout["loss_s2"] < 0.85 * result.heldout["mean_s2"]
     rows = [json.loads(line) for line in (tiny.folder() / "pretrain" / "metrics.jsonl").read_text().splitlines()]
     assert rows == result.history and len(rows) == 12
     assert sorted(p.name for p in result.checkpoint.iterdir()) == [
@@ -99,12 +101,14 @@ def test_a_finished_run_is_not_trained_again(tiny, archive):
 
 
 def test_accumulation_gives_the_same_gradient(tiny, archive, tmp_path):
-    runs = [
-        pretrain(variant(tiny, run_dir=str(tmp_path / str(n)), accumulate=n, max_steps=1), archive, quiet=True)
-        for n in (1, 4)
-    ]
-    for a, b in zip(runs[0].model.state_dict().values(), runs[1].model.state_dict().values(), strict=True):
-        assert torch.allclose(a, b, atol=1e-5)
+    one, four = (variant(tiny, epochs=1, run_dir=str(tmp_path / str(n)), accumulate=n) for n in (1, 4))
+    first = [pretrain(variant(c, max_steps=1), archive, quiet=True).model.state_dict() for c in (one, four)]
+    for a, b in zip(first[0].values(), first[1].values(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)  # a step is 3e-4
+    # AdamW forgets how long a gradient is; the log does not.
+    rows = [pretrain(config, archive, quiet=True).history[0] for config in (one, four)]
+    for name in ("loss", "grad_norm"):
+        assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-3)
 
 
 def test_the_caller_keeps_its_random_state(tiny, archive):
