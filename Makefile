@@ -3,6 +3,7 @@ PYTHON ?= python3
 PRESET ?= smoke
 BIN := .venv/bin
 READY := .venv/.ready
+comma := ,
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Variables of an active environment would lead pip and Jupyter elsewhere.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH JUPYTER_PATH
@@ -44,12 +45,20 @@ lint: $(READY)
 
 setup: $(READY)
 
+# Gigabytes take minutes. A terminal gets pip's own bars, a log one line for each package and download.
+install = if [ -t 1 ]; then $(PIP) install -c constraints.txt $(1); else \
+	  { $(PIP) install --progress-bar off -c constraints.txt $(1) || touch .venv/.failed; } | while IFS= read -r line; do \
+	    case $$line in Collecting*|*Downloading*[MG]B*|Installing*) echo "$${line%%:*}";; esac; done; test ! -e .venv/.failed; fi
+
 # torch and torchvision first and as a pair: the rest then resolves around them.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "error: $(PYTHON) is missing or older than Python 3.11; install one and name it: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
 	  echo "error: $(PYTHON) cannot make a virtual environment; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	$(PIP) install --quiet -c constraints.txt torch==2.14.1 torchvision==0.29.1
-	$(PIP) install --quiet -c constraints.txt -e '.[test,site]'
+	@echo "setting up .venv: about 6 GB are fetched and unpacked the first time, most of it torch; 2 to 5 minutes"
+	@rm -f .venv/.failed
+	@$(call install,torch==2.14.1 torchvision==0.29.1)
+	@$(call install,-e '.[test$(comma)site]')
+	@echo "set up; for commands of your own, once in each terminal: source .venv/bin/activate"
 	@touch $@
