@@ -61,7 +61,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from fusmae_lite.evaluate import as_markdown, evaluate
 
     config = _config(options)
-    print(as_markdown(evaluate(config)), end="")
+    print(as_markdown(evaluate(config, weights=options.weights)), end="")
     print(f"written to {config.folder() / 'evaluation'}")
     return 0
 
@@ -150,13 +150,23 @@ def _parser() -> argparse.ArgumentParser:
     course.add_argument("--force", action="store_true", help="run notebooks again that finished before")
     fields = f"parameters of -p, with their defaults before the preset:\n{describe_fields()}"
     _add(commands, "pretrain", _pretrain, "pretrain a model, continuing a run found in its folder", fields)
-    _add(commands, "evaluate", _evaluate, "frozen features, linear probe, the table", fields)
+    _add_evaluate(commands, fields)
     _add_results(commands, fields)
     _add_export(commands)
     _add_encode(commands)
     _add_synthesise(commands)
     _add(commands, "doctor", _doctor, "versions, device, data and weights found, what would run", fields)
     return parser
+
+
+def _add_evaluate(commands: argparse._SubParsersAction, fields: str) -> None:
+    text = "the table: the run's model, a random encoder and the class prior, by linear probe or fine-tuning"
+    parser = _add(commands, "evaluate", _evaluate, text, fields)
+    parser.add_argument(
+        "--weights",
+        metavar="NAME",
+        help="instead of the checkpoint in run_dir: xae-lite, xad-lite, a .safetensors file, or the folder of a run",
+    )
 
 
 def _add_export(commands: argparse._SubParsersAction) -> None:

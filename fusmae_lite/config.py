@@ -217,14 +217,16 @@ def load_preset(preset: str = "smoke", **overrides: Any) -> RunConfig:
 
     An override of ``""``, ``-1`` or ``None`` means "as the preset says", so that a notebook's parameters cell can name
     a field without deciding it. What a baseline's method sets (``SYSTEM_DEFAULTS``) comes before the preset, a given
-    value before both. Raises :class:`InputError` for an unknown preset, field or value.
+    value before both. ``model_fields_set`` of the result names the given fields alone, so that evaluation knows what
+    was asked for. Raises :class:`InputError` for an unknown preset, field or value.
     """
     if preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}", choose(preset, PRESETS, "choose one of"))
     text = resources.files("fusmae_lite").joinpath(f"presets/{preset}.toml").read_text(encoding="utf-8")
     given = {name: value for name, value in overrides.items() if value not in UNSET}
     method = SYSTEM_DEFAULTS.get(str(given.get("system")), {})
-    return RunConfig(**{**tomllib.loads(text), **method, "preset": preset, **given})
+    config = RunConfig(**{**tomllib.loads(text), **method, "preset": preset, **given})
+    return RunConfig.model_construct(set(given), **dict(config))
 
 
 def as_tuple(value: Any) -> Any:

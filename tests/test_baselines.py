@@ -170,8 +170,10 @@ def test_titles_and_types():
 
 def test_a_baseline_has_its_own_rows_in_the_table_and_learns_from_a_share_of_the_labels(archive, tmp_path):
     config = config_of("satvit", tmp_path, max_steps=1, label_fraction=0.6)
+    with pytest.raises(InputError, match="no checkpoint in"):
+        evaluate(config, archive)
     with pytest.raises(InputError, match="weights are of system 'fusmae', not 'satvit'"):
-        evaluate(config, archive)  # it was not pretrained, and the shipped model is another system
+        evaluate(config, archive, "xae-lite")
     pretrain(config, archive, quiet=True)
     rows = evaluate(config, archive)
     assert [row.system for row in rows] == ["class prior", *["random encoder", "SatViT"] * 3]

@@ -28,7 +28,7 @@ def test_fine_tuning_fills_the_left_half(tmp_path, archive):
     rows = evaluate(config, archive, weights)
     assert [r.system for r in rows[1:3]] == ["supervised from scratch", "Fus-MAE XAE"]
     assert all(0 < r.low <= r.micro <= r.high <= 1 and (r.train, r.test, r.seeds) == (45, 18, 2) for r in rows[1:])
-    assert "| supervised from scratch | S1+S2 |" in (tmp_path / "evaluation" / "table.md").read_text()
+    assert "| supervised from scratch | S1+S2 |" in (tmp_path / "evaluation" / "table-finetune.md").read_text()
 
 
 def test_one_class_a_patch_gives_the_columns_of_table_2(tmp_path, archive):

@@ -20,6 +20,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -88,8 +89,9 @@ class Backbone(nn.Module):
         self.positions = Positions(config.grid, config.width, learned=config.positions == "learned")
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.width))
         rates = torch.linspace(0, drop_path, config.depth).tolist()
+        norm = partial(nn.LayerNorm, eps=1e-6)  # said here, whatever timm's default becomes
         self.blocks = nn.ModuleList(
-            Block(config.width, config.heads, config.mlp_ratio, True, drop_path=r) for r in rates
+            Block(config.width, config.heads, config.mlp_ratio, True, drop_path=r, norm_layer=norm) for r in rates
         )
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
         for module in self.modules():  # as in FusMAE

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from timm.models.vision_transformer import Block
@@ -51,7 +52,10 @@ class SatViT(nn.Module):
         self.projection = PatchProjection(channels, width, config.patch_size)
         self.positions = Positions(config.grid, width, learned=config.positions == "learned")
         rates = torch.linspace(0, config.drop_path, config.depth).tolist()
-        self.blocks = nn.ModuleList(Block(width, config.heads, config.mlp_ratio, True, drop_path=r) for r in rates)
+        norm = partial(nn.LayerNorm, eps=1e-6)  # said here, whatever timm's default becomes
+        self.blocks = nn.ModuleList(
+            Block(width, config.heads, config.mlp_ratio, True, drop_path=r, norm_layer=norm) for r in rates
+        )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.decoder = Decoder(config, channels)
         for module in self.modules():  # as in FusMAE

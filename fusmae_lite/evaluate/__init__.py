@@ -1,5 +1,6 @@
 """Section 4: what the frozen encoder is worth. Features once, a linear probe on them, average precision, a table."""
 
+from fusmae_lite.evaluate.chosen import find_weights
 from fusmae_lite.evaluate.compare import Comparison, paired_comparison
 from fusmae_lite.evaluate.features import Features, Origin, frozen_features, load_features
 from fusmae_lite.evaluate.finetune import FineTuned, FineTuneSettings, fine_tune
@@ -8,11 +9,12 @@ from fusmae_lite.evaluate.metrics import AveragePrecision, average_precision, bo
 from fusmae_lite.evaluate.probe import class_prior, linear_probe
 from fusmae_lite.evaluate.single_label import SingleLabelScores, single_label_probe, single_label_scores
 from fusmae_lite.evaluate.subsets import FRACTIONS, labelled_subset
-from fusmae_lite.evaluate.table import Row, as_markdown, evaluate, find_weights, random_encoder
+from fusmae_lite.evaluate.table import Row, evaluate, random_encoder
+from fusmae_lite.evaluate.written import About, Table, as_markdown
 
 __all__ = [
-    "FRACTIONS", "AveragePrecision", "Comparison", "Features", "FineTuneSettings", "FineTuned", "Origin", "Row",
-    "SingleLabelScores", "as_markdown", "average_precision", "band_means", "bootstrap_interval", "class_prior",
-    "evaluate", "find_weights", "fine_tune", "frozen_features", "heldout_losses", "labelled_subset", "linear_probe",
-    "load_features", "paired_comparison", "random_encoder", "single_label_probe", "single_label_scores",
+    "FRACTIONS", "About", "AveragePrecision", "Comparison", "Features", "FineTuneSettings", "FineTuned", "Origin",
+    "Row", "SingleLabelScores", "Table", "as_markdown", "average_precision", "band_means", "bootstrap_interval",
+    "class_prior", "evaluate", "find_weights", "fine_tune", "frozen_features", "heldout_losses", "labelled_subset",
+    "linear_probe", "load_features", "paired_comparison", "random_encoder", "single_label_probe", "single_label_scores",
 ]  # fmt: skip

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from fusmae_lite.archives import Archive
 from fusmae_lite.baselines import Encoder
+from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError
-from fusmae_lite.pairs import PairDataset
+from fusmae_lite.optimise import uses_bf16
+from fusmae_lite.pairs import PairDataset, assemble
 from fusmae_lite.weights import read_tensors, save_tensors
 
 
@@ -113,6 +117,7 @@ def frozen_features(
     pooling: str = "mean",
     batch_size: int = 64,
     dataset: PairDataset | None = None,
+    config: RunConfig | None = None,
 ) -> Features:
     """Pooled latents of every patch of a split, seen through the given sensors only and without a mask.
 
@@ -125,24 +130,30 @@ def frozen_features(
         pooling: ``mean`` of the patch tokens, or ``cls``.
         batch_size: patches encoded at once.
         dataset: the pairs of that split if they are open already, so that several encoders read them once.
+        config: its ``workers`` read, its ``precision`` is computed in (see :func:`in_bf16`); by default no further
+            process, and fp32. The device is the model's.
 
     Raises:
         InputError: an empty split, features that are not finite, or a cached file that holds others than its name says.
     """
+    device = next(model.parameters()).device
     origin, path = _origin(model, archive, split, sensors, pooling), None
+    if bf16 := config is not None and in_bf16(device, config):
+        origin = replace(origin, encoder=f"{origin.encoder} in bf16")
     if cache_dir is not None:
         path = Path(cache_dir) / f"features-{_fingerprint(json.dumps(asdict(origin)).encode())}.safetensors"
         if path.is_file():
             return load_features(path, origin)
     if dataset is None:
-        dataset = PairDataset(archive, split=split, modalities=tuple(sensors), size=model.config.image_size)
-    device = next(model.parameters()).device
+        size = model.config.image_size
+        dataset = PairDataset(archive, split=split, modalities=tuple(sensors), size=size, native=True)
     model.eval()
     xs, ys = [], []
-    for sample in DataLoader(dataset, batch_size=batch_size):
-        images = {name: sample["images"][name].to(device) for name in sensors}
-        xs.append(model.encode(images).pooled(pooling).float().cpu())
-        ys.append(sample["labels"])
+    for images, labels in batches(dataset, batch_size, sensors, device, config.workers if config else 0):
+        with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
+            latents = model.encode(images)
+        xs.append(latents.pooled(pooling).float().cpu())
+        ys.append(labels)
     if not xs:
         raise InputError(f"{archive.root} has no patch in the split {split!r}", "add its split files")
     features = Features(torch.cat(xs), torch.cat(ys).float(), origin=origin)
@@ -150,6 +161,46 @@ def frozen_features(
     if path is not None:
         save_tensors(path, {"x": features.x, "y": features.y}, {"origin": json.dumps(asdict(origin))})
     return features
+
+
+def in_bf16(device: torch.device, config: RunConfig) -> bool:
+    """Whether evaluation computes in bf16: as training does on a GPU; on a processor only if ``precision=bf16``.
+
+    ``auto`` would give other numbers on another processor.
+    """
+    return config.precision == "bf16" or (device.type != "cpu" and uses_bf16(device, config))
+
+
+def batches(
+    dataset: Dataset, batch_size: int, sensors: Sequence[str], device: torch.device, workers: int = 0
+) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Batches of a :class:`PairDataset` or a part of it: modality -> (B, C, H, W) on `device`, labels on the CPU.
+
+    Native bands travel to the device as they lie on disk and become images there.
+
+    Args:
+        dataset: native or not.
+        batch_size: pairs at once.
+        sensors: modalities to hand on.
+        device: where the images are wanted.
+        workers: processes that read.
+    """
+    whole = dataset
+    while isinstance(whole, Subset):
+        whole = whole.dataset
+    loader = DataLoader(
+        dataset,
+        batch_size=batch_size,
+        num_workers=min(workers, os.cpu_count() or 1),
+        pin_memory=device.type == "cuda",
+    )
+    for sample in loader:
+        if whole.native:
+            bands = {s: {k: x.to(device, non_blocking=True) for k, x in sample["bands"][s].items()} for s in sensors}
+            images = assemble(bands, whole.size, whole.normalise)
+        else:
+            images = {s: sample["images"][s].to(device, non_blocking=True) for s in sensors}
+        yield images, sample["labels"]
 
 
 def _finite(x: Tensor, where: str) -> None:

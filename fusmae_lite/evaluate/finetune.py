@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from timm.layers import DropPath
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Dataset, Subset
 
 from fusmae_lite.baselines import Encoder
+from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError, RunError
+from fusmae_lite.evaluate.features import batches, in_bf16
 from fusmae_lite.pairs import PairDataset, augment
 from fusmae_lite.seeding import derive, generator
 
@@ -43,6 +46,22 @@ class FineTuneSettings:
     weight_decay: float = 0.05
     augment: str = "flips"
     pooling: str = "mean"
+
+
+@dataclass(frozen=True)
+class _How:
+    """How batches come and are computed."""
+
+    sensors: tuple[str, ...]
+    device: torch.device
+    config: RunConfig | None
+
+    def batches(self, data: Dataset, batch_size: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        return batches(data, batch_size, self.sensors, self.device, self.config.workers if self.config else 0)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        bf16 = self.config is not None and in_bf16(self.device, self.config)
+        return torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
 
 
 @dataclass
@@ -84,6 +103,7 @@ def fine_tune(
     settings: FineTuneSettings | None = None,
     rows: Sequence[int] | None = None,
     seed: int = 0,
+    config: RunConfig | None = None,
 ) -> FineTuned:
     """Train a copy of `encoder` and a new head by multi-label soft margin loss and AdamW; score the test patches.
 
@@ -94,6 +114,7 @@ def fine_tune(
         settings: see :class:`FineTuneSettings`.
         rows: positions in `train` that are labelled, for example of ``labelled_subset``; all by default.
         seed: of the head, the order, the augmentation and the stochastic depth.
+        config: its ``workers`` and ``precision``, as for :func:`~fusmae_lite.evaluate.frozen_features`.
 
     Raises:
         InputError: nothing to train on or to score.
@@ -108,12 +129,17 @@ def fine_tune(
         torch.manual_seed(derive("probe", seed, 7))
         model = _classifier(encoder, train, sensors, settings, device)
         optimizer = torch.optim.AdamW(layer_groups(model, settings))
-        losses = [_epoch(model, optimizer, Subset(train, chosen), sensors, settings, seed, epoch) for epoch in
-                  range(settings.epochs)]  # fmt: skip
+        how = _How(tuple(sensors), device, config)
+        losses = [
+            _epoch(model, optimizer, Subset(train, chosen), how, settings, seed, epoch)
+            for epoch in range(settings.epochs)
+        ]
     model.eval()
+    scores = []
     with torch.no_grad():
-        batches = DataLoader(test, batch_size=settings.batch_size)
-        scores = [model({s: batch["images"][s].to(device) for s in sensors}).float().cpu() for batch in batches]
+        for images, _ in how.batches(test, settings.batch_size):
+            with how.autocast():
+                scores.append(model(images).float().cpu())
     return FineTuned(torch.cat(scores), losses, model)
 
 
@@ -122,12 +148,11 @@ def _classifier(
 ) -> Classifier:
     copied = encoder.to_fine_tune() if hasattr(encoder, "to_fine_tune") else copy.deepcopy(encoder)
     copied.train()
-    sample = train[0]
     with torch.no_grad():
-        images = {name: sample["images"][name][None].to(device) for name in sensors}
+        images, labels = next(batches(Subset(train, [0]), 1, sensors, device))
         features = copied.encode(images).pooled(settings.pooling).shape[1]
     set_drop_path(copied, settings.drop_path)
-    return Classifier(copied, features, len(sample["labels"]), settings.pooling).to(device)
+    return Classifier(copied, features, labels.shape[1], settings.pooling).to(device)
 
 
 def set_drop_path(model: nn.Module, rate: float) -> None:
@@ -172,26 +197,27 @@ def _epoch(
     model: Classifier,
     optimizer: torch.optim.Optimizer,
     data: Subset,
-    sensors: Sequence[str],
+    how: _How,
     settings: FineTuneSettings,
     seed: int,
     epoch: int,
 ) -> float:
     """One pass in an order of its own; returns the mean loss."""
-    criterion, device, total = nn.MultiLabelSoftMarginLoss(), model.head.weight.device, 0.0
+    criterion, total = nn.MultiLabelSoftMarginLoss(), 0.0
     order = torch.randperm(len(data), generator=generator("probe", seed, 8, epoch)).tolist()
-    flips = generator("augment", seed, 8, epoch)
-    loader = DataLoader(Subset(data, order), batch_size=settings.batch_size)
-    for number, sample in enumerate(loader):
-        share = rate_at(epoch + number / len(loader), settings.epochs)
+    flips, steps = generator("augment", seed, 8, epoch), math.ceil(len(data) / settings.batch_size)
+    for number, (images, labels) in enumerate(how.batches(Subset(data, order), settings.batch_size)):
+        share = rate_at(epoch + number / steps, settings.epochs)
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * share * group["scale"]
-        images = augment({s: sample["images"][s].to(device) for s in sensors}, settings.augment, flips)
+        images = augment(images, settings.augment, flips)
         optimizer.zero_grad()
-        loss = criterion(model(images), sample["labels"].to(device))
+        with how.autocast():
+            logits = model(images)
+        loss = criterion(logits.float(), labels.to(how.device))
         loss.backward()
         optimizer.step()
-        total += float(loss.detach()) * len(sample["labels"])
+        total += float(loss.detach()) * len(labels)
         if not math.isfinite(total):
             raise RunError(f"fine-tuning loss is {float(loss)} in epoch {epoch + 1}; lower learning_rate")
     return total / len(data)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -11,7 +13,7 @@ from fusmae_lite.baselines import draw_step
 from fusmae_lite.config import RunConfig
 from fusmae_lite.model import masked_mse
 from fusmae_lite.pairs import PairDataset
-from fusmae_lite.seeding import generator
+from fusmae_lite.seeding import derive, generator
 
 
 @torch.no_grad()
@@ -27,11 +29,11 @@ def heldout_losses(
         follow from the seed. Empty when the archive has no such split.
 
     Args:
-        split: which patches; at most `limit` of them.
+        split: which patches.
+        limit: how many at most, drawn by the seed.
     """
-    dataset = PairDataset(
-        archive, indices=archive.split(split)[:limit], modalities=config.modalities, size=config.image_size
-    )
+    indices = drawn_rows(archive.split(split), limit, config.seed)
+    dataset = PairDataset(archive, indices=indices, modalities=config.modalities, size=config.image_size)
     if not len(dataset):
         return {}
     device = next(model.parameters()).device
@@ -53,9 +55,20 @@ def heldout_losses(
     return {key: value / len(dataset) for key, value in sums.items()}
 
 
+def drawn_rows(rows: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.int64]:
+    """At most `limit` of `rows`, drawn by the seed, in their order: the first ones often lie in one place."""
+    if len(rows) <= limit:
+        return rows
+    drawn = np.random.default_rng(derive("validate", seed, 0, 1)).choice(len(rows), limit, replace=False)
+    return rows[np.sort(drawn)]
+
+
 def band_means(archive: Archive, config: RunConfig, limit: int = 1000) -> dict[str, Tensor]:
-    """Mean of each normalised band over (at most `limit` patches of) the training split: modality -> (1, C, 1, 1)."""
-    indices = archive.split("train")[:limit]
+    """Mean of each normalised band over the training split: modality -> (1, C, 1, 1).
+
+    Of more than `limit` patches, so many are drawn by the seed.
+    """
+    indices = drawn_rows(archive.split("train"), limit, config.seed)
     dataset = PairDataset(archive, indices=indices, modalities=config.modalities, size=config.image_size)
     sums: dict[str, Tensor] = {}
     for i in range(len(dataset)):

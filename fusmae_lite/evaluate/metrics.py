@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 
 from fusmae_lite.errors import InputError
 
@@ -175,7 +174,7 @@ def micro_ap(labels: Labels, scores: Scores) -> float:
     What scikit-learn's ``average_precision_score`` gives on the flattened arrays, a tenth of the time: an interval
     calls it a thousand times.
     """
-    y, s = as_labels(labels).ravel(), np.asarray(scores, dtype=np.float64).ravel()
+    y, s = as_labels(labels).ravel(), as_scores(scores).ravel()
     order = np.argsort(-s, kind="stable")
     hits = np.cumsum(y[order])
     last = np.append(np.flatnonzero(np.diff(s[order])), len(s) - 1)  # of each run of equal scores
@@ -184,7 +183,7 @@ def micro_ap(labels: Labels, scores: Scores) -> float:
 
 
 def _each_class(labels: Labels, scores: Scores) -> NDArray[np.float64]:
-    return np.array([average_precision_score(labels[:, c], scores[:, c]) for c in range(labels.shape[1])])
+    return np.array([micro_ap(labels[:, c], scores[:, c]) for c in range(labels.shape[1])])
 
 
 def redraw_values(
@@ -205,14 +204,46 @@ def redraw_values(
         draws: how many redraws.
         seed: of the redraws.
     """
+    labels, scores = _labels_and_runs(labels, scores)
+    values = [np.mean([score(labels, one) for one in scores])]
+    for rows, runs in _redraws(labels, len(scores), draws, seed):
+        values.append(np.mean([score(labels[rows], scores[run][rows]) for run in runs]))
+    return np.array(values)
+
+
+def redraw_both(labels: Labels, scores: Scores, draws: int = 200, seed: int = 0) -> NDArray[np.float64]:
+    """Micro and macro AP over the redraws of :func:`redraw_values`, (1 + draws, 2); arguments as there.
+
+    Classes without a positive are left out; one that has none in a redraw keeps its place, see :func:`redraw_scores`.
+    """
+    labels, scores = _labels_and_runs(labels, scores)
+    present = labels.any(axis=0)
+    labels, scores = labels[:, present], scores[:, :, present]
+    known = [_each_class(labels, one) for one in scores]
+
+    def both(rows: NDArray[np.int64], run: int) -> list[float]:
+        return [_redraw(labels[rows], scores[run][rows], known[run], which) for which in ("micro", "macro")]
+
+    values = [np.mean([both(np.arange(len(labels)), run) for run in range(len(scores))], axis=0)]
+    for rows, runs in _redraws(labels, len(scores), draws, seed):
+        values.append(np.mean([both(rows, run) for run in runs], axis=0))
+    return np.array(values)
+
+
+def _labels_and_runs(labels: Any, scores: Any) -> tuple[Labels, Scores]:
+    """(patches, classes) with a positive and (seeds, patches, classes); else InputError."""
     labels, scores = as_labels(labels), as_scores(scores)
     if scores.shape[1:] != labels.shape or not len(scores) or not labels.any():
         what = f"labels are {labels.shape} with {int(labels.sum())} positives, scores {scores.shape}"
         raise InputError(what, "give (patches, classes) with a positive, and (seeds, patches, classes)")
-    rng, values = np.random.default_rng(seed), [float(np.mean([score(labels, one) for one in scores]))]
-    while len(values) <= draws:
-        rows = rng.integers(0, len(labels), len(labels))
-        runs = rng.integers(0, len(scores), len(scores))
+    return labels, scores
+
+
+def _redraws(labels: Labels, runs: int, draws: int, seed: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """`draws` times patches (with a positive among them) and runs, both drawn with replacement."""
+    rng, made = np.random.default_rng(seed), 0
+    while made < draws:
+        rows, chosen = rng.integers(0, len(labels), len(labels)), rng.integers(0, runs, runs)
         if labels[rows].any():
-            values.append(float(np.mean([score(labels[rows], scores[run][rows]) for run in runs])))
-    return np.array(values)
+            made += 1
+            yield rows, chosen

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError
 from fusmae_lite.evaluate.features import Features
+from fusmae_lite.evaluate.metrics import as_labels
 from fusmae_lite.seeding import derive, generator
 
 
@@ -32,11 +33,12 @@ def linear_probe(
 
     Raises:
         InputError: train and test features differ in width, or in encoder, sensors, pooling or classes where that is
-            known; features that are not finite, labels of other patches, or nothing to train on.
+            known; features that are not finite, labels of other patches or other than 0 and 1, or nothing to train on.
     """
     if isinstance(train_x, Features) and isinstance(test_x, Features) and train_x.origin and test_x.origin:
         test_x.origin.require(train_x.origin, ("sensors", "pooling", "encoder", "classes"), "the probe's test features")
     train_x, test_x = (part.x if isinstance(part, Features) else part for part in (train_x, test_x))
+    train_y = torch.from_numpy(as_labels(train_y)).float()
     return fit_linear(train_x, train_y, test_x, train_y.shape[1], nn.MultiLabelSoftMarginLoss(), config, seed)
 
 

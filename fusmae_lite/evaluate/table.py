@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+import fusmae_lite
 from fusmae_lite.archives import Archive, open_data
 from fusmae_lite.archives.sen12ms import IGBP10
 from fusmae_lite.baselines import Encoder, build_model, pooling_of, system_title
-from fusmae_lite.checkpoints import latest_checkpoint
 from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError
+from fusmae_lite.evaluate.chosen import choose_weights, shorten
 from fusmae_lite.evaluate.features import frozen_features
 from fusmae_lite.evaluate.finetune import FineTuneSettings, fine_tune
-from fusmae_lite.evaluate.metrics import average_precision, bootstrap_interval, micro_ap, redraw_values
+from fusmae_lite.evaluate.metrics import average_precision, redraw_both
 from fusmae_lite.evaluate.probe import class_prior, linear_probe
 from fusmae_lite.evaluate.subsets import labelled_subset
-from fusmae_lite.evaluate.transfer import TransferRow, transfer_markdown, transfer_rows
-from fusmae_lite.files import write_text
+from fusmae_lite.evaluate.transfer import transfer_rows
+from fusmae_lite.evaluate.written import About, Table, write_table
+from fusmae_lite.optimise import choose_device
 from fusmae_lite.pairs import PairDataset
 from fusmae_lite.seeding import derive
-from fusmae_lite.weights import load_model, shipped_weights
 
-#: Columns of Table 1.
-SENSOR_SETS = (("s1",), ("s2",), ("s1", "s2"))
+
+def sensor_sets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
+    """Columns of Table 1: each sensor alone, then all together."""
+    alone = [(name,) for name in modalities]
+    return [*alone, tuple(modalities)] if len(alone) > 1 else alone
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,11 @@ class Row:
         sensors: ``S1``, ``S2``, ``S1+S2``, or ``none``.
         micro: micro average precision, mean over `seeds`.
         macro: macro average precision, mean over `seeds`.
-        low: lower end of the 95 % bootstrap interval of `micro` over test patches and seeds.
-        high: its upper end.
+        low, high: ends of the 95 % bootstrap interval of `micro` over test patches and seeds.
         seeds: how many head initialisations (and random encoders) were averaged.
         train: labelled patches trained on.
         test: patches scored.
+        macro_low, macro_high: ends of the interval of `macro`, over the same redraws.
     """
 
     system: str
@@ -57,67 +59,55 @@ class Row:
     seeds: int
     train: int
     test: int
+    macro_low: float
+    macro_high: float
 
 
-def evaluate(
-    config: RunConfig, archive: Archive | None = None, weights: Path | None = None
-) -> list[Row] | list[TransferRow]:
+def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | str | None = None) -> Table:
     """Class prior, random encoder and the pretrained system, Fus-MAE or a baseline, by ``config.protocol``.
 
     ``linear`` trains a head on frozen features, which are cached; on an archive with one class a patch, such as
     SEN12MS, it gives the columns of Table 2. ``finetune`` trains everything; the random encoder is then a supervised
     model from scratch. With ``label_fraction`` below 1 every seed draws its own labelled patches, the same for all
-    systems. Writes ``evaluation/table.{json,md,csv}`` below ``config.folder()``. All systems at once:
-    :func:`fusmae_lite.results.run_results`.
+    systems. ``modalities`` may name some of the sensors of the weights: these alone are read and scored. Writes
+    ``evaluation/table-linear.{json,md,csv}`` (or ``table-finetune``, ``table-transfer``) below ``config.folder()``.
+    All systems at once: :func:`fusmae_lite.results.run_results`.
 
     Args:
-        config: preset with its probe settings.
+        config: preset with its probe settings. Encoders run on its device.
         archive: patches with labels; by default those at ``config.data_dir``, or the bundled ones.
-        weights: a checkpoint file; by default this run's latest checkpoint, else the shipped ``xae-lite``.
+        weights: by default this run's latest checkpoint; else ``xae-lite`` or ``xad-lite``, a file, or the folder of a
+            run or a checkpoint. Fields of the model that :func:`load_preset` was given must be those of the weights.
 
     Raises:
-        InputError: an empty split, or nothing to evaluate.
+        InputError: no checkpoint, weights of another model than was asked for, an empty split, or nothing to evaluate.
     """
+    chosen = choose_weights(config, weights)
     archive = archive or open_data(config)
     for split in ("train", "test"):
         if not len(archive.split(split)):
             raise InputError(f"{archive.root} has no patch in the split {split!r}", "add its split files")
-    pretrained = load_model(weights or find_weights(config))
-    if pretrained.config.system != config.system:
-        raise InputError(
-            f"the weights are of system {pretrained.config.system!r}, not {config.system!r}",
-            f"pretrain with system={config.system} in this run_dir first, or set system={pretrained.config.system}",
-        )
-    random = [random_encoder(pretrained, seed) for seed in range(config.probe_seeds)]
+    device, pretrained = choose_device(config), chosen.model
+    random = [random_encoder(pretrained, seed).to(device) for seed in range(config.probe_seeds)]
     systems = {
         "random encoder": random,
-        system_title(pretrained.config): [pretrained] * config.probe_seeds,
+        system_title(pretrained.config): [pretrained.to(device)] * config.probe_seeds,
     }
-    names = pretrained.config.modalities
-    size = pretrained.config.image_size
-    pairs = {s: PairDataset(archive, s, modalities=names, size=size, cache=config.cache) for s in ("train", "test")}
-    possible = [sensors for sensors in SENSOR_SETS if set(sensors) <= set(names)]
+    size, options = pretrained.config.image_size, {"cache": config.cache, "native": True}
+    pairs = {s: PairDataset(archive, s, modalities=chosen.sensors, size=size, **options) for s in ("train", "test")}
+    sets, protocol = sensor_sets(chosen.sensors), config.protocol
     if set(archive.classes) <= set(IGBP10):
         if config.protocol != "linear":
             raise InputError(f"{archive.root} has one class a patch", "Table 2 is linear evaluation: protocol=linear")
-        rows = transfer_rows(systems, [s for s in possible if len(s) == 1], pairs, config)
+        rows, protocol = transfer_rows(systems, [s for s in sets if len(s) == 1], pairs, config), "transfer"
     else:
         row = _row if config.protocol == "linear" else _finetuned_row
         rows = [_prior_row(archive, config)]
-        rows += [row(system, models, s, pairs, config) for s in possible for system, models in systems.items()]
-    write_table(rows, config.folder() / "evaluation")
-    return rows
-
-
-def find_weights(config: RunConfig) -> Path:
-    """The checkpoint this run trained, or else the shipped model; :class:`InputError` if there is neither."""
-    found = latest_checkpoint(config.folder() / "pretrain" / "checkpoints")
-    if found is not None:
-        return found / "model.safetensors"
-    shipped = shipped_weights()
-    if "xae-lite" not in shipped:
-        raise InputError(f"no checkpoint in {config.folder()}", "run notebook 05 or `fusmae pretrain` first")
-    return shipped["xae-lite"]
+        rows += [row(system, models, s, pairs, config) for s in sets for system, models in systems.items()]
+    place = f"{archive.kind}, {shorten(Path(archive.root))}"
+    scored = chosen.name, pretrained.config.fusion, chosen.digest, place
+    about = About(*scored, protocol, config.label_fraction, fusmae_lite.__version__)
+    return write_table(Table(rows, about), config.folder() / "evaluation")
 
 
 def random_encoder(like: Encoder, seed: int) -> Encoder:
@@ -135,12 +125,12 @@ def _row(
     scores = []
     for seed, model in enumerate(models):
         train, test = (
-            frozen_features(model, archive, s, sensors, cache, pooling_of(model), dataset=pairs[s])
+            frozen_features(model, archive, s, sensors, cache, pooling_of(model), dataset=pairs[s], config=config)
             for s in ("train", "test")
         )
         chosen = labelled_rows(train.y.numpy() > 0, config, seed, archive.classes)
         scores.append(linear_probe(train.x[chosen], train.y[chosen], test.x, config, seed).numpy())
-    return _averaged(system, sensors, test.y.numpy() > 0, scores, len(chosen), archive, config)
+    return _averaged(system, "+".join(sensors).upper(), test.y.numpy() > 0, scores, len(chosen), archive, config)
 
 
 def _finetuned_row(
@@ -156,28 +146,28 @@ def _finetuned_row(
     scores = []
     for seed, model in enumerate(models):
         chosen = labelled_rows(truth["train"], config, seed, archive.classes)
-        tuned = fine_tune(model, pairs["train"], pairs["test"], sensors, settings, chosen, seed)
+        tuned = fine_tune(model, pairs["train"], pairs["test"], sensors, settings, chosen, seed, config)
         scores.append(tuned.scores.numpy())
     title = "supervised from scratch" if system == "random encoder" else system
-    return _averaged(title, sensors, truth["test"], scores, len(chosen), archive, config)
+    return _averaged(title, "+".join(sensors).upper(), truth["test"], scores, len(chosen), archive, config)
 
 
 def _averaged(
     system: str,
-    sensors: tuple[str, ...],
+    sensors: str,
     labels: np.ndarray,
     scores: list[np.ndarray],
     train: int,
     archive: Archive,
     config: RunConfig,
 ) -> Row:
-    """Means over the seeds' scores (patches, classes), and the interval of the micro one."""
+    """Means over the seeds' scores (patches, classes), and their intervals over the same redraws."""
     results = [average_precision(labels, one, archive.classes) for one in scores]
     micro, macro = (float(np.mean([getattr(r, which) for r in results])) for which in ("micro", "macro"))
-    there = labels.any(axis=0)
-    redraws = redraw_values(labels[:, there], np.stack(scores)[:, :, there], micro_ap, seed=config.seed)[1:]
-    low, high = (float(v) for v in np.quantile(redraws, [0.025, 0.975]))
-    return Row(system, "+".join(sensors).upper(), micro, macro, low, high, len(scores), train, len(labels))
+    redraws = redraw_both(labels, np.stack(scores), seed=config.seed)
+    (low, macro_low), (high, macro_high) = np.quantile(redraws[1:], [0.025, 0.975], axis=0).tolist()
+    counts = len(scores), train, len(labels)
+    return Row(system, sensors, micro, macro, low, high, *counts, macro_low, macro_high)
 
 
 def labelled_rows(labels: np.ndarray, config: RunConfig, seed: int, classes: tuple[str, ...] = ()) -> np.ndarray:
@@ -189,38 +179,4 @@ def _prior_row(archive: Archive, config: RunConfig) -> Row:
     train, test = (archive.labels[archive.split(split)] for split in ("train", "test"))
     train = train[labelled_rows(train, config, 0, archive.classes)]
     scores = class_prior(torch.from_numpy(train).float(), len(test)).numpy()
-    result = average_precision(test, scores, archive.classes)
-    return Row(
-        "class prior", "none", result.micro, result.macro, *bootstrap_interval(test, scores), 1, len(train), len(test)
-    )
-
-
-def as_markdown(rows: list[Row] | list[TransferRow]) -> str:
-    """The table as Markdown, scores in percent with three digits."""
-    if isinstance(rows[0], TransferRow):
-        return transfer_markdown(rows)
-    lines = [
-        "| system | sensors | micro AP | 95 % interval | macro AP | seeds | train | test |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for r in rows:
-        lines.append(
-            f"| {r.system} | {r.sensors} | {100 * r.micro:.1f} | {100 * r.low:.1f} - {100 * r.high:.1f} "
-            f"| {100 * r.macro:.1f} | {r.seeds} | {r.train} | {r.test} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def write_table(rows: list[Row] | list[TransferRow], folder: Path) -> None:
-    """Write ``table.json``, ``table.md`` and ``table.csv`` into `folder`, each in one step."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(asdict(rows[0])))
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    contents = {
-        "json": json.dumps([asdict(row) for row in rows], indent=1),
-        "md": as_markdown(rows),
-        "csv": text.getvalue(),
-    }
-    for suffix, content in contents.items():
-        write_text(folder / f"table.{suffix}", content)
+    return _averaged("class prior", "none", test, [scores], len(train), archive, config)

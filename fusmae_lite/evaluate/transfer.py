@@ -54,10 +54,12 @@ def transfer_rows(
     rows = []
     for sensors in sensor_sets:
         for title, models in systems.items():
-            logits = []
+            logits: list[np.ndarray] = []
             for seed, model in enumerate(models):
                 train, test = (
-                    frozen_features(model, archive, s, sensors, cache, pooling_of(model), dataset=pairs[s])
+                    frozen_features(
+                        model, archive, s, sensors, cache, pooling_of(model), dataset=pairs[s], config=config
+                    )
                     for s in ("train", "test")
                 )
                 logits.append(single_label_probe(train.x, train.y, test.x, config, seed).numpy())
@@ -88,7 +90,8 @@ def accuracy(labels: np.ndarray, scores: np.ndarray) -> float:
 def transfer_markdown(rows: Sequence[TransferRow]) -> str:
     """Table 2 as Markdown, in percent."""
     lines = [
-        "| system | sensor | Top-1 | 95 % interval | Top-3 | precision | recall | F1 | seeds | train | test |",
+        "| system | sensor | Top-1 | 95 % interval of Top-1, over test patches and seeds "
+        "| Top-3 | precision | recall | F1 | seeds | train | test |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:

@@ -22,7 +22,7 @@ from fusmae_lite.evaluate.features import frozen_features
 from fusmae_lite.evaluate.finetune import fine_tune
 from fusmae_lite.evaluate.probe import linear_probe
 from fusmae_lite.evaluate.single_label import single_label_probe
-from fusmae_lite.evaluate.table import SENSOR_SETS, labelled_rows
+from fusmae_lite.evaluate.table import labelled_rows, sensor_sets
 from fusmae_lite.files import write_text
 from fusmae_lite.optimise import choose_device
 from fusmae_lite.pairs import PairDataset
@@ -110,7 +110,8 @@ def _encoders(
     if track.key == "imagenet":
         size = (config.width, config.depth, config.heads) if plan.imagenet == "random" else None
         make = {"weights": plan.imagenet, "image_size": config.image_size, "patch_size": config.patch_size}
-        return {s: imagenet_encoder(s, seed=track.seed, size=size, **make).to(device) for s in SENSOR_SETS}, []
+        sets = sensor_sets(config.modalities)
+        return {s: imagenet_encoder(s, seed=track.seed, size=size, **make).to(device) for s in sets}, []
     history: list[float] = []
     if plan.system(track.key).pretrained:
         result = pretrain(config, archive, quiet=True) if config.processes == 1 else launch(config, archive)
@@ -119,7 +120,7 @@ def _encoders(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive("initialise", track.seed, 99))
             model = build_model(config)
-    return dict.fromkeys(SENSOR_SETS, model.to(device).eval()), history
+    return dict.fromkeys(sensor_sets(config.modalities), model.to(device).eval()), history
 
 
 class _Scorer:
@@ -141,14 +142,14 @@ class _Scorer:
         self.scores["training labels"] = torch.from_numpy(archive.labels[archive.split("train")]).float()
         self.classes["labels"] = list(archive.classes)
         ablation = self.track.key in self.plan.ablations
-        for sensors in SENSOR_SETS:
+        for sensors in sensor_sets(self.config.modalities):
             if self.system.linear:
                 self._linear(pairs, sensors, "", self._pooling())
             if self.system.finetuned and not ablation:
                 self._finetuned(pairs, sensors)
         if self.track.key == "xae":
-            self._linear(pairs, ("s1", "s2"), "cls", "cls")
-            for sensors in SENSOR_SETS[:2]:
+            self._linear(pairs, self.config.modalities, "cls", "cls")
+            for sensors in [(name,) for name in self.config.modalities]:
                 self._linear(pairs, sensors, "zero-filled", "mean")
 
     def _pooling(self) -> str:
@@ -161,7 +162,7 @@ class _Scorer:
         pairs = self._open(archive)
         self.scores["land cover"] = torch.from_numpy(archive.labels[archive.split("test")]).float()
         self.classes["land cover"] = list(archive.classes)
-        for sensors in SENSOR_SETS[:2]:
+        for sensors in [(name,) for name in self.config.modalities]:
             train, test = self._features(pairs, sensors, self._pooling())
             self._keep("transfer", sensors, 1.0, "", len(train.x),
                        single_label_probe(train.x, train.y, test.x, self.config, self.track.seed))  # fmt: skip

@@ -19,14 +19,15 @@ from fusmae_lite.pairs import PairDataset, denormalise
 from fusmae_lite.tokens import patchify, unpatchify
 from fusmae_lite.weights import load_pretrained
 
-#: What the cross-sensor control offers -> (sensors encoded, sensor reduced to one visible patch).
-CROSS: dict[str, tuple[tuple[str, ...] | None, str | None]] = {
-    "both as drawn": (None, None),
-    "S2 hidden but one patch": (None, "s2"),
-    "S1 hidden but one patch": (None, "s1"),
-    "S1 encoded alone": (("s1",), None),
-    "S2 encoded alone": (("s2",), None),
-}
+#: The choice of the cross-sensor control that leaves masks alone.
+AS_DRAWN = "as drawn"
+
+
+def cross_choices(modalities: Sequence[str]) -> dict[str, tuple[tuple[str, ...] | None, str | None]]:
+    """What the cross-sensor control offers -> (sensors encoded, None: all; sensor reduced to one visible patch)."""
+    hidden = {f"{name.upper()} hidden but one patch": (None, name) for name in modalities}
+    alone = {f"{name.upper()} encoded alone": ((name,), None) for name in modalities}
+    return {AS_DRAWN: (None, None), **hidden, **alone}
 
 
 class Pairs:
@@ -103,9 +104,7 @@ def kept_of(config: ModelConfig, percent: int) -> int:
     return max(1, round(config.tokens * (100 - percent) / 100))
 
 
-def draw_masks(
-    config: ModelConfig, strategy: str, percent: int, seed: int, cross: str = "both as drawn"
-) -> dict[str, Tensor]:
+def draw_masks(config: ModelConfig, strategy: str, percent: int, seed: int, cross: str = AS_DRAWN) -> dict[str, Tensor]:
     """Masks of a single pair: modality -> bool (1, N), True where hidden.
 
     Args:
@@ -113,17 +112,17 @@ def draw_masks(
         strategy: ``independent`` or ``consistent``.
         percent: share of each sensor's patches that is hidden, 0 to 100; one patch always stays.
         seed: of the draw.
-        cross: key of :data:`CROSS`.
+        cross: key of :func:`cross_choices`.
     """
     if strategy not in STRATEGIES:
         raise InputError(f"unknown masking {strategy!r}", f"choose one of {', '.join(STRATEGIES)}")
     names = config.modalities
-    alone, reduced = CROSS[cross]
+    choices = cross_choices(names)
+    if cross not in choices:
+        raise InputError(f"no choice {cross!r} for {', '.join(names)}", f"choose one of {', '.join(choices)}")
+    alone, reduced = choices[cross]
     rng = torch.Generator().manual_seed(seed)
     masks = sample_masks(strategy, 1, config.tokens, kept_of(config, percent), names, rng)
-    for name in (*(alone or ()), *([reduced] if reduced else ())):
-        if name not in names:
-            raise InputError(f"{cross}: this model has no {name}", f"its sensors are {', '.join(names)}")
     if reduced:
         first = int((~masks[reduced][0]).nonzero()[0])
         masks[reduced] = torch.ones_like(masks[reduced])

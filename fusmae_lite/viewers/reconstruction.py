@@ -21,7 +21,7 @@ from fusmae_lite.panels import Panel, Scale, draw_panels
 from fusmae_lite.pictures import COMPOSITES, colour_of
 from fusmae_lite.sensors import get_modality
 from fusmae_lite.viewers.base import Viewer, archive_or_bundled, check_index, choice, pair_title, slider
-from fusmae_lite.viewers.models import CROSS, Pairs, Prediction, draw_masks, load_models, predict
+from fusmae_lite.viewers.models import Pairs, Prediction, cross_choices, draw_masks, load_models, predict
 
 
 class ReconstructionViewer(Viewer):
@@ -56,7 +56,7 @@ class ReconstructionViewer(Viewer):
         self.percent = slider("hidden, %", 0, 99, round(100 * self.config.mask_ratio))
         self.seed = slider("seed", 0, 99, 0)
         self.strategy = choice("masking", STRATEGIES, self.config.masking)
-        self.cross = choice("sensors", [key for key in CROSS if _possible(key, self.config.modalities)])
+        self.cross = choice("sensors", cross_choices(self.config.modalities))
         self.looks = {
             name: choice(name.upper(), [(c.title, key) for key, c in COMPOSITES.items() if c.modality == name])
             for name in self.config.modalities
@@ -191,8 +191,3 @@ def write_geotiff(
     except (OSError, rasterio.errors.RasterioError) as error:
         line = str(error).splitlines()[0]
         raise InputError(f"{path} cannot be written ({line})", "choose a folder that exists") from None
-
-
-def _possible(cross: str, modalities: Sequence[str]) -> bool:
-    alone, reduced = CROSS[cross]
-    return all(name in modalities for name in (*(alone or ()), *([reduced] if reduced else ())))
