@@ -105,7 +105,9 @@ def _encode(options: argparse.Namespace) -> int:
     if options.verify and finished(options.destination):
         print(f"{verify(options.destination)} pairs read back, all as they were written")
         return 0
-    source = open_archive(options.source, partial=options.partial, snow_and_clouds=options.snow_and_clouds)
+    source = open_archive(
+        options.source, partial=options.partial, snow_and_clouds=options.snow_and_clouds, read_all=False
+    )
     done = encode(source, options.destination, workers=options.workers, partial=options.partial)
     print(report(done))
     return 1 if done.skipped and not options.partial else 0

@@ -145,7 +145,9 @@ class RunConfig(ModelConfig):
     preset: str = Field("smoke", description="which preset the run started from")
     data_dir: str = Field("", description="folder of an archive; empty: the bundled patches")
     split: Literal["official", "random"] = Field("official", description="random: 60/20/20 of all pairs, by the seed")
-    partial: bool = Field(False, description="take what is whole of an incomplete archive instead of refusing it")
+    partial: bool = Field(
+        False, description="leave out what is missing or damaged instead of refusing it; first reads all"
+    )
     snow_and_clouds: bool = Field(False, description="also the patches set apart for snow, clouds or their shadow")
     run_dir: str = Field("", description="where results go; empty: runs/<preset> in the project")
     seed: int = Field(0, ge=0, description="every random choice follows from it")

@@ -72,7 +72,8 @@ def _data(config: RunConfig) -> tuple[str, bool]:
         counts = ", ".join(f"{len(archive.split(name))} {name}" for name in ("train", "val", "test"))
     except InputError as error:
         return f"{len(archive)} {archive.kind_of_pairs} of {archive.kind}, but {error}", False
-    return f"{len(archive)} {archive.kind_of_pairs} ({counts}) of {archive.kind} in {archive.root}", True
+    left_out = f"; {archive.said_left_out}" if archive.left_out else ""
+    return f"{len(archive)} {archive.kind_of_pairs} ({counts}) of {archive.kind} in {archive.root}{left_out}", True
 
 
 def _weights() -> str:

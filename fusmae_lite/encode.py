@@ -44,6 +44,7 @@ class Encoded:
     skipped: tuple[tuple[str, str], ...]
     left_out: tuple[tuple[str, str], ...]
     seconds: float
+    partial: bool = False
 
 
 def encode(source: Archive, destination: Path | str, *, workers: int | None = None, partial: bool = False) -> Encoded:
@@ -85,7 +86,7 @@ def encode(source: Archive, destination: Path | str, *, workers: int | None = No
         journal.close(remove=partial or not skipped)
     except (OSError, lmdb.Error) as error:
         raise _disk(folder, error) from None
-    return Encoded(folder, len(rows), kept, tuple(skipped), source.left_out, time.perf_counter() - started)
+    return Encoded(folder, len(rows), kept, tuple(skipped), source.left_out, time.perf_counter() - started, partial)
 
 
 def verify(folder: Path | str) -> int:
@@ -116,12 +117,15 @@ def report(done: Encoded) -> str:
         f"{done.pairs} pairs in {done.folder} ({done.kept} were there before), written and verified in "
         f"{duration(done.seconds)}, {new / done.seconds:.0f} pairs a second"
     ]
-    if done.left_out:
+    left_out = done.left_out + done.skipped
+    if done.partial and left_out:
+        lines.append(f"{len(left_out)} were left out, first {left_out[0][1]}")
+    elif done.left_out:
         lines.append(f"{len(done.left_out)} were not taken from the source, first {done.left_out[0][1]}")
-    if done.skipped:
+    if done.skipped and not done.partial:
         lines.append(f"{len(done.skipped)} could not be read, first {done.skipped[0][1]}")
         lines.append("mend them and run the same command to add them, or accept it with --partial")
-    if done.left_out or done.skipped:
+    if left_out:
         lines.append(f"all of them with reasons: {done.folder / SKIPPED}")
     return "\n".join(lines)
 

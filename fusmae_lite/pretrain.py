@@ -30,6 +30,7 @@ from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.evaluate.heldout import heldout_losses
 from fusmae_lite.optimise import autocast, learning_rate_at, uses_bf16, weight_decay_at
 from fusmae_lite.pairs import PairDataset, assemble, augment, draw_augmentation
+from fusmae_lite.progress import line
 from fusmae_lite.seeding import derive, generator
 from fusmae_lite.training_log import Rows, TrainingLog
 from fusmae_lite.weights import load_model
@@ -104,6 +105,8 @@ def pretrain(config: RunConfig, archive: Archive | None = None, quiet: bool = Fa
     folder = config.folder() / "pretrain"
     with torch.random.fork_rng():  # the caller's own random state is none of our business
         run = _prepare(config, archive, folder, quiet)
+        if archive.left_out and not quiet and run.accelerator.is_main_process:
+            line(f"of {archive.root} {archive.said_left_out}")
         found = latest_checkpoint(folder / "checkpoints")
         if found is not None:
             run.progress = read_progress(found, config, run.progress)

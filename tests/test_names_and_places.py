@@ -90,11 +90,24 @@ def test_the_json_of_the_radar_patch_is_asked_where_names_tell_no_tile(copy):
     opened, told = open_archive(copy), json.loads(path.read_text())
     index = [opened.keys(i)["s1"] for i in range(4)].index(path.parent.name)
     path.write_text(json.dumps(told | {"corresponding_s2_patch": opened.names[index - 1]}))
-    refused(lambda: open_archive(copy), path, opened.names[index], opened.names[index - 1])
-    refused(lambda: opened.read(index), path, opened.names[index - 1])
+    refused(lambda: opened.read(index), path, opened.names[index], opened.names[index - 1])
     assert opened.read(index, ["s2"]).name == opened.names[index]
     path.unlink()  # not every copy of the archive has it
     assert open_archive(copy).read(index).name == opened.names[index]
+
+
+def test_v1_pairs_of_one_cell_in_two_tiles_are_asked_when_opened(tmp_path):
+    s2 = ["S2A_MSIL2A_20170613T101031_5_7", "S2B_MSIL2A_20170615T101031_5_7"]
+    s1 = ["S1A_IW_GRDH_1SDV_20170613T165043_33UUP_5_7", "S1A_IW_GRDH_1SDV_20170614T165043_34VER_5_7"]
+    for one, two in zip(s1, s2, strict=True):
+        (tmp_path / "BigEarthNet-v1.0" / two).mkdir(parents=True)
+        (tmp_path / "BigEarthNet-S1-v1.0" / one).mkdir(parents=True)
+        path = tmp_path / "BigEarthNet-S1-v1.0" / one / f"{one}_labels_metadata.json"
+        path.write_text(json.dumps({"corresponding_s2_patch": two}))
+    (tmp_path / "train.csv").write_text(f"{s2[0]},{s1[0]}\n{s2[1]},{s1[1]}\n")
+    assert len(open_archive(tmp_path)) == 2
+    (tmp_path / "train.csv").write_text(f"{s2[0]},{s1[1]}\n{s2[1]},{s1[0]}\n")
+    refused(lambda: open_archive(tmp_path), s1[1], *s2)
 
 
 def test_which_names_are_apart():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fusmae_lite.archives.base import Archive, Patch
 from fusmae_lite.archives.bigearthnet_v1 import BigEarthNetV1
+from fusmae_lite.archives.damaged import leave_out_damaged
 from fusmae_lite.archives.lmdb_store import LmdbArchive
 from fusmae_lite.archives.reben import ReBEN
 from fusmae_lite.archives.sen12ms import SEN12MS
@@ -28,14 +29,17 @@ __all__ = [
 FORMATS: list[type[Archive]] = [BigEarthNetV1, ReBEN, SEN12MS, LmdbArchive]
 
 
-def open_archive(path: Path | str | None = None, *, partial: bool = False, snow_and_clouds: bool = False) -> Archive:
+def open_archive(
+    path: Path | str | None = None, *, partial: bool = False, snow_and_clouds: bool = False, read_all: bool = True
+) -> Archive:
     """Open the archive in a folder, whichever of the known formats it has.
 
     Args:
         path: the archive's folder; None for the pairs that come with a clone of the repository.
         partial: take the patches that are whole and list the others in ``archive.left_out`` instead of refusing an
-            archive in which something is missing.
+            archive in which something is missing or damaged. Reads every pair once.
         snow_and_clouds: also the patches that the archive's authors set apart for snow, clouds or their shadow.
+        read_all: False leaves what is damaged inside to whoever reads it, also with `partial`.
 
     Raises:
         InputError: the folder does not exist, or matches no format; the message says what was looked for.
@@ -45,7 +49,10 @@ def open_archive(path: Path | str | None = None, *, partial: bool = False, snow_
         raise InputError(f"data folder {root} does not exist", "pass data_dir the folder of an archive")
     for archive in FORMATS:
         if archive.matches(root):
-            return archive(root, partial=partial, snow_and_clouds=snow_and_clouds)
+            opened = archive(root, partial=partial, snow_and_clouds=snow_and_clouds)
+            if partial and read_all:
+                leave_out_damaged(opened)
+            return opened
     looked_for = "; ".join(f"{archive.kind} ({archive.layout})" for archive in FORMATS)
     raise InputError(f"{root} holds no archive; looked for {looked_for}", "pass the folder that contains these")
 

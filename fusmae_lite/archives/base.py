@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import ClassVar
 
@@ -109,6 +110,17 @@ class Archive(ABC):
     def kind_of_pairs(self) -> str:
         """``"pairs"``, or ``"synthetic pairs"``: what to call them, so that nobody takes one for the other."""
         return "synthetic pairs" if is_synthetic(self.root) else "pairs"
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Forget all pairs but those of a (len,) bool mask. A format that holds more by row than names extends it."""
+        self.names = tuple(compress(self.names, rows))
+        for cached in ("splits", "labels"):
+            self.__dict__.pop(cached, None)
+
+    @property
+    def said_left_out(self) -> str:
+        """How many were left out, and the first reason; empty where none was."""
+        return f"{len(self.left_out)} left out, first {self.left_out[0][1]}" if self.left_out else ""
 
     def __len__(self) -> int:
         return len(self.names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import compress
@@ -70,14 +71,19 @@ class BigEarthNetV1(Archive):
         # where lists exist, a folder in none of them is legal: the lists decide what belongs to the archive
         extra = None if self._rows else ("is named as partner by no S1 patch", COMPLETE)
         whole, left_out = match(rows, found, self._folder, self.root, partial=partial, extra=extra)
-        self.names: Sequence[str] = tuple(compress(rows["s2"], whole))
-        self._s1_names = tuple(compress(rows["s1"], whole))
+        self.names: Sequence[str] = tuple(rows["s2"])
+        self._s1_names = tuple(rows["s1"])
+        self.keep(whole)
         self.left_out = unclear + left_out
         if not self.names:
             raise InputError(f"{self.root / S2_FOLDER} holds no patch with its partner", "unpack the archive there")
-        if self._rows and not partial:  # v1's S2 names tell no tile, so that the names may agree by chance
-            for index in np.linspace(0, len(self.names) - 1, _ASKED, dtype=int).tolist():
-                self._check_partner(index)
+        if self._rows and not partial:
+            self._ask_partners()
+
+    def keep(self, rows: np.ndarray) -> None:
+        """See :class:`Archive`."""
+        super().keep(rows)
+        self._s1_names = tuple(compress(self._s1_names, rows))
 
     @classmethod
     def matches(cls, root: Path) -> bool:
@@ -145,6 +151,14 @@ class BigEarthNetV1(Archive):
                     raise
                 unclear.append((s1_name, str(error)))
         return dict(sorted(partners.items())), tuple(unclear)
+
+    def _ask_partners(self) -> None:
+        """Ask some of the pairs whose names agree whatever the pairing: v1's S2 names tell no tile."""
+        cells = [name.rsplit("_", 2)[1:] for name in self.names]
+        counts = Counter(map(tuple, cells))
+        unsure = [index for index, cell in enumerate(cells) if counts[tuple(cell)] > 1]
+        for index in unsure[:: -(-len(unsure) // _ASKED) or 1]:
+            self._check_partner(index)
 
     def _check_partner(self, index: int) -> None:
         """InputError if the S1 patch's own json, where it lies, names another S2 patch than the lists."""

@@ -92,12 +92,17 @@ class LmdbArchive(TableArchive):
             extra=("has no row in the table", snow_cure(folder)),
             spare=lambda: snow_names(folder),
         )
-        self.table = table.take(whole)
-        self._keys = {modality: tuple(compress(names, whole)) for modality, names in keys.items()}
+        self.table, self.names = table, table.names
+        self._keys = {modality: tuple(names) for modality, names in keys.items()}
+        self.keep(whole)
         self._rest = [name for name in self.table.rest if not name.startswith(CHECKSUM) and name not in (CRS, *EDGES)]
-        self.names: Sequence[str] = self.table.names
         if not self.names:
             raise InputError(f"{self.folder} holds no patch that its table knows", "encode the archive again")
+
+    def keep(self, rows: np.ndarray) -> None:
+        """See :class:`Archive`."""
+        super().keep(rows)
+        self._keys = {modality: tuple(compress(names, rows)) for modality, names in self._keys.items()}
 
     @classmethod
     def matches(cls, root: Path) -> bool:

@@ -86,6 +86,11 @@ class TableArchive(Archive):
         """(len, n_classes) bool in the order of `classes`, from the table."""
         return self.table.labels
 
+    def keep(self, rows: np.ndarray) -> None:
+        """See :class:`Archive`."""
+        super().keep(rows)
+        self.table = self.table.take(rows)
+
     @cached_property
     def splits(self) -> np.ndarray:  # type: ignore[override]
         """(len,) of ``"train"``, ``"val"``, ``"test"`` or ``""``, from the table."""

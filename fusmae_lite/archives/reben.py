@@ -64,13 +64,17 @@ class ReBEN(TableArchive):
             extra=("has files but no row in the tables", snow_cure(self.root)),
             spare=lambda: snow_names(self.root),
         )
-        self.table = table.take(whole)
-        self._s1_names = tuple(compress(s1_names, whole))
-        self.names: Sequence[str] = self.table.names
+        self.table, self._s1_names, self.names = table, tuple(s1_names), table.names
+        self.keep(whole)
         if not self.names:
             raise InputError(f"{self.root} holds no patch with its partner", "unpack the archive there")
         if late := first_with_offset(self.names):
             refuse_offset(self._folder("s2", late), get_modality("s2"))
+
+    def keep(self, rows: np.ndarray) -> None:
+        """See :class:`Archive`."""
+        super().keep(rows)
+        self._s1_names = tuple(compress(self._s1_names, rows))
 
     @classmethod
     def matches(cls, root: Path) -> bool:

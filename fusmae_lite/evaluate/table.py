@@ -25,6 +25,7 @@ from fusmae_lite.evaluate.transfer import transfer_rows
 from fusmae_lite.evaluate.written import About, Table, write_table
 from fusmae_lite.optimise import choose_device
 from fusmae_lite.pairs import PairDataset
+from fusmae_lite.progress import line
 from fusmae_lite.seeding import derive
 
 
@@ -84,6 +85,8 @@ def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | 
     """
     chosen = choose_weights(config, weights)
     archive = archive or open_data(config)
+    if archive.left_out:
+        line(f"of {archive.root} {archive.said_left_out}")
     for split in ("train", "test"):
         if not len(archive.split(split)):
             raise InputError(f"{archive.root} has no patch in the split {split!r}", "add its split files")
