@@ -6,6 +6,7 @@ Letters: B batch, C channels, H = W side in pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.utils.data import Dataset
 from fusmae_lite.archives.base import Archive
 from fusmae_lite.archives.sample import check_archive
 from fusmae_lite.errors import InputError
-from fusmae_lite.sensors import Modality, get_modality
+from fusmae_lite.sensors import DECIBEL, Modality, get_modality
 
 AUGMENTATIONS = ("none", "flips", "crops")
 #: Smallest side of a random crop, as a share of the image's side.
@@ -85,11 +86,14 @@ class PairDataset(Dataset):
         patch = self.archive.read(row, [modality.name for modality in self.modalities])
         labels = torch.zeros(len(self._column))
         labels[[self._column[name] for name in patch.labels]] = 1.0
-        bands = {modality.name: _by_side(patch.bands[modality.name], modality) for modality in self.modalities}
         if self.native:
+            bands = {m.name: _by_side(patch.bands[m.name], m, patch.name) for m in self.modalities}
             return {"bands": bands, "labels": labels, "index": row}
-        batch = {name: {side: pixels[None] for side, pixels in sides.items()} for name, sides in bands.items()}
-        images = {name: image[0] for name, image in assemble(batch, self.size, self.normalise).items()}
+        images = {}
+        for modality in self.modalities:
+            native = {band: torch.from_numpy(array)[None] for band, array in patch.bands[modality.name].items()}
+            image = stack_bands(native, modality, self.size)[0]
+            images[modality.name] = normalise(image, modality) if self.normalise else image
         return {"images": images, "labels": labels, "index": row}
 
 
@@ -101,51 +105,113 @@ def assemble(bands: Mapping[str, Mapping[int, Tensor]], size: int = 120, normali
             ``PairDataset(native=True)``.
         size: side of the images in pixels.
         normalised: subtract each band's mean and divide by its deviation.
+
+    Raises:
+        InputError: bands of several sides that are not the sensor's own.
     """
     images = {}
     for name, sides in bands.items():
         modality = get_modality(name)
         channels = _channels_of(sides, modality)
-        image = _resample([(channels[side], pixels) for side, pixels in sides.items()], modality.channels, size)
+        image = _resample([(channels[side], pixels) for side, pixels in sides.items()], modality, size)
         images[name] = normalise(image, modality) if normalised else image
     return images
 
 
-def _by_side(bands: Mapping[str, np.ndarray], modality: Modality) -> dict[int, Tensor]:
+def _by_side(bands: Mapping[str, np.ndarray], modality: Modality, where: str) -> dict[int, Tensor]:
     """Band -> array becomes side -> (bands of that side, side, side), in band order and in the dtype on disk."""
-    sides: dict[int, list[np.ndarray]] = {}
-    for band in modality.bands:
-        sides.setdefault(bands[band].shape[0], []).append(bands[band])
-    return {side: torch.from_numpy(np.stack(arrays)) for side, arrays in sides.items()}
+    sides: dict[int, list[int]] = {}
+    for channel, band in enumerate(modality.bands):
+        sides.setdefault(bands[band].shape[0], []).append(channel)
+    if len(sides) > 1 and sides != _native_channels(modality):
+        odd = next(b for b in modality.bands if bands[b].shape[0] != modality.native_side(b))
+        raise InputError(
+            f"{where}: band {odd} of {modality.title} has {bands[odd].shape[0]} pixels a side",
+            f"give all bands one side, or this one {modality.native_side(odd)}",
+        )
+    return {side: torch.from_numpy(np.stack([bands[modality.bands[c]] for c in chs])) for side, chs in sides.items()}
 
 
 def _channels_of(sides: Mapping[int, Tensor], modality: Modality) -> dict[int, list[int]]:
     """Which channels the bands of each side are. All bands of one side, or those of the sensor's native sides."""
     if len(sides) == 1:
         return {side: list(range(modality.channels)) for side in sides}
-    channels: dict[int, list[int]] = {side: [] for side in sides}
-    for channel, band in enumerate(modality.bands):
-        channels[modality.native_side(band)].append(channel)
+    channels = _native_channels(modality)
+    if {side: len(which) for side, which in channels.items()} != {s: pixels.shape[-3] for s, pixels in sides.items()}:
+        raise InputError(
+            f"bands of {modality.title} have sides of {', '.join(map(str, sides))} pixels",
+            f"give all of them one side, or each its own: {', '.join(map(str, channels))}",
+        )
     return channels
 
 
-def _resample(parts: Sequence[tuple[list[int], Tensor]], channels: int, size: int) -> Tensor:
-    """Which channels, and their bands (B, c, h, w) of one side and any dtype -> (B, channels, size, size) float32."""
+def _native_channels(modality: Modality) -> dict[int, list[int]]:
+    """Native side -> channels of the bands that have it."""
+    channels: dict[int, list[int]] = {}
+    for channel, band in enumerate(modality.bands):
+        channels.setdefault(modality.native_side(band), []).append(channel)
+    return channels
+
+
+def _resample(parts: Sequence[tuple[list[int], Tensor]], modality: Modality, size: int) -> Tensor:
+    """Which channels, and their bands (B, c, h, w) of one side and any dtype -> (B, C, size, size) float32."""
     first = parts[0][1]
-    image = torch.empty(first.shape[0], channels, size, size, dtype=torch.float32, device=first.device)
+    image = torch.empty(first.shape[0], modality.channels, size, size, dtype=torch.float32, device=first.device)
     for which, bands in parts:
         bands = bands.to(torch.float32)
+        if max(bands.shape[-2:]) > size:
+            bands = _shrink(bands, size, power=modality.units == DECIBEL)
         if bands.shape[-2:] != (size, size):
             bands = F.interpolate(bands, size=(size, size), mode="bilinear", align_corners=False)
         image[:, which] = bands
     return image
 
 
+def _shrink(images: Tensor, size: int, power: bool) -> Tensor:
+    """Average areas of (B, C, h, w) until no side is longer than `size`.
+
+    To pick pixels instead, as bilinear interpolation does, would keep the speckle and alias what is finer than a
+    pixel. With `power` decibels are averaged as what they measure: the mean of 0 and -20 dB is -3 dB, not -10.
+    """
+    images = 10 ** (images / 10) if power else images
+    height, width = images.shape[-2:]
+    if height % size == 0 and width % size == 0:
+        images = F.interpolate(images, size=(size, size), mode="area")  # whole pixels only: it has no shares of one
+    else:
+        for side in (height, width):  # rows first; turned twice, it is the right way round again
+            images = (_shrink_rows(images, size) if side > size else images).transpose(-1, -2)
+    return 10 * images.log10() if power else images
+
+
+def _shrink_rows(images: Tensor, size: int) -> Tensor:
+    """(..., h, w) -> (..., size, w). Sums in one order: the same to the last bit for any batch and processor."""
+    side, total = images.shape[-2], torch.zeros((), device=images.device)
+    images = images.contiguous()
+    for index, shares in _areas(side, size, images.device):
+        total = total + images.index_select(-2, index) * shares[:, None]
+    return total / side
+
+
+@lru_cache(maxsize=32)
+def _areas(side: int, size: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """What each of `size` output pixels covers of `side` input pixels: its k-th pixel, and 1/size-ths of that one."""
+    start = torch.arange(size) * side  # output pixel i covers i * side to (i + 1) * side, input pixel j likewise
+    first = start // size
+    pairs = []
+    for k in range(-(-side // size) + 1):
+        index = (first + k).clamp(max=side - 1)
+        shares = torch.minimum(start + side, (index + 1) * size) - torch.maximum(start, index * size)
+        shares[first + k >= side] = 0
+        pairs.append((index.to(device), shares.clamp(min=0).to(device, torch.float32)))
+    return pairs
+
+
 def stack_bands(native: Mapping[str, Tensor], modality: Modality | str, size: int = 120) -> Tensor:
     """Bands at their native sides -> one float32 image (B, C, size, size), channels in the modality's band order.
 
-    Bilinear, ``align_corners=False``: pixels are areas, so a 60 m pixel stays centred on its 6 x 6 pixels of 10 m. A
-    band that has the size already is not touched. Bands of one side are resampled in one call.
+    Going up: bilinear, ``align_corners=False``: pixels are areas, so a 60 m pixel stays centred on its 6 x 6 pixels of
+    10 m. Going down: the mean of the area that a new pixel covers, of decibels in linear power. A band that has the
+    size already is not touched. Bands of one side are resampled in one call.
 
     Args:
         native: band -> (B, h, w), any dtype and device; further bands are ignored.
@@ -165,7 +231,7 @@ def stack_bands(native: Mapping[str, Tensor], modality: Modality | str, size: in
     parts = [
         (chs, torch.stack([native[modality.bands[ch]].float() for ch in chs], dim=1)) for chs in channels_of.values()
     ]
-    return _resample(parts, modality.channels, size)
+    return _resample(parts, modality, size)
 
 
 def normalise(images: Tensor, modality: Modality | str) -> Tensor:

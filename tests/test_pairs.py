@@ -1,15 +1,17 @@
 """Tensors from patches: the one resampling, normalisation, and augmentation that keeps both sensors registered."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
-from fusmae_lite.archives import open_archive
-from fusmae_lite.pairs import PairDataset, augment, denormalise, normalise, stack_bands
+from fusmae_lite.archives import Patch, open_archive
+from fusmae_lite.errors import InputError
+from fusmae_lite.pairs import PairDataset, assemble, augment, denormalise, normalise, stack_bands
 from fusmae_lite.sensors import S1, S2
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
@@ -86,8 +88,8 @@ def test_batches_collate_in_loader_processes(archive):
     assert torch.cat([batch["index"] for batch in batches]).tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("size", [120, 60, 128])
-def test_stack_bands_is_torch_bilinear_band_by_band(size):
+@pytest.mark.parametrize("size", [120, 128])
+def test_going_up_is_torch_bilinear_band_by_band(size):
     generator = seeded()
     native = {
         band: torch.rand(3, S2.native_side(band), S2.native_side(band), generator=generator) * 4000 for band in S2.bands
@@ -106,6 +108,87 @@ def test_stack_bands_takes_the_files_own_type_and_any_band_order(archive):
     native = {band: torch.from_numpy(array)[None] for band, array in reversed(bands.items())}
     assert native["B01"].dtype == torch.uint16
     assert torch.equal(stack_bands(native, "s2")[0], PairDataset(archive, "all", normalise=False)[0]["images"]["s2"])
+
+
+def areas(side: int, size: int) -> torch.Tensor:
+    """(size, side): the share that input pixel j has in output pixel i, from the definition."""
+    edges = np.arange(size + 1) * side / size
+    pixels = np.arange(side)
+    shares = [np.clip(np.minimum(b, pixels + 1) - np.maximum(a, pixels), 0, None) for a, b in pairwise(edges)]
+    return torch.from_numpy(np.stack(shares)) * size / side
+
+
+@pytest.mark.parametrize("size", [60, 40, 50, 7, 1])
+def test_going_down_is_the_mean_of_areas(size):
+    native = {
+        band: torch.rand(2, S2.native_side(band), S2.native_side(band), generator=seeded()) * 4000 for band in S2.bands
+    }
+    stacked = stack_bands(native, S2, size)
+    for channel, band in enumerate(S2.bands):
+        side = S2.native_side(band)
+        if side > size:
+            share = areas(side, size)
+            expected = share @ native[band].double() @ share.T
+            torch.testing.assert_close(stacked[:, channel].double(), expected, rtol=0, atol=2e-3)
+            assert stacked[:, channel].mean().item() == pytest.approx(native[band].mean().item(), abs=1e-2)
+
+
+@pytest.mark.parametrize("size", [60, 40, 30])
+def test_a_checkerboard_becomes_grey(size):
+    board = torch.from_numpy(np.indices((120, 120)).sum(axis=0) % 2 * 4000.0)[None]
+    image = stack_bands(dict.fromkeys(S2.bands, board), S2, size)
+    spread = 0 if 120 // size % 2 == 0 else 4000 / 9 / 2  # 4 or 5 white pixels of 9
+    torch.testing.assert_close(image, torch.full_like(image, 2000.0), rtol=0, atol=spread + 1e-3)
+    image = stack_bands({"VV": board / 200 - 20, "VH": board * 0 - 12.5}, S1, size)
+    if not spread:  # the mean power of 0 and -20 dB is 0.505
+        torch.testing.assert_close(image[:, 0], torch.full_like(image[:, 0], -2.967), rtol=0, atol=1e-3)
+    torch.testing.assert_close(image[:, 1], torch.full_like(image[:, 1], -12.5))
+
+
+def test_speckle_is_averaged():
+    """Nine looks of exponential power have a ninth of its variance, and its mean is kept: both in linear power."""
+    power = torch.from_numpy(np.random.default_rng(0).exponential(0.05, (8, 120, 120)).astype("float32"))
+    image = stack_bands({"VV": 10 * power.log10(), "VH": 10 * power.log10()}, S1, 40)
+    looks = 10 ** (image / 10)
+    assert looks.mean().item() == pytest.approx(power.mean().item(), rel=1e-4)
+    assert (looks.var() / power.var()).item() == pytest.approx(1 / 9, rel=0.05)
+
+
+@pytest.mark.parametrize("size", [120, 50, 40])
+def test_one_image_and_a_batch_native_or_not_are_the_same_bits(archive, size):
+    single = PairDataset(archive, "val", size=size)
+    native = default_collate([PairDataset(archive, "val", native=True)[i]["bands"] for i in range(3)])
+    for name, image in assemble(native, size).items():
+        assert torch.equal(image, torch.stack([single[i]["images"][name] for i in range(3)]))
+
+
+class Odd:
+    """An archive whose optical bands have the given side, each."""
+
+    root, names, classes = Path("odd"), ("p0",), ("a",)
+
+    def __init__(self, sides: list[int]) -> None:
+        self.sides = sides
+
+    def read(self, index, modalities=None):
+        bands = {b: np.full((s, s), 500 + s, "uint16") for b, s in zip(S2.bands, self.sides, strict=True)}
+        return Patch("p0", {"s2": bands}, (), {})
+
+
+@pytest.mark.parametrize("sides", [[240, 120] * 6, [20, *[120] * 11], [60, *[120] * 10, 20], [64] * 12])
+def test_bands_of_other_sides(sides):
+    data = PairDataset(Odd(sides), indices=[0], modalities=["s2"], normalise=False)
+    assert data[0]["images"]["s2"].mean(dim=(1, 2)).tolist() == [500 + side for side in sides]
+    native = PairDataset(Odd(sides), indices=[0], modalities=["s2"], native=True)
+    if len(set(sides)) == 1:
+        assert set(native[0]["bands"]["s2"]) == {64}
+        return
+    with pytest.raises(InputError, match=r"p0: band B\w+ of Sentinel-2 has \d+ pixels a side; give") as caught:
+        native[0]
+    assert "\n" not in str(caught.value)
+    loose = {side: torch.zeros(1, sides.count(side), side, side) for side in set(sides)}
+    with pytest.raises(InputError, match="sides of"):
+        assemble({"s2": loose})
 
 
 def test_upsampled_pixels_stay_where_they_are_on_the_ground():

@@ -75,7 +75,8 @@ def check_archive(archive: Archive, modalities: Sequence[str] = ("s1", "s2")) ->
 
 def _drawn(archive: Archive, modality: str) -> Iterator[Mapping[str, np.ndarray]]:
     """Bands of pairs drawn from the whole archive."""
-    rows = np.random.default_rng(0).choice(len(archive), min(DRAWN, len(archive)), replace=False)
+    pairs = len(archive.names)
+    rows = np.random.default_rng(0).choice(pairs, min(DRAWN, pairs), replace=False)
     for row in rows.tolist():
         try:
             yield archive.read(row, [modality]).bands[modality]
