@@ -132,8 +132,16 @@ def _synthesise(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from fusmae_lite.doctor import report
 
-    lines, good = report(_config(options))
+    config = _config(options)
+    lines, good = report(config)
     print("\n".join(lines))
+    if options.check or options.all:
+        from fusmae_lite.archives import open_data
+        from fusmae_lite.checkup import check_up
+
+        found, sound = check_up(open_data(config), options.all)
+        print("\n".join(found))
+        good = good and sound
     return 0 if good else 1
 
 
@@ -157,7 +165,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_encode(commands)
     _add_synthesise(commands)
-    _add(commands, "doctor", _doctor, "versions, device, data and weights found, what would run", fields)
+    doctor = _add(commands, "doctor", _doctor, "versions, device, data and weights found, what would run", fields)
+    doctor.add_argument("--check", action="store_true", help="also read a sample of the pairs: unit, range, no data")
+    doctor.add_argument("--all", action="store_true", help="also read every pair")
     return parser
 
 

@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from fusmae_lite.config import ModelConfig
 from fusmae_lite.cross_attention import XAttnDecoder, XAttnEncoder, self_attention_map
 from fusmae_lite.errors import InputError
-from fusmae_lite.masking import check_masks, sample_masks, visible_indices
+from fusmae_lite.inputs import check_images
+from fusmae_lite.masking import sample_masks, visible_indices
 from fusmae_lite.sensors import get_modality
 from fusmae_lite.tokens import PatchProjection, Positions, patchify, unpatchify
 
@@ -140,12 +141,13 @@ class FusMAE(nn.Module):
                 CPU when the images are on a GPU: checking them there would make the processor wait for it.
             generator: CPU generator for that draw.
         """
-        names = self._check(images)
+        images = check_images(images, self, masks)
+        names = list(images)
         if masks is None:
             batch = images[names[0]].shape[0]
             kept = self.config.kept
             masks = sample_masks(self.config.masking, batch, self.config.tokens, kept, names, generator)
-        latents = self.encode(images, masks).tokens  # eqs. 1-8
+        latents = self._encode(images, masks).tokens  # eqs. 1-8
         if self.xattn_decoder is not None:
             latents = self.xattn_decoder(latents)  # eqs. 10-11
         patches = {name: self.decoders[name](z, _visible(masks[name], z)) for name, z in latents.items()}  # eq. 9
@@ -162,7 +164,10 @@ class FusMAE(nn.Module):
                 that is missing contributes no tokens and nobody attends to it.
             masks: modality -> bool (B, N), True where hidden.
         """
-        tokens = self.embed(images, masks)
+        return self._encode(check_images(images, self, masks), masks)
+
+    def _encode(self, images: Images, masks: Mapping[str, Tensor] | None) -> Latents:
+        tokens = self._embed(images, masks)
         z = self._fuse(tokens)
         for block in self.blocks:
             z = checkpoint(block, z, use_reentrant=False) if self.recompute and self.training else block(z)
@@ -172,12 +177,15 @@ class FusMAE(nn.Module):
 
     def embed(self, images: Images, masks: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Eq. 1 for each modality present: modality -> z_0,i (B, n_i, D), visible patches only."""
-        names = self._check(images)
+        return self._embed(check_images(images, self, masks), masks)
+
+    def _embed(self, images: Images, masks: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         if masks is None:
-            return {name: self.projections[name](images[name]) + self.positions() for name in names}
-        check_masks(masks, images[names[0]].shape[0], self.config.tokens, names)
-        index = {name: _visible(masks[name], images[name]) for name in names}
-        return {name: self.projections[name](images[name], index[name]) + self.positions(index[name]) for name in names}
+            return {name: self.projections[name](image) + self.positions() for name, image in images.items()}
+        index = {name: _visible(masks[name], image) for name, image in images.items()}
+        return {
+            name: self.projections[name](x, index[name]) + self.positions(index[name]) for name, x in images.items()
+        }
 
     def target(self, images: Tensor) -> Tensor:
         """What the decoder must predict for (B, C, H, W): its patches, (B, N, C * P * P), normalised if configured."""
@@ -193,7 +201,7 @@ class FusMAE(nn.Module):
             ``self``: one (B, H, L, L) for each plain block, L = all patch tokens and CLS last;
             ``slices``: modality or ``cls`` -> slice of L.
         """
-        tokens = self.embed(images, masks)
+        tokens = self._embed(check_images(images, self, masks), masks)
         slices, start = {}, 0
         for name, x in tokens.items():
             slices[name] = slice(start, start + x.shape[1])
@@ -214,21 +222,6 @@ class FusMAE(nn.Module):
         z = torch.cat(list(tokens.values()), dim=1) if self.xattn_encoder is None else self.xattn_encoder(tokens)
         cls = self.cls_token.to(z.dtype).expand(z.shape[0], -1, -1)  # len(z) would freeze the batch of an ONNX export
         return torch.cat([z, cls], dim=1)
-
-    def _check(self, images: Images) -> list[str]:
-        """Names of the modalities present, in the order of the configuration; refuses what the model cannot take."""
-        unknown = [name for name in images if name not in self.config.modalities]
-        if unknown or not images:
-            what = f"images hold modality {unknown[0]!r}" if unknown else "images hold no modality"
-            raise InputError(what, f"this model takes {', '.join(self.config.modalities)}")
-        side = self.config.image_size
-        for name, image in images.items():
-            wanted = (get_modality(name).channels, side, side)
-            if image.ndim != 4 or tuple(image.shape[1:]) != wanted:
-                raise InputError(
-                    f"images[{name!r}] has shape {tuple(image.shape)}", f"give (B, {', '.join(map(str, wanted))})"
-                )
-        return [name for name in self.config.modalities if name in images]
 
     def _initialise(self) -> None:
         """Xavier-uniform for every Linear, as in MAE; small normal noise for the learned tokens."""

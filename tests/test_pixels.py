@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.crs import CRS
-from small_archives import change_value, make_encoded, make_reben, make_rico, make_v1, refused
+from small_archives import change_value, make_encoded, make_reben, make_rico, make_v1, refused, v2_name
 from test_sen12ms import TRAIN, igbp, path_of, write
 
 from fusmae_lite.archives import Archive, Patch, open_archive
@@ -21,6 +21,7 @@ from fusmae_lite.archives.lmdb_env import release
 from fusmae_lite.archives.pixels import check_pixels, first_with_offset, obviously_right
 from fusmae_lite.archives.sample import check_archive
 from fusmae_lite.archives.tensors import pack, unpack
+from fusmae_lite.cli import main
 from fusmae_lite.decode import layout_of
 from fusmae_lite.pairs import PairDataset
 from fusmae_lite.sensors import S1, S2, Modality
@@ -207,7 +208,7 @@ def test_the_processing_baseline_in_a_name(pair, tmp_path, baseline, refuse):
 
 @pytest.mark.parametrize("maker", [make_reben, make_rico])
 def test_late_baselines_are_refused_when_an_archive_is_opened(maker, archive, tmp_path, monkeypatch):
-    monkeypatch.setattr("small_archives.v2_name", lambda name, tile: LATE.format("0510"))
+    monkeypatch.setattr("small_archives.v2_name", lambda *parts: v2_name(*parts).replace("N9999", "N0510"))
     root = maker(tmp_path, archive, (0,))
     refused(lambda: open_archive(root), "_N0510_", "subtract 1000")
 
@@ -267,6 +268,22 @@ def test_the_sample_is_drawn_once_and_a_sound_archive_is_cleared_by_its_first_pa
 def test_two_cloudy_pairs_are_no_proof(archive, tmp_path, rows):
     two = shifted(open_archive(make_v1(tmp_path, archive, rows)), "s2", lambda x: x + 1000)
     check_archive(two)
+
+
+def test_the_doctor_reads_a_sample_and_says_what_it_found(pair, tmp_path, archive, capsys):
+    assert main(["doctor", "--check", "-p", "device=cpu"]) == 0
+    text = capsys.readouterr().out
+    assert "64 of 84 pairs: 0 refused" in text and "further than" not in text
+    assert "dB: -5" in text and "reflectance x 10,000: 1" in text and "64 of 64 pairs say where they lie" in text
+    (tmp_path / "train.csv").write_text(f"{archive.names[0]},{archive.keys(0)['s1']}\n")
+    rewrite(pair["s2"], lambda x: x + np.uint16(3000))
+    assert main(["doctor", "--all", "-p", f"data_dir={tmp_path}", "-p", "device=cpu"]) == 0
+    text = capsys.readouterr().out
+    assert "further than 1 deviation" in text and "B02 by" in text
+    rewrite(pair["s1"], patched(-9999))
+    assert main(["doctor", "--all", "-p", f"data_dir={tmp_path}", "-p", "device=cpu"]) == 1
+    text = capsys.readouterr().out
+    assert "1 of 1 pairs: 1 refused, 1 of them for no data" in text and "VV.tif" in text
 
 
 # ---- headers and places

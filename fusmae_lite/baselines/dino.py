@@ -121,7 +121,7 @@ class Backbone(nn.Module):
 
     def encode(self, images: Images) -> DinoLatents:
         """Modality -> (B, C, H, W), any subset; a sensor that is missing is filled with zeros, as in training."""
-        outputs = self(stack(images, self.config), LAST_BLOCKS)
+        outputs = self(stack(images, self), LAST_BLOCKS)
         return DinoLatents(outputs[-1][:, 1:], [z[:, 0] for z in outputs])
 
 
@@ -205,7 +205,7 @@ class DINO(nn.Module):
             drawn: what :meth:`draw` gave, for these rows; drawn here if absent.
             generator: CPU generator for that draw.
         """
-        stacked = stack(images, self.config)
+        stacked = stack(images, self)
         views = make_views(stacked, self.draw(len(stacked), generator) if drawn is None else drawn, self.config)
         student = torch.cat([self.student(part) for part in views], dim=1).float()
         with torch.no_grad():

@@ -34,11 +34,11 @@ class ImageNetViT(nn.Module):
 
     def encode(self, images: Mapping[str, Tensor]) -> Latents:
         """Modality -> (B, C, H, W), normalised as everywhere here -> patch tokens and CLS, after the final norm."""
-        names = self.config.modalities
+        names, stacked = self.config.modalities, stack(images, self)
         if set(images) != set(names):
             given = ", ".join(images) or "no modality"
             raise InputError(f"this ImageNet ViT is fitted to {', '.join(names)}, not {given}", "fit one to these")
-        z = self.vit.forward_features(stack(images, self.config))
+        z = self.vit.forward_features(stacked)
         return Latents({"+".join(names): z[:, self.vit.num_prefix_tokens :]}, z[:, 0])
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fusmae_lite.config import ModelConfig
-from fusmae_lite.errors import InputError
+from fusmae_lite.inputs import check_images
 from fusmae_lite.masking import sample_masks
 from fusmae_lite.model import FusMAE, Images, Latents, Reconstruction
 
@@ -60,7 +60,8 @@ class LateFusion(nn.Module):
         self, images: Images, masks: Mapping[str, Tensor] | None = None, generator: torch.Generator | None = None
     ) -> Reconstruction:
         """Each sensor reconstructed from its own visible patches; arguments as in ``FusMAE.forward``."""
-        names, config = self._check(images), self.config
+        images, config = check_images(images, self, masks), self.config
+        names = list(images)
         if masks is None:
             batch = images[names[0]].shape[0]
             masks = sample_masks(config.masking, batch, config.tokens, config.kept, names, generator)
@@ -75,20 +76,12 @@ class LateFusion(nn.Module):
 
     def encode(self, images: Images, masks: Mapping[str, Tensor] | None = None) -> JoinedLatents:
         """Latents of each sensor present; a missing one contributes no features."""
-        names = self._check(images)
-        return JoinedLatents({n: self.encoders[n].encode({n: images[n]}, _own(masks, n)) for n in names})
+        images = check_images(images, self, masks)
+        return JoinedLatents({n: self.encoders[n].encode({n: image}, _own(masks, n)) for n, image in images.items()})
 
     def target(self, images: Tensor) -> Tensor:
         """As ``FusMAE.target``."""
         return next(iter(self.encoders.values())).target(images)
-
-    def _check(self, images: Images) -> list[str]:
-        """Names of the modalities present, in the order of the configuration; shapes are checked by each encoder."""
-        unknown = [name for name in images if name not in self.config.modalities]
-        if unknown or not images:
-            what = f"images hold modality {unknown[0]!r}" if unknown else "images hold no modality"
-            raise InputError(what, f"this model takes {', '.join(self.config.modalities)}")
-        return [name for name in self.config.modalities if name in images]
 
 
 def _own(masks: Mapping[str, Tensor] | None, name: str) -> dict[str, Tensor] | None:

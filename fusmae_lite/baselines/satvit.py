@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from fusmae_lite.baselines.stack import stack, stacked_channels
 from fusmae_lite.config import ModelConfig
 from fusmae_lite.errors import InputError
-from fusmae_lite.masking import check_masks, sample_masks, visible_indices
+from fusmae_lite.masking import sample_masks, visible_indices
 from fusmae_lite.model import Decoder, Images, Reconstruction, masked_mse, patch_targets
 from fusmae_lite.sensors import get_modality
 from fusmae_lite.tokens import PatchProjection, Positions
@@ -72,11 +72,11 @@ class SatViT(nn.Module):
         The loss is the mean over all hidden numbers, so a sensor weighs as many as its bands; `losses` tell it apart.
         """
         config = self.config
+        stacked = stack(images, self, masks)
         names = [name for name in config.modalities if name in images]
-        stacked = stack(images, config)
         if masks is None:
             masks = sample_masks("consistent", len(stacked), config.tokens, config.kept, names, generator)
-        mask = self._shared(masks, names, len(stacked))
+        mask = self._shared(masks, names)
         index = visible_indices(mask).to(stacked.device, non_blocking=True)
         predicted = self._by_sensor(self.decoder(self._encode(stacked, index), index))
         targets = self._by_sensor(self.target(stacked))
@@ -89,10 +89,10 @@ class SatViT(nn.Module):
 
     def encode(self, images: Images, masks: Mapping[str, Tensor] | None = None) -> StackLatents:
         """Tokens of the visible patches, of all without `masks`; a missing sensor is filled with zeros."""
-        stacked = stack(images, self.config)
+        stacked = stack(images, self, masks)
         if masks is None:
             return StackLatents(self._encode(stacked, None))
-        mask = self._shared(masks, [name for name in self.config.modalities if name in images], len(stacked))
+        mask = self._shared(masks, [name for name in self.config.modalities if name in images])
         return StackLatents(self._encode(stacked, visible_indices(mask).to(stacked.device)))
 
     def target(self, images: Tensor) -> Tensor:
@@ -110,9 +110,8 @@ class SatViT(nn.Module):
         sizes = [get_modality(name).channels * self.config.patch_size**2 for name in self.config.modalities]
         return dict(zip(self.config.modalities, patches.split(sizes, dim=-1), strict=True))
 
-    def _shared(self, masks: Mapping[str, Tensor], names: list[str], batch: int) -> Tensor:
+    def _shared(self, masks: Mapping[str, Tensor], names: list[str]) -> Tensor:
         """The one mask (B, N) of all sensors present; InputError where they differ."""
-        check_masks(masks, batch, self.config.tokens, names)
         if not all(torch.equal(masks[name], masks[names[0]]) for name in names):
             raise InputError("masks differ between sensors that share their tokens", "use masking=consistent")
         return masks[names[0]]
