@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
@@ -23,7 +25,14 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.files import write_text
-from fusmae_lite.weights import load_model, read_tensors, save_model_tensors, save_tensors
+from fusmae_lite.weights import (
+    check_digest,
+    check_tensors,
+    load_model,
+    read_tensors,
+    save_model_tensors,
+    save_tensors,
+)
 
 #: Fields that may differ between a run and its continuation, because no number depends on them, or only by the order
 #: in which floats are added (accumulate, compile, fsdp): a run may go on with other devices than it began with.
@@ -46,10 +55,17 @@ class Progress:
         data: fingerprint of the patches trained on; a continuation on others is refused.
     """
 
-    step: int
-    sums: dict[str, float] = field(default_factory=dict)
-    precision: str = "fp32"
-    data: str = ""
+    step: Annotated[int, Field(ge=0)]
+    sums: dict[str, FiniteFloat]
+    precision: Literal["fp32", "bf16"]
+    data: str
+
+
+@dataclass
+class _State(Progress):
+    """What state.json holds: with the configuration of the run."""
+
+    config: dict[str, Any]
 
 
 def save_checkpoint(
@@ -65,30 +81,36 @@ def save_checkpoint(
         main: whether this process writes.
 
     Raises:
-        RunError: the disk is full or fails; the checkpoints before this one are intact.
+        RunError: weights or moments are not finite, or the disk is full or fails; the checkpoints before this one are
+            intact.
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    weights, moments = get_state_dict(model, optimizer, options=options)
+    weights, states = get_state_dict(model, optimizer, options=options)
     final = folder / f"step-{progress.step:08d}"
     if not main:
         return final
+    moments = _flatten(states)
+    odd = next((name for name, value in [*weights.items(), *moments.items()] if not value.isfinite().all()), None)
+    if odd is not None:
+        raise RunError(
+            f"{odd} is no longer finite at step {progress.step}, so it is not saved; {kept(folder)}; lower "
+            "learning_rate and choose another run_dir"
+        )
     temporary = folder / f".{final.name}.{os.getpid()}.tmp"
     try:
         _clear_unfinished(folder)
         temporary.mkdir(parents=True)
         extra = {"step": progress.step, "preset": config.preset}
         save_model_tensors(temporary / "model.safetensors", weights, config.architecture(), extra)
-        save_tensors(temporary / "optimizer.safetensors", _flatten(moments), {})
+        save_tensors(temporary / "optimizer.safetensors", moments, {})
         state = {**vars(progress), "config": config.model_dump(mode="json")}
         write_text(temporary / "state.json", json.dumps(state, indent=1))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
     except (OSError, SafetensorError) as error:
-        kept = latest_checkpoint(folder)
-        intact = f"{kept} is intact" if kept else "there is no earlier one"
         raise RunError(
-            f"checkpoint {final} could not be written ({error}); {intact}; free space on that disk, then the same "
-            "command continues"
+            f"checkpoint {final} could not be written ({error}); {kept(folder)}; free space on that disk, then the "
+            "same command continues"
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -99,13 +121,30 @@ def save_checkpoint(
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first. A half-written one carries another name and is never listed."""
-    return sorted(path for path in folder.glob("step-*") if (path / "state.json").is_file())
+    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,18}", path.name)]
+    return sorted((path for path in found if (path / "state.json").is_file()), key=_step_of)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint in a run's ``checkpoints`` folder, if there is one."""
     found = list_checkpoints(folder)
     return found[-1] if found else None
+
+
+def kept(folder: Path) -> str:
+    """What a message says of the checkpoints that are there."""
+    last = latest_checkpoint(folder)
+    return f"{last} is intact" if last else "there is no earlier one"
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _without(path: Path) -> str:
+    """How to go on without a damaged checkpoint."""
+    before = [other for other in list_checkpoints(path.parent) if _step_of(other) < _step_of(path)]
+    return f"remove {path} to " + (f"continue from {before[-1].name}" if before else "start over")
 
 
 def read_progress(path: Path, config: RunConfig, now: Progress) -> Progress:
@@ -119,12 +158,14 @@ def read_progress(path: Path, config: RunConfig, now: Progress) -> Progress:
     Raises:
         InputError: it belongs to a run with another configuration, other patches or another precision, or is damaged.
     """
-    cure = "choose another run_dir, or remove that folder to start over"
+    cure, file = "choose another run_dir, or remove that folder to start over", path / "state.json"
     try:
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        then, given = Progress(*(state[name] for name in vars(now))), state["config"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path / 'state.json'} is unreadable ({error})", f"remove {path}") from None
+        state = TypeAdapter(_State).validate_json(file.read_bytes(), strict=True)
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{file} is unreadable ({_reason(error)})", _without(path)) from None
+    then, given = Progress(*(getattr(state, name) for name in vars(now))), state.config
+    if then.step != _step_of(path):
+        raise InputError(f"{file} is of step {then.step}, not {_step_of(path)}", _without(path))
     for name, value in config.model_dump(mode="json").items():
         before = given.get(name, RunConfig.model_fields[name].default)  # the run may be older than the field
         if name not in FREE_TO_CHANGE and before != value:
@@ -137,16 +178,45 @@ def read_progress(path: Path, config: RunConfig, now: Progress) -> Progress:
 
 
 def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, config: RunConfig) -> None:
-    """Load a checkpoint's weights and moments into `model` and `optimizer`, wrapped or not, in every process."""
-    weights = load_model(path / "model.safetensors", config).state_dict()
-    states: dict[str, dict[str, torch.Tensor]] = {}
-    for key, value in read_tensors(path / "optimizer.safetensors")[0].items():
-        name, _, moment = key.rpartition(".")
-        states.setdefault(name, {})[moment] = value
+    """Load a checkpoint's weights and moments into `model` and `optimizer`, wrapped or not, in every process.
+
+    Raises:
+        InputError: they do not fit the model or are damaged; neither has been changed then.
+    """
+    loaded = load_model(path / "model.safetensors", config)
+    shapes = {name: p.shape for name, p in loaded.named_parameters() if p.requires_grad}
+    states = _read_moments(path, shapes)
     groups = get_state_dict(model, optimizer)[1]["param_groups"]
     options = StateDictOptions(full_state_dict=True)
     moments = {"state": states, "param_groups": groups}
-    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=options)
+    set_state_dict(model, optimizer, model_state_dict=loaded.state_dict(), optim_state_dict=moments, options=options)
+
+
+def _read_moments(path: Path, shapes: Mapping[str, torch.Size]) -> dict[str, dict[str, torch.Tensor]]:
+    """AdamW's state by parameter, compared with the parameters first: its fused kernel does not ask for sizes."""
+    file, cure = path / "optimizer.safetensors", _without(path)
+    tensors, metadata = read_tensors(file)
+    wanted = {f"{name}.{kind}": shape for name, shape in shapes.items() for kind in ("exp_avg", "exp_avg_sq")}
+    wanted |= {f"{name}.step": torch.Size() for name in shapes}
+    check_tensors(file, tensors, wanted, cure)
+    step = min(_step_of(path), 2**24)  # where counting by one in float32 ends
+    states: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, kind = key.rpartition(".")
+        if kind == "exp_avg_sq" and (value < 0).any():
+            raise InputError(f"{file}: {key} holds negative values", cure)
+        if kind == "step" and value != step:
+            raise InputError(f"{file}: {key} is {value:g}, not {step}", cure)
+        states.setdefault(name, {})[kind] = value
+    check_digest(file, tensors, metadata)
+    return states
+
+
+def _reason(error: OSError | ValidationError) -> str:
+    if isinstance(error, OSError):
+        return str(error)
+    first = error.errors(include_url=False, include_input=False)[0]
+    return ": ".join([".".join(map(str, first["loc"])), first["msg"]] if first["loc"] else [first["msg"]])
 
 
 def _flatten(moments: Mapping[str, Any]) -> dict[str, torch.Tensor]:

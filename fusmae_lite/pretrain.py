@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -23,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from fusmae_lite.archives import Archive, open_data
 from fusmae_lite.baselines import Encoder, build_model, draw_step, loss_names
-from fusmae_lite.checkpoints import Progress, latest_checkpoint, read_progress, restore, save_checkpoint
+from fusmae_lite.checkpoints import Progress, kept, latest_checkpoint, read_progress, restore, save_checkpoint
 from fusmae_lite.config import RunConfig
 from fusmae_lite.distributed import compile_blocks, divide_model, make_accelerator, own_rows
 from fusmae_lite.errors import InputError, RunError
@@ -98,8 +99,8 @@ def pretrain(config: RunConfig, archive: Archive | None = None, quiet: bool = Fa
 
     Raises:
         InputError: an empty split, a batch that processes cannot share, or a folder that belongs to another run.
-        RunError: the loss is no longer finite (names the step and the patches), or a checkpoint cannot be written;
-            the last checkpoint stays.
+        RunError: the loss or its gradient is no longer finite (names the step and the patches), or weights or held-out
+            losses are not, or a checkpoint cannot be written; the last good checkpoint stays.
     """
     archive = archive or open_data(config)
     folder = config.folder() / "pretrain"
@@ -118,6 +119,7 @@ def pretrain(config: RunConfig, archive: Archive | None = None, quiet: bool = Fa
         run.log.close()
         model = load_model(checkpoint / "model.safetensors", config).to(run.accelerator.device)
         heldout = heldout_losses(model, archive, config) if run.accelerator.is_main_process else {}
+        _check_heldout(heldout, checkpoint, new=start < run.last_step)
     return PretrainResult(model.to("cpu"), run.log.history, heldout, checkpoint, start)
 
 
@@ -182,16 +184,30 @@ def _train(run: _Run, folder: Path) -> Path:
     return checkpoint
 
 
+def _check_heldout(losses: dict[str, float], checkpoint: Path, new: bool) -> None:
+    """RunError if weights that are finite give held-out losses that are not; `new` weights of that kind are dropped."""
+    odd = next((name for name, value in losses.items() if not math.isfinite(value)), None)
+    if odd is None:
+        return
+    if new:
+        shutil.rmtree(checkpoint)
+    raise RunError(
+        f"held-out {odd} is {losses[odd]} at {checkpoint.name}{', which is not kept' if new else ''}; "
+        f"{kept(checkpoint.parent)}; lower learning_rate and choose another run_dir"
+    )
+
+
 def _read(run: _Run, unread: tuple[int, Tensor, float] | None) -> None:
-    """Take a step's metrics from the device; a loss that is not finite ends the run before anything is saved."""
+    """Take a step's metrics from the device; any that is not finite ends the run before anything is saved."""
     if unread is None:
         return
     step, metrics, waited = unread
     values = metrics.tolist()
-    if not math.isfinite(values[0]):
+    odd = next((name for name, value in zip(run.log.names, values, strict=True) if not math.isfinite(value)), None)
+    if odd is not None:
         names = [run.dataset.name(int(i)) for i in _rows(run, step)]
         raise RunError(
-            f"loss is {values[0]} at step {step} on patches {', '.join(names)}; "
+            f"{odd} is {values[run.log.names.index(odd)]} at step {step} on patches {', '.join(names)}; "
             "look at them in notebook 01, or lower learning_rate; the last checkpoint is intact"
         )
     run.log.add(values, run.batch, waited)

@@ -12,7 +12,7 @@ import torch
 
 from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError
-from fusmae_lite.files import write_text
+from fusmae_lite.files import parse_object, write_text
 from fusmae_lite.progress import line
 
 Rows = list[dict[str, float]]
@@ -49,10 +49,31 @@ class TrainingLog:
         self._board: Any = _tensorboard(folder / "tensorboard") if config.tensorboard and main else None
 
     def continue_from(self, step: int, sums: dict[str, float]) -> None:
-        """Take over the rows up to a checkpoint, and the sums of the epoch it lies in; later rows are dropped."""
+        """Take over the rows up to a checkpoint, and the sums of the epoch it lies in; later rows are dropped.
+
+        Lines that are no row, of a file that something else wrote to, are left out, and that is said.
+
+        Raises:
+            InputError: sums of other metrics.
+        """
+        if sums and set(sums) != set(self.names):
+            where = f"{self.path.parent / 'checkpoints'}/step-{step:08d}/state.json"
+            raise InputError(f"{where}: sums of {', '.join(sums)}, not {', '.join(self.names)}", "remove its folder")
         self.sums = dict(sums)
-        rows = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
-        self.history = [row for row in map(json.loads, rows) if row["step"] <= step]
+        lines = self.path.read_bytes().splitlines() if self.path.is_file() else []
+        rows = [row for row in map(self._row, lines) if row is not None]
+        if len(rows) < len(lines) and self.main:
+            line(f"{self.path}: {len(lines) - len(rows)} of {len(lines)} lines are no rows and are left out")
+        self.history = [row for row in rows if row["step"] <= step]
+
+    def _row(self, text: bytes) -> dict[str, float] | None:
+        """A line of the file as a row; None if it is none."""
+        try:
+            row = parse_object(text)
+        except ValueError:
+            return None
+        numbers = all(type(value) in (int, float) and abs(value) < math.inf for value in row.values())
+        return row if numbers and {"step", "epoch", *self.names} <= row.keys() else None
 
     def add(self, values: list[float], pairs: int, waited: float) -> None:
         """One step: its metrics in the order of `names`, its pairs, and the seconds it waited for data."""

@@ -2,52 +2,101 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import struct
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from fusmae_lite.baselines import Encoder, build_model
 from fusmae_lite.config import ModelConfig
 from fusmae_lite.errors import InputError
+from fusmae_lite.files import parse_object, write_whole
 from fusmae_lite.sensors import get_modality
+from fusmae_lite.tokens import Positions
+
+FORMAT = "fusmae-lite 1"
+DAMAGED = "copy it again or retrain it"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file under a temporary name, flush it and rename it: it exists whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, dict(metadata))
-        temporary.chmod(0o644)  # safetensors creates files that only their owner can read
-        with open(temporary, "rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a safetensors file that exists whole or not at all; its metadata gain a digest of everything in it."""
+    ready = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    signed = {**metadata, "digest": _signature(ready, metadata)}
+    write_whole(path, lambda temporary: save_file(ready, temporary, signed))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file; :class:`InputError` if it is absent or damaged."""
-    path = Path(path)
-    if not path.is_file():
+    with _opened(path) as handle:
+        return {name: handle.get_tensor(name) for name in handle.keys()}, handle.metadata() or {}  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file open for reading, whatever goes wrong in it an :class:`InputError`."""
+    if not Path(path).is_file():
         raise InputError(
             f"no weights at {path}", "check the path, or train a model with notebook 05 or `fusmae pretrain`"
         )
     try:
         with safe_open(path, framework="pt") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}, handle.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, struct.error) as error:
+            yield handle
+    except Exception as error:  # a dtype that torch does not know raises a class of its own in every version
         raise InputError(
-            f"{path} is not a readable safetensors file ({error})", "copy it again or retrain it"
+            f"{path} is not a readable safetensors file ({error or type(error).__name__})", DAMAGED
         ) from None
+
+
+def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Twelve hexadecimal digits that change with any name, dtype, shape or byte of the tensors, e.g. a state dict."""
+    return _sha256(tensors).hexdigest()[:12]
+
+
+def check_digest(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """InputError if the file was changed after it was written; files from before there were digests pass."""
+    if metadata.get("digest") not in (None, _signature(tensors, metadata)):
+        raise InputError(f"{path} was changed after it was written: its digest is another", DAMAGED)
+
+
+def _signature(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    digest = _sha256(tensors)
+    digest.update(json.dumps(sorted((k, v) for k, v in metadata.items() if k != "digest")).encode())
+    return digest.hexdigest()
+
+
+def _sha256(tensors: Mapping[str, torch.Tensor]) -> Any:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest
+
+
+def check_tensors(
+    path: Path, found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Size], cure: str = DAMAGED
+) -> None:
+    """InputError unless the tensors have these names and shapes, are float32 and finite."""
+    odd = sorted(set(wanted) ^ set(found))
+    if odd:
+        raise InputError(f"{path}: tensor {odd[0]} is {'missing' if odd[0] in wanted else 'unknown'}", cure)
+    for name, shape in wanted.items():
+        tensor = found[name]
+        if tensor.shape != shape:
+            raise InputError(f"{path}: {name} has shape {tuple(tensor.shape)}, not {tuple(shape)}", cure)
+        if tensor.dtype != torch.float32:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise InputError(f"{path}: {name} holds {kind}, not float32", cure)
+        if not tensor.isfinite().all():
+            raise InputError(f"{path}: {name} holds NaN or infinite values", cure)
 
 
 def describe_sensors(names: tuple[str, ...]) -> dict[str, dict[str, list]]:
@@ -72,7 +121,7 @@ def save_model_tensors(
 ) -> None:
     """:func:`save_model` for weights that were gathered from several processes and have no module."""
     metadata = {
-        "format": "fusmae-lite 1",
+        "format": FORMAT,
         "config": config.model_dump_json(),
         "sensors": json.dumps(describe_sensors(config.modalities)),
         "extra": json.dumps(extra),
@@ -88,29 +137,75 @@ def load_model(path: Path, expected: ModelConfig | None = None) -> Encoder:
         expected: refuse weights of any other architecture.
 
     Raises:
-        InputError: no such file, not ours, another configuration, another band order or other statistics, or weights
-            missing, for example a checkpoint without its decoders (which would otherwise draw noise).
+        InputError: no such file, not ours, another configuration, another band order or other statistics, changed since
+            it was written, or weights missing, for example a checkpoint without its decoders (which would otherwise
+            draw noise), of another shape or dtype than float32, or not finite.
     """
     tensors, metadata = read_tensors(path)
     if "config" not in metadata:
         raise InputError(f"{path} carries no configuration", "use a checkpoint written by fusmae-lite")
-    config = ModelConfig(**json.loads(metadata["config"]))
+    if metadata.get("format", FORMAT) != FORMAT:
+        raise InputError(f"{path} is in the format {metadata['format']!r}, not {FORMAT!r}", "update fusmae-lite")
+    config = _configuration(path, metadata)
     if expected is not None:
         _same_architecture(path, config, ModelConfig(**expected.model_dump(include=set(ModelConfig.model_fields))))
-    if json.loads(metadata.get("sensors", "null")) != json.loads(json.dumps(describe_sensors(config.modalities))):
+    if _part(path, metadata, "sensors") != json.loads(json.dumps(describe_sensors(config.modalities))):
         raise InputError(
             f"{path}: band order or statistics differ from those in sensors.py",
             "load it with the sensors it was trained with",
         )
-    model = build_model(config)
-    _same_tensors(path, tensors, model.state_dict())
-    model.load_state_dict(tensors)
+    model = _skeleton(path, config, tensors)
+    check_digest(path, tensors, metadata)
+    model.to_empty(device="cpu").load_state_dict(tensors)
     return model.eval()
+
+
+def _configuration(path: Path, metadata: Mapping[str, str]) -> ModelConfig:
+    values = _part(path, metadata, "config")
+    try:
+        return ModelConfig(**values)
+    except (InputError, TypeError) as error:
+        raise InputError(f"{path} carries a configuration that is refused ({error})", DAMAGED) from None
+
+
+def _part(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
+    """One part of our metadata, a JSON object each."""
+    try:
+        return parse_object(metadata.get(name, "{}"))
+    except ValueError as error:
+        raise InputError(f"{path}: its metadata {name!r} are unreadable ({error})", DAMAGED) from None
+
+
+def _skeleton(path: Path, config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+    """The model without memory for its weights, once the file is known to hold exactly what it needs.
+
+    Sizes come from the file's header, so they are compared with its tensors before anything of that size is made.
+    """
+    if config.depth + config.decoder_depth > len(tensors):
+        raise InputError(f"{path}: {len(tensors)} tensors for a depth of {config.depth} blocks", DAMAGED)
+    with torch.device("meta"):
+        model = build_model(config)
+    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    decoders = [name for name in sorted(set(wanted) - set(tensors)) if name.startswith(("decoders.", "decoder."))]
+    if decoders:
+        raise InputError(
+            f"{path} has no decoder weights ({decoders[0]} is missing)", "use the full checkpoint of pretraining"
+        )
+    check_tensors(path, tensors, wanted)
+    for name, module in model.named_modules():
+        if isinstance(module, Positions) and config.positions == "sincos":
+            table, (count, width) = tensors[f"{name}.table"], module.table.shape
+            # Not to the bit: sine and cosine differ by an ulp between processors, and large grids have large angles
+            if not torch.allclose(table, Positions(math.isqrt(count), width).table, atol=1e-3):
+                raise InputError(f"{path}: {name}.table is not the fixed sine-cosine table", DAMAGED)
+    return model
 
 
 def read_extra(path: Path) -> dict[str, object]:
     """The facts kept with the weights by :func:`save_model`."""
-    return json.loads(read_tensors(path)[1].get("extra", "{}"))
+    with _opened(path) as handle:
+        metadata = handle.metadata() or {}
+    return _part(path, metadata, "extra")
 
 
 def shipped_weights() -> dict[str, Path]:
@@ -146,23 +241,4 @@ def _same_architecture(path: Path, config: ModelConfig, expected: ModelConfig) -
             raise InputError(
                 f"{path} was trained with {name}={getattr(config, name)!r}, not {getattr(expected, name)!r}",
                 f"set {name} to that of the checkpoint, or choose another checkpoint",
-            )
-
-
-def _same_tensors(path: Path, found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
-    missing = sorted(set(wanted) - set(found))
-    if any(name.startswith(("decoders.", "decoder.")) for name in missing):
-        raise InputError(
-            f"{path} has no decoder weights ({missing[0]} is missing)", "use the full checkpoint of pretraining"
-        )
-    if missing or set(found) - set(wanted):
-        odd = (missing or sorted(set(found) - set(wanted)))[0]
-        raise InputError(
-            f"{path}: tensor {odd} is {'missing' if missing else 'unknown'}", "use a checkpoint of this version"
-        )
-    for name, tensor in wanted.items():
-        if found[name].shape != tensor.shape:
-            raise InputError(
-                f"{path}: {name} has shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}",
-                "its configuration does not fit its weights; retrain it",
             )

@@ -88,7 +88,7 @@ class Backbone(nn.Module):
         self.projection = PatchProjection(stacked_channels(config), config.width, config.patch_size)
         self.positions = Positions(config.grid, config.width, learned=config.positions == "learned")
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.width))
-        rates = torch.linspace(0, drop_path, config.depth).tolist()
+        rates = torch.linspace(0, drop_path, config.depth, device="cpu").tolist()
         norm = partial(nn.LayerNorm, eps=1e-6)  # said here, whatever timm's default becomes
         self.blocks = nn.ModuleList(
             Block(config.width, config.heads, config.mlp_ratio, True, drop_path=r, norm_layer=norm) for r in rates

@@ -51,7 +51,7 @@ class SatViT(nn.Module):
         channels, width = stacked_channels(config), config.width
         self.projection = PatchProjection(channels, width, config.patch_size)
         self.positions = Positions(config.grid, width, learned=config.positions == "learned")
-        rates = torch.linspace(0, config.drop_path, config.depth).tolist()
+        rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
         norm = partial(nn.LayerNorm, eps=1e-6)  # said here, whatever timm's default becomes
         self.blocks = nn.ModuleList(
             Block(width, config.heads, config.mlp_ratio, True, drop_path=r, norm_layer=norm) for r in rates
