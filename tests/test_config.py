@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from fusmae_lite.config import PRESETS, ModelConfig, RunConfig, describe_fields, load_preset
@@ -88,6 +90,49 @@ def test_bad_values_are_one_line(bad, named):
     with pytest.raises(InputError) as caught:
         load_preset(**bad)
     assert named in str(caught.value) and "\n" not in str(caught.value) and ";" in str(caught.value)
+
+
+#: One more than what somebody might want, for each field that has a bound.
+TOO_MUCH = {
+    "image_size": 10**30, "patch_size": 10**30, "width": 10**6, "depth": 10**5, "heads": 10**9, "mlp_ratio": 1e308,
+    "decoder_width": 10**6, "decoder_depth": 10**5, "decoder_heads": 10**9, "head_outputs": 10**12,
+    "global_crops": 10**6, "local_crops": 10**6, "teacher_temperature": 1e-320, "seed": 2**63, "epochs": 10**12,
+    "batch_size": 10**12, "accumulate": 10**12, "learning_rate": 1e6, "min_learning_rate": 1e308, "betas": (0.9, 1.0),
+    "warmup_epochs": 1e308, "weight_decay": 1e308, "weight_decay_end": 1e308, "clip_grad": 1e308, "processes": 1000,
+    "workers": 10**6, "max_steps": 10**30, "checkpoint_every": 10**30, "keep_checkpoints": 10**30,
+    "probe_epochs": 10**12, "probe_batch_size": 10**12, "probe_learning_rate": 1e308, "probe_seeds": 10**9,
+    "finetune_epochs": 10**12, "finetune_batch_size": 10**12, "finetune_learning_rate": 1e308, "label_fraction": 2.0,
+    "mask_ratio": 1.0, "drop_path": 1.0, "sensor_drop": 2.0, "teacher_momentum": 2.0,
+}  # fmt: skip
+
+
+def test_every_number_is_bounded_and_finite():
+    numbers = {name for name, field in RunConfig.model_fields.items() if field.annotation not in (str, bool)}
+    numbers -= {name for name in numbers if "Literal" in str(RunConfig.model_fields[name].annotation)}
+    assert numbers - {"modalities"} == set(TOO_MUCH)
+    for name, value in TOO_MUCH.items():
+        wrong = [value, str(value) if name != "betas" else [-0.1, 0.9], "1" * 20_000]
+        if isinstance(value, float | tuple):
+            wrong += [(odd, 0.9) if name == "betas" else odd for odd in (math.nan, math.inf, -math.inf)] + [
+                "nan",
+                "inf",
+            ]
+        for odd in wrong:
+            with pytest.raises(InputError, match=name) as caught:
+                load_preset(**{name: odd})
+            assert len(str(caught.value)) < 600 and "\n" not in str(caught.value)
+
+
+def test_bounds_leave_room_for_real_models():
+    assert load_preset("paper", width=8192, heads=64, depth=200, image_size=1120, batch_size=65_536, epochs=10_000)
+
+
+def test_a_long_value_is_not_echoed_in_full():
+    for name in ("epochs", "fusion", "modalities", "preset", "x" * 20_000):
+        for value in ("y" * 20_000, "a b " * 5_000, 10**5000):
+            with pytest.raises(InputError) as caught:
+                load_preset(**{name: value})
+            assert len(str(caught.value)) < 2_000, name
 
 
 def test_every_field_is_described():
