@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fusmae_lite.config import RunConfig, load_preset
 from fusmae_lite.course_parameters import refuse_injected
 from fusmae_lite.errors import InputError
-from fusmae_lite.files import write_text
+from fusmae_lite.files import read_object, write_text
 
 if TYPE_CHECKING:
     from fusmae_lite.archives import Archive
@@ -66,7 +66,7 @@ def record(config: RunConfig, notebook: str, **numbers: Any) -> Path:
         InputError: a value that JSON cannot hold.
     """
     path = metrics_file(config, notebook)
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = read_object(path, "remove it") if path.is_file() else {}
     write_json(path, {**known, **numbers})
     return path
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from pydantic import TypeAdapter, ValidationError
 
 from fusmae_lite import course_pages as pages
 from fusmae_lite.config import RunConfig, project_root
@@ -22,7 +23,8 @@ from fusmae_lite.course import metrics_file, write_json
 from fusmae_lite.course_engine import Execution, execute
 from fusmae_lite.course_parameters import check, declared, find_notebooks
 from fusmae_lite.doctor import machine
-from fusmae_lite.errors import RunError
+from fusmae_lite.errors import InputError, RunError
+from fusmae_lite.files import read_object
 from fusmae_lite.progress import duration, line
 
 STATE = "course.json"
@@ -89,7 +91,7 @@ class _Course:
         self.package = _hash_files(Path(__file__).parent)
         self.entries: dict[str, dict[str, Any]] = {}
         if (folder / STATE).is_file():
-            self.entries = json.loads((folder / STATE).read_text(encoding="utf-8"))["notebooks"]
+            self.entries = _read_state(folder / STATE)
 
     def finished(self, source: Path, values: dict[str, Any]) -> bool:
         """True if this notebook's stored results still stand."""
@@ -121,7 +123,7 @@ class _Course:
         for path in self.every:
             numbers = metrics_file(self.config, path.stem[:2])
             if path.stem in self.entries and numbers.is_file():
-                self.entries[path.stem]["metrics"] = json.loads(numbers.read_text(encoding="utf-8"))
+                self.entries[path.stem]["metrics"] = read_object(numbers, "remove it, and run that notebook again")
         metrics = {
             "preset": self.config.preset,
             "configuration": self.config.model_dump(),
@@ -154,6 +156,20 @@ class _Course:
         """Fingerprint of the notebook's cells (not its outputs), its parameters and the package."""
         cells = [cell.source for cell in nbformat.read(source, as_version=4).cells]
         return hashlib.sha256(json.dumps([cells, values, self.package], sort_keys=True).encode()).hexdigest()
+
+
+def _read_state(path: Path) -> dict[str, dict[str, Any]]:
+    """Notebook -> what is kept of its run; InputError for a file that holds anything else."""
+    cure = "remove it, and every notebook runs again"
+    found = read_object(path, cure).get("notebooks")
+    try:
+        for entry in TypeAdapter(dict[str, dict[str, Any]]).validate_python(found).values():
+            TypeAdapter(Execution).validate_python({name: entry[name] for name in Execution.__dataclass_fields__})
+            TypeAdapter(float).validate_python(entry["finished"])
+            TypeAdapter(dict[str, Any] | None).validate_python(entry.get("metrics"))
+    except (ValidationError, KeyError) as error:
+        raise InputError(f"{path} is not the state of a course ({type(error).__name__})", cure) from None
+    return found
 
 
 def _hash_files(folder: Path) -> str:

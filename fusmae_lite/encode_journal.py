@@ -18,7 +18,7 @@ from fusmae_lite.archives import Archive
 from fusmae_lite.archives.lmdb_store import CHECKSUM, CRS, EDGES, JOURNAL
 from fusmae_lite.archives.metadata import METADATA, NOTE
 from fusmae_lite.errors import InputError
-from fusmae_lite.files import write_text
+from fusmae_lite.files import parse_object, write_text, write_whole
 
 SKIPPED = "skipped.csv"
 _ROWS_AT_ONCE = 4096
@@ -79,7 +79,7 @@ class Journal:
         at = 0
         for number, line in enumerate(self._file):
             try:
-                record = json.loads(line) if line.endswith(b"\n") else None
+                record = parse_object(line) if line.endswith(b"\n") else None
             except ValueError:
                 record = None
             if record is None:  # the line a kill cut short, and whatever follows it
@@ -115,17 +115,14 @@ def write_table(
         + [(CHECKSUM + modality, pa.uint32()) for modality in keys],
         metadata={NOTE: json.dumps(note)},
     )
-    temporary = folder / f"{METADATA}.{os.getpid()}.tmp"
-    try:
+
+    def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, schema) as writer:
             for first in range(0, len(rows), _ROWS_AT_ONCE):
                 records = [_as_row(journal[source.names[row]], keys) for row in rows[first : first + _ROWS_AT_ONCE]]
                 writer.write_table(pa.Table.from_pylist(records, schema=schema))
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / METADATA)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    write_whole(folder / METADATA, write)
 
 
 def write_skipped(folder: Path, skipped: Sequence[tuple[str, str]]) -> None:

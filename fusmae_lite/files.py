@@ -37,7 +37,12 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
 
 def write_text(path: Path, text: str) -> Path:
     """Write UTF-8 text as :func:`write_whole` does, lines ending as they do in `text`."""
-    return write_whole(path, lambda temporary: temporary.write_bytes(text.encode()))
+    return write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write bytes as :func:`write_whole` does."""
+    return write_whole(path, lambda temporary: temporary.write_bytes(content))
 
 
 def refuse_special(path: Path | str) -> None:
@@ -56,6 +61,7 @@ def refuse_special(path: Path | str) -> None:
 
 def read_object(path: Path, cure: str) -> dict[str, Any]:
     """The JSON object in a file; :class:`InputError` with this cure if it is unreadable or holds anything else."""
+    refuse_special(path)
     try:
         return parse_object(path.read_bytes())
     except (OSError, ValueError) as error:

@@ -183,8 +183,11 @@ def _skeleton(path: Path, config: ModelConfig, tensors: Mapping[str, torch.Tenso
     """
     if config.depth + config.decoder_depth > len(tensors):
         raise InputError(f"{path}: {len(tensors)} tensors for a depth of {config.depth} blocks", DAMAGED)
-    with torch.device("meta"):
-        model = build_model(config)
+    try:
+        with torch.device("meta"):
+            model = build_model(config)
+    except InputError as error:
+        raise InputError(f"{path} cannot be a model ({error})", DAMAGED) from None
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
     decoders = [name for name in sorted(set(wanted) - set(tensors)) if name.startswith(("decoders.", "decoder."))]
     if decoders:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import struct
 import sys
@@ -182,3 +183,88 @@ def test_weights_that_explode_in_the_last_step_are_not_kept(tmp_path, archive):
     with pytest.raises(RunError, match=r"held-out loss_s1 is (nan|inf) at step-00000001, which is not kept") as caught:
         pretrain(config, archive, quiet=True)
     assert "\n" not in str(caught.value) and not list(tmp_path.rglob("*.safetensors"))
+
+
+def flip(rng, content: bytes) -> bytes:
+    """One bit of it."""
+    place, changed = rng.randrange(len(content)), bytearray(content)
+    changed[place] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def flip_early(rng, content: bytes) -> bytes:
+    """One bit of the length of the header or of the header, where most is decided."""
+    return flip(rng, content[:600]) + content[600:]
+
+
+def cut(rng, content: bytes) -> bytes:
+    return content[: rng.randrange(len(content))]
+
+
+def grow(rng, content: bytes) -> bytes:
+    return content + rng.randbytes(rng.randrange(1, 64))
+
+
+def relabel(rng, content: bytes) -> bytes:
+    """Another dtype, shape, place or type of one entry of the header."""
+    header, data = split_header(content)
+    name = rng.choice([name for name in header if name != "__metadata__"])
+    key = rng.choice(["dtype", "shape", "data_offsets"])
+    odd = {
+        "dtype": ["F16", "I32", "U64", "BOOL", "C64", "F8_E4M3", "F4", "X", None],
+        "shape": [[1], [-1], [2**62, 4], []],
+        "data_offsets": [[0, 4], [0, 2**63], [8, 4], None],
+    }
+    header[name][key] = rng.choice(odd[key])
+    return join_header(header, data)
+
+
+def swap(rng, content: bytes) -> bytes:
+    """Two tensors of one size change their names."""
+    header, data = split_header(content)
+    by_size: dict = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            by_size.setdefault(str(entry["shape"]), []).append(name)
+    first, second = rng.sample(rng.choice([names for names in by_size.values() if len(names) > 1]), 2)
+    header[first], header[second] = header[second], header[first]
+    return join_header(header, data)
+
+
+def retype(rng, content: bytes) -> bytes:
+    """Another JSON type for a whole header, its metadata or one of them; for state.json, for one of its values."""
+    odd = rng.choice([None, [], {}, 3, -1, "x", True, 1e308, [[]], {"a": {}}, float("nan")])
+    if content[:1] == b"{":
+        state = json.loads(content)
+        part = rng.choice([state, state["config"], state["sums"]])
+        part[rng.choice(list(part))] = odd
+        return json.dumps(state).encode()
+    header, data = split_header(content)
+    where = rng.choice(["whole", "metadata", *header["__metadata__"]])
+    if where == "whole":
+        return join_header(odd, data)
+    header["__metadata__"] = odd if where == "metadata" else {**header["__metadata__"], where: json.dumps(odd)}
+    return join_header(header, data)
+
+
+TENSORS, EVERY = ("model.safetensors", "optimizer.safetensors"), (flip, cut, grow, retype)
+MUTATIONS = [(file, how) for file in TENSORS for how in (*EVERY, flip_early, flip_early, relabel, swap)]
+MUTATIONS += [("state.json", how) for how in (*EVERY, retype, retype)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_changed_file_is_refused_in_one_line_or_changes_no_bit(made, run, archive, seed):
+    wanted, folder = digest_of(made[1].model.state_dict()), newest(run)
+    for number, (file, how) in enumerate(MUTATIONS):
+        path, rng = folder / file, random.Random(100 * seed + number)
+        whole = path.read_bytes()
+        path.write_bytes(how(rng, whole))
+        copy = run.with_name(f"copy-{number}")
+        shutil.copytree(run, copy)
+        try:
+            result = pretrain(of(copy), archive, quiet=True)
+        except (InputError, RunError) as error:
+            assert "\n" not in str(error) and str(copy) in str(error), (file, how.__name__)
+        else:
+            assert digest_of(result.model.state_dict()) == wanted, (file, how.__name__)
+        path.write_bytes(whole)

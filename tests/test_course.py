@@ -159,6 +159,40 @@ def test_failure_names_the_cell_and_a_second_call_continues(
     assert not failed.exists()
 
 
+ENTRY = {
+    "made_from": "",
+    "after": {},
+    "finished": 1.0,
+    "cells": 1,
+    "seconds": 1.0,
+    "peak_memory_mib": None,
+    "failure": None,
+}
+STATES = [
+    "",
+    "null",
+    "[]",
+    "{}",
+    '{"notebooks": 3}',
+    '{"notebooks": {"00_start": null}}',
+    '{"notebooks": {"00_start": {}}}',
+]
+STATES += [
+    json.dumps({"notebooks": {"00_start": {**ENTRY, name: value}}})
+    for name, value in (("finished", "x"), ("seconds", None), ("cells", "many"), ("failure", 3), ("metrics", [1]))
+]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_damaged_state_is_one_line_before_anything_runs(sources: Path, tmp_path: Path, state: str) -> None:
+    path = tmp_path / "run" / "course.json"
+    path.parent.mkdir()
+    path.write_text(state)
+    with pytest.raises(InputError, match=r"course.json is .*; remove it, and every notebook runs again") as caught:
+        course(sources, path.parent)
+    assert "\n" not in str(caught.value) and path.read_text() == state
+
+
 def test_only_runs_one_and_later_ones_follow(sources: Path, tmp_path: Path) -> None:
     target = tmp_path / "run"
     course(sources, target)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fusmae_lite.baselines import build_model
 from fusmae_lite.config import load_preset
 from fusmae_lite.errors import InputError
 from fusmae_lite.model import FusMAE
-from fusmae_lite.weights import load_model, load_pretrained, read_extra, read_tensors, save_model, shipped_weights
+from fusmae_lite.weights import (
+    digest_of,
+    load_model,
+    load_pretrained,
+    read_extra,
+    read_tensors,
+    save_model,
+    shipped_weights,
+)
 
 
 @pytest.fixture
@@ -23,9 +33,10 @@ def saved(tmp_path):
     return path, model
 
 
-def rewrite(path, tensors=None, **metadata):
+def rewrite(path, tensors=None, drop=(), **metadata):
     found, old = read_tensors(path)
-    save_file({**found} if tensors is None else tensors, path, {**old, **metadata})
+    kept = {key: value for key, value in {**old, **metadata}.items() if key not in drop}
+    save_file({**found} if tensors is None else tensors, path, kept)
 
 
 def test_round_trip(saved):
@@ -89,6 +100,125 @@ def test_damaged_files_are_one_line(saved, damage, named):
     with pytest.raises(InputError, match=named) as caught:
         load_model(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+KINDS = {
+    torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float64: "float64", torch.int64: "int64",
+    torch.int8: "int8", torch.bool: "bool", torch.complex64: "complex64", torch.float8_e4m3fn: "float8_e4m3fn",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+def test_weights_of_another_dtype_are_refused(saved, dtype):
+    path, _ = saved
+    rewrite(path, {**load_file(path), "norm.weight": load_file(path)["norm.weight"].to(dtype)})
+    with pytest.raises(InputError, match=f"norm.weight holds {KINDS[dtype]}, not float32") as caught:
+        load_model(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_not_finite_are_refused(saved, value):
+    path, _ = saved
+    tensors = load_file(path)
+    tensors["blocks.0.attn.qkv.weight"][3, 5] = value
+    rewrite(path, tensors)
+    with pytest.raises(InputError, match="blocks.0.attn.qkv.weight holds NaN or infinite"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("name", ["positions.table", "decoders.s2.positions.table"])
+def test_a_changed_fixed_table_of_positions_is_refused(saved, name):
+    path, _ = saved
+    tensors = load_file(path)
+    tensors[name][7, 3] += 0.01
+    rewrite(path, tensors, drop=("digest",))
+    with pytest.raises(InputError, match=f"{name} is not the fixed sine-cosine table"):
+        load_model(path)
+
+
+HEADERS = {
+    "config": ["", "{", "null", "[]", "3", '"x"', '{"width": "wide"}', '{"colour": 1}', '{"self": 1}', "[" * 100_000,
+               '{"modalities": 3}', '{"system": "imagenet"}', '{"image_size": 1e30}', '{"mask_ratio": NaN}'],
+    "sensors": ["", "null", "[]", "{}", '{"s1": 3}', "[" * 100_000],
+    "format": ["", "fusmae-lite 2", "pt"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", HEADERS)
+def test_a_header_of_other_types_is_one_line(saved, field):
+    path, _ = saved
+    whole = path.read_bytes()
+    for text in HEADERS[field]:
+        path.write_bytes(whole)
+        rewrite(path, **{field: text}, drop=("digest",))
+        with pytest.raises(InputError) as caught:
+            load_model(path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value), text
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{"])
+def test_extra_facts_of_other_types_are_one_line(saved, text):
+    rewrite(saved[0], extra=text)
+    with pytest.raises(InputError, match="'extra' are unreadable"):
+        read_extra(saved[0])
+
+
+SIZES = [
+    {"width": 10**6}, {"depth": 10**5}, {"width": 65_536}, {"depth": 1000}, {"decoder_depth": 1000}, {"mlp_ratio": 64},
+    {"image_size": 10_000, "patch_size": 2}, {"decoder_width": 65_536}, {"system": "dino", "head_outputs": 10_000_000},
+    {"width": 65_536, "heads": 4, "system": "late", "fusion": "none"}, {"system": "satvit", "fusion": "none"},
+]  # fmt: skip
+
+
+def test_sizes_of_a_header_are_compared_before_anything_of_that_size_is_made(saved, monkeypatch):
+    """In an address space that would not hold the largest of them."""
+    path, model = saved
+    made = []
+    monkeypatch.setattr(torch.nn.Module, "to_empty", lambda self, **_: made.append(self))
+    whole = path.read_bytes()
+    for size in SIZES:
+        path.write_bytes(whole)
+        values = {**model.config.model_dump(mode="json"), **size}
+        rewrite(path, config=json.dumps(values), drop=("digest",))
+        began = time.perf_counter()
+        with pytest.raises(InputError) as caught:
+            load_model(path)
+        assert str(path) in str(caught.value) and time.perf_counter() - began < 10 and not made, size
+
+
+@pytest.mark.parametrize("system", ["fusmae", "late", "satvit", "dino"])
+def test_loading_takes_every_number_from_the_file(tmp_path, system):
+    torch.manual_seed(1)
+    fusion = {"fusion": "both"} if system == "fusmae" else {}
+    model = build_model(load_preset("smoke", system=system, drop_path=0.2, **fusion))
+    save_model(tmp_path / "m.safetensors", model)
+    state = torch.random.get_rng_state()
+    loaded = load_model(tmp_path / "m.safetensors")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert digest_of(loaded.state_dict()) == digest_of(model.state_dict())
+    trained = [[name for name, p in m.named_parameters() if p.requires_grad] for m in (model, loaded)]
+    assert trained[0] == trained[1] and not any(t.is_meta for t in [*loaded.parameters(), *loaded.buffers()])
+    rates = [[m.drop_prob for m in each.modules() if hasattr(m, "drop_prob")] for each in (model, loaded)]
+    assert rates[0] == rates[1]
+
+
+def test_the_digest_is_checked_and_files_from_before_it_still_open(saved):
+    path, model = saved
+    tensors, metadata = read_tensors(path)
+    assert len(digest_of(tensors)) == 12 and digest_of(tensors) == digest_of(model.state_dict())
+    for name in ("norm.weight", "decoders.s1.mask_token"):  # any byte counts, and where it stands
+        changed = {**tensors, name: tensors[name] + 1e-3}
+        assert digest_of(changed) != digest_of(tensors)
+        save_file(changed, path, metadata)
+        with pytest.raises(InputError, match="changed after it was written"):
+            load_model(path)
+    rewrite(path, tensors, config=metadata["config"].replace("0.75", "0.5"))
+    with pytest.raises(InputError, match="changed after it was written"):
+        load_model(path)
+    rewrite(path, tensors, drop=("digest",))
+    assert load_model(path).config.mask_ratio == 0.5
+    assert not any("digest" in read_tensors(shipped)[1] for shipped in shipped_weights().values())
 
 
 def test_unknown_name():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from fusmae_lite.baselines import Encoder
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.export.common import facts, named_tokens, sensor_names, trial_images
+from fusmae_lite.files import write_whole
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
@@ -61,17 +61,16 @@ def to_onnx(model: Encoder, path: Path, sensors: str | Sequence[str], pooling: s
     with torch.no_grad():
         outputs = ["features", *named_tokens(model.encode(images))]
         model.encode(images).pooled(pooling)  # refused here, in one line
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        _write(graph, tuple(images.values()), outputs, temporary, facts(model, names) | {"pooling": pooling})
+    metadata = facts(model, names) | {"pooling": pooling}
+
+    def write(temporary: Path) -> None:
+        _write(graph, tuple(images.values()), outputs, temporary, metadata)
         _compare(graph, temporary, outputs)
-        os.replace(temporary, path)
+
+    try:
+        return write_whole(path, write)
     except OSError as error:
         raise RunError(f"{path} could not be written ({error}); free space on that disk or choose another") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def _write(graph: Graph, images: tuple[Tensor, ...], outputs: list[str], path: Path, metadata: dict[str, str]) -> None:
@@ -85,8 +84,6 @@ def _write(graph: Graph, images: tuple[Tensor, ...], outputs: list[str], path: P
         )  # fmt: skip
     program.model.metadata_props.update(metadata)
     program.save(path, external_data=False)
-    with open(path, "rb+") as handle:
-        os.fsync(handle.fileno())
 
 
 def _compare(graph: Graph, path: Path, outputs: list[str]) -> None:

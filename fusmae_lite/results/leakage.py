@@ -18,7 +18,7 @@ from fusmae_lite.archives import open_data
 from fusmae_lite.config import RunConfig, load_preset
 from fusmae_lite.evaluate.metrics import average_precision
 from fusmae_lite.evaluate.probe import linear_probe
-from fusmae_lite.files import write_text
+from fusmae_lite.files import read_object, write_text
 from fusmae_lite.pairs import PairDataset
 from fusmae_lite.weights import load_pretrained
 
@@ -36,7 +36,7 @@ def measure_leakage(path: Path, redraws: int = 20) -> dict[str, list[float]]:
         ``random`` and ``disjoint``: (redraws,) values in [0, 1]; draw i of one belongs to draw i of the other.
     """
     if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path, "remove it, and it is measured again")
     config = load_preset("laptop")
     x, y, place = _quarters(config)
     found: dict[str, list[float]] = {"random": [], "disjoint": []}

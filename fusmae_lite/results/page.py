@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fusmae_lite.config import project_root
 from fusmae_lite.errors import InputError
-from fusmae_lite.files import write_text
+from fusmae_lite.files import write_bytes, write_text
 from fusmae_lite.pictures import png
 from fusmae_lite.progress import line
 from fusmae_lite.results import figures, tables
@@ -56,7 +55,7 @@ def write_report(plan: Plan, folder: Path, page: bool = False) -> Report:
     pictures = {name: png(figure) for name, figure in _figures(plan, found)}
     for target in [report.folder, *([project_root() / "docs" / "results"] if page else [])]:
         for name, content in pictures.items():
-            _write_bytes(target / f"{name}.png", content)
+            write_bytes(target / f"{name}.png", content)
     if page:
         path = project_root() / "RESULTS.md"
         write_text(path, fill(path.read_text(encoding="utf-8"), made))
@@ -119,13 +118,3 @@ def _figures(plan: Plan, found: dict[str, Scores]) -> Iterator[tuple[str, Figure
     figure = figures.confusion(plan, main) if main is not None else None
     if figure is not None:
         yield "confusion", figure
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from fusmae_lite.errors import InputError
 from fusmae_lite.evaluate.metrics import average_precision, micro_ap, redraw_values
 from fusmae_lite.evaluate.single_label import SingleLabelScores, class_numbers, single_label_scores
 from fusmae_lite.evaluate.transfer import accuracy
+from fusmae_lite.files import read_object
 from fusmae_lite.weights import read_tensors
 
 Array = NDArray[np.floating]
@@ -87,7 +87,9 @@ class Scores:
 
     def __init__(self, folder: Path, data: str, redraws: int = 300) -> None:
         self.folder, self.data, self.draws = folder, data, redraws
-        self.facts = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"{data}-*.json"))]
+        self.facts = [
+            read_object(path, "remove it, and its track runs again") for path in sorted(folder.glob(f"{data}-*.json"))
+        ]
         if not self.facts:
             raise InputError(f"{folder} holds no finished track on {data}", "run `fusmae results` first")
         self.keys = list(dict.fromkeys(fact["key"] for fact in self.facts))
