@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from fusmae_lite.baselines import Encoder
 from fusmae_lite.checkpoints import FREE_TO_CHANGE, latest_checkpoint
 from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError, choose
-from fusmae_lite.weights import load_model, shipped_weights
+from fusmae_lite.weights import digest_of, load_model, shipped_weights
 
 #: Fields that say nothing about the weights wanted: evaluation uses them for itself.
 FREE = FREE_TO_CHANGE | {"seed", "augment", "precision"}
@@ -54,7 +53,7 @@ def choose_weights(config: RunConfig, weights: Path | str | None = None) -> Chos
         sensors = names
     elif set(config.modalities) - set(names):
         _same(name, "modalities", ",".join(names), ",".join(config.modalities))
-    return Chosen(model, name, tensors_digest(model), sensors)
+    return Chosen(model, name, digest_of(model.state_dict()), sensors)
 
 
 def find_weights(config: RunConfig, otherwise: str = "") -> Path:
@@ -97,15 +96,6 @@ def weights_file(weights: Path | str) -> Path:
         if place is not None and (place / "model.safetensors").is_file():
             return place / "model.safetensors"
     raise InputError(f"no checkpoint in {path}", "give a run's folder, one checkpoint's, or a .safetensors file")
-
-
-def tensors_digest(model: Encoder) -> str:
-    """First 12 hexadecimal digits of the SHA-256 of a model's tensors with their names, types and shapes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        array = tensor.detach().cpu().contiguous().numpy()
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode() + array.tobytes())
-    return digest.hexdigest()[:12]
 
 
 def shorten(path: Path, *bases: Path) -> str:

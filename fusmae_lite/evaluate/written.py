@@ -26,7 +26,7 @@ class About:
     Args:
         weights: of the pretrained system: a shipped name, or a path relative to the run's folder or the project.
         fusion: xae, xad, both or none.
-        digest: of the weights, see :func:`~fusmae_lite.evaluate.chosen.tensors_digest`.
+        digest: of the weights, see :func:`~fusmae_lite.weights.digest_of`.
         archive: format and folder.
         protocol: linear, finetune or transfer.
         label_fraction: share of the training labels that were used.
