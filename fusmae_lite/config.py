@@ -24,10 +24,11 @@ PRESETS = ("smoke", "laptop", "paper")
 #: What a baseline's own method sets where nobody says otherwise, whatever the preset says; see
 #: :mod:`fusmae_lite.baselines`.
 SYSTEM_DEFAULTS: dict[str, dict[str, Any]] = {
-    "late": {"fusion": "none"},
+    "late": {"fusion": "none", "sensor_dropout": 0.0},
     "satvit": {"fusion": "none", "masking": "consistent", "normalize_target": True},
     "dino": {
-        "fusion": "none", "positions": "learned", "drop_path": 0.1, "augment": "none", "betas": (0.9, 0.999),
+        "fusion": "none", "positions": "learned", "drop_path": 0.1, "augment": "none", "jitter": 0.0,
+        "sensor_dropout": 0.0, "betas": (0.9, 0.999),
         "min_learning_rate": 1e-6, "weight_decay": 0.04, "weight_decay_end": 0.4, "clip_grad": 3.0,
     },
     "imagenet": {"fusion": "none"},
@@ -59,6 +60,7 @@ class ModelConfig(BaseModel):
     mlp_ratio: float = Field(4.0, gt=0, le=64, description="hidden width of an MLP over D")
     fusion: Fusion = Field("xae", description="xae: early; xad: feature level; both; none: plain self-attention")
     positions: Literal["sincos", "learned"] = Field("sincos", description="E_emb of eq. 1; sincos is fixed")
+    position_temperature: float = Field(10_000, gt=1, description="of sincos; 20 tells patches of a small grid apart")
     masking: Masking = Field("independent", description="section 3.3")
     mask_ratio: float = Field(0.75, gt=0, lt=1, description="share of each modality's patches that is removed")
     decoder_width: int = Field(256, gt=0, le=MOST_WIDTH, description="width of the decoders D_i")
@@ -178,6 +180,9 @@ class RunConfig(ModelConfig):
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="of AdamW")
     clip_grad: float = Field(0.0, ge=0, le=MANY, description="largest gradient norm; 0: no clipping")
     augment: Literal["none", "flips", "crops"] = Field("flips", description="applied to both sensors alike")
+    jitter: float = Field(0.0, ge=0, description="strength of a random gain, offset and offset of each band; 1: usual")
+    synthetic: bool = Field(False, description="half of each batch are synthetic scenes, each seen once")
+    sensor_dropout: float = Field(0.0, ge=0, le=1, description="chance that a step shows one sensor alone (not dino)")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: cuda, then mps, then cpu")
     compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile each block; auto: on CUDA")
@@ -232,6 +237,12 @@ class RunConfig(ModelConfig):
     def _accumulate_divides(self) -> Self:
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate {self.accumulate} does not divide batch_size {self.batch_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _dino_drops_its_own(self) -> Self:
+        if self.system == "dino" and self.sensor_dropout:
+            raise ValueError("system dino drops sensors from its views; set sensor_drop instead of sensor_dropout")
         return self
 
 

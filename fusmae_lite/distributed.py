@@ -39,13 +39,15 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     Raises:
         InputError: the configured device is absent, or the batch cannot be divided by processes and `accumulate`.
     """
-    from accelerate import Accelerator  # a second to import, so only where one trains
+    from accelerate import Accelerator, DistributedDataParallelKwargs  # a second to import, so only where one trains
     from accelerate.state import AcceleratorState
 
     device = choose_device(config)
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run of this process used another device
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    # A sensor that a step does not show leaves parameters without a gradient
+    sharing = DistributedDataParallelKwargs(find_unused_parameters=config.sensor_dropout > 0)
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[sharing])
     check_batch(config, accelerator.num_processes)
     return accelerator
 
@@ -53,11 +55,12 @@ def make_accelerator(config: RunConfig) -> Accelerator:
 def check_batch(config: RunConfig, processes: int) -> None:
     """Raise InputError unless the batch can be divided by processes and `accumulate`."""
     parts = processes * config.accumulate
-    if config.batch_size % parts:
+    halves = 2 if config.synthetic and parts > 1 else 1  # pairs and synthetic scenes are divided each
+    if config.batch_size % (parts * halves):
         raise InputError(
             f"batch_size {config.batch_size} cannot be divided among {processes} processes x accumulate "
-            f"{config.accumulate}",
-            f"choose a multiple of {parts}",
+            f"{config.accumulate}{' x 2 (pairs, synthetic scenes)' if halves > 1 else ''}",
+            f"choose a multiple of {parts * halves}",
         )
 
 

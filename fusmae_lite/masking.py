@@ -67,6 +67,19 @@ def sample_masks(
     return {name: mask.to(device) for name, mask in masks.items()}
 
 
+def draw_sensors(
+    modalities: Sequence[str], dropout: float, generator: torch.Generator | None = None
+) -> tuple[str, ...]:
+    """Which sensors a step shows the model: all, or with probability `dropout` one alone, each as often.
+
+    One draw for the whole batch: its samples must have equally many tokens. A sensor that is not shown contributes no
+    tokens and no loss, as when a trained model is given one sensor.
+    """
+    if len(modalities) == 1 or torch.rand((), generator=generator) >= dropout:
+        return tuple(modalities)
+    return (modalities[int(torch.randint(len(modalities), (), generator=generator))],)
+
+
 def visible_indices(mask: Tensor) -> Tensor:
     """Positions of the visible patches in ascending order: (B, N) bool -> (B, n) long.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fusmae_lite.config import ModelConfig
-from fusmae_lite.cross_attention import XAttnDecoder, XAttnEncoder, self_attention_map
+from fusmae_lite.cross_attention import SelfAttention, XAttnDecoder, XAttnEncoder, self_attention_map
 from fusmae_lite.errors import InputError
 from fusmae_lite.inputs import check_images
 from fusmae_lite.masking import sample_masks, visible_indices
@@ -85,7 +85,7 @@ class Decoder(nn.Module):
         width = config.decoder_width
         self.embed = nn.Linear(config.width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.positions = Positions(config.grid, width, learned=config.positions == "learned")
+        self.positions = Positions.of(config, width)
         self.blocks = nn.Sequential(*_blocks(config.decoder_depth, width, config.decoder_heads, config.mlp_ratio))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, channels * config.patch_size**2)
@@ -119,7 +119,7 @@ class FusMAE(nn.Module):
         self.projections = nn.ModuleDict(
             {name: PatchProjection(get_modality(name).channels, width, config.patch_size) for name in names}
         )
-        self.positions = Positions(config.grid, width, learned=config.positions == "learned")
+        self.positions = Positions.of(config, width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.xattn_encoder = XAttnEncoder(names, width, config.heads, config.mlp_ratio) if early else None
         self.blocks = nn.ModuleList(
@@ -260,7 +260,10 @@ def _visible(mask: Tensor, beside: Tensor) -> Tensor:
 def _blocks(depth: int, width: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> list[Block]:
     """timm's pre-norm Transformer blocks; stochastic depth grows linearly as in timm's own ViT."""
     rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
-    return [Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=_LayerNorm, drop_path=rate) for rate in rates]
+    return [
+        Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=_LayerNorm, drop_path=rate, attn_layer=SelfAttention)
+        for rate in rates
+    ]
 
 
 class _LayerNorm(nn.LayerNorm):

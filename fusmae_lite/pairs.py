@@ -23,6 +23,8 @@ from fusmae_lite.sensors import DECIBEL, Modality, get_modality
 AUGMENTATIONS = ("none", "flips", "crops")
 #: Smallest side of a random crop, as a share of the image's side.
 SMALLEST_CROP = 0.5
+#: Deviations of :func:`jitter`, in normalised units: an image's gain, its offset, each band's offset.
+JITTER = (0.1, 0.2, 0.05)
 
 
 class PairDataset(Dataset):
@@ -87,7 +89,7 @@ class PairDataset(Dataset):
         labels = torch.zeros(len(self._column))
         labels[[self._column[name] for name in patch.labels]] = 1.0
         if self.native:
-            bands = {m.name: _by_side(patch.bands[m.name], m, patch.name) for m in self.modalities}
+            bands = {m.name: by_side(patch.bands[m.name], m, patch.name) for m in self.modalities}
             return {"bands": bands, "labels": labels, "index": row}
         images = {}
         for modality in self.modalities:
@@ -118,7 +120,7 @@ def assemble(bands: Mapping[str, Mapping[int, Tensor]], size: int = 120, normali
     return images
 
 
-def _by_side(bands: Mapping[str, np.ndarray], modality: Modality, where: str) -> dict[int, Tensor]:
+def by_side(bands: Mapping[str, np.ndarray], modality: Modality, where: str) -> dict[int, Tensor]:
     """Band -> array becomes side -> (bands of that side, side, side), in band order and in the dtype on disk."""
     sides: dict[int, list[int]] = {}
     for channel, band in enumerate(modality.bands):
@@ -282,6 +284,27 @@ def draw_augmentation(batch: int, kind: str, generator: torch.Generator | None =
         return ()
     states = torch.randint(8, (batch,), generator=generator)
     return (states,) if kind == "flips" else (states, torch.rand(batch, 3, generator=generator))
+
+
+def draw_jitter(batch: int, modalities: Sequence[str], generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    """The random part of :func:`jitter`: modality -> (B, 2 + C), standard normal."""
+    return {name: torch.randn(batch, 2 + get_modality(name).channels, generator=generator) for name in modalities}
+
+
+def jitter(images: Mapping[str, Tensor], drawn: Mapping[str, Tensor], strength: float = 1.0) -> dict[str, Tensor]:
+    """Another gain and offset for each image, and an offset for each band: a model cannot know scenes by their level.
+
+    Args:
+        images: modality -> (B, C, H, W), normalised.
+        drawn: what :func:`draw_jitter` gave, for these rows.
+        strength: factor on the deviations of :data:`JITTER`; 0 changes nothing.
+    """
+    jittered = {}
+    for name, image in images.items():
+        gain, offset, bands = drawn[name].to(image)[:, :, None, None].split([1, 1, image.shape[1]], dim=1)
+        jittered[name] = image * (1 + strength * JITTER[0] * gain)
+        jittered[name] += strength * (JITTER[1] * offset + JITTER[2] * bands)
+    return jittered
 
 
 def _turn(images: Tensor, states: Tensor) -> Tensor:

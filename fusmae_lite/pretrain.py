@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +29,12 @@ from fusmae_lite.config import RunConfig
 from fusmae_lite.distributed import compile_blocks, divide_model, make_accelerator, own_rows
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.evaluate.heldout import heldout_losses
+from fusmae_lite.masking import draw_sensors
 from fusmae_lite.optimise import autocast, learning_rate_at, uses_bf16, weight_decay_at
-from fusmae_lite.pairs import PairDataset, assemble, augment, draw_augmentation
+from fusmae_lite.pairs import PairDataset
 from fusmae_lite.progress import line
 from fusmae_lite.seeding import derive, generator
+from fusmae_lite.showing import Showing
 from fusmae_lite.training_log import Rows, TrainingLog
 from fusmae_lite.weights import load_model
 
@@ -69,13 +71,20 @@ class _Run:
     config: RunConfig
     accelerator: Accelerator
     dataset: PairDataset
+    showing: Showing
     system: nn.Module
     model: nn.Module
     optimizer: torch.optim.Optimizer
     log: TrainingLog
     progress: Progress
-    steps_per_epoch: int
-    batch: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.dataset) // self.showing.pairs
+
+    @property
+    def batch(self) -> int:
+        return self.showing.batch
 
     @property
     def planned_steps(self) -> int:
@@ -142,13 +151,11 @@ def _prepare(config: RunConfig, archive: Archive, folder: Path, quiet: bool) -> 
     system.to(device)
     compile_blocks(system, config, device)
     model, optimizer = divide_model(system.train(), config, accelerator)
-    batch = min(config.batch_size, len(dataset))
     precision = "bf16" if uses_bf16(device, config) else "fp32"
     log = TrainingLog(folder, config, device, accelerator.is_main_process, quiet, loss_names(system, config))
     progress = Progress(0, {}, precision, _fingerprint(dataset))
-    return _Run(
-        config, accelerator, dataset, system, model, optimizer, log, progress, len(dataset) // batch, batch
-    )  # fmt: skip
+    showing = Showing(config, dataset)
+    return _Run(config, accelerator, dataset, showing, system, model, optimizer, log, progress)
 
 
 def _fingerprint(dataset: PairDataset) -> str:
@@ -214,10 +221,10 @@ def _read(run: _Run, unread: tuple[int, Tensor, float] | None) -> None:
 
 
 def _rows(run: _Run, step: int) -> Tensor:
-    """Which items of the training split step `step` sees, in all processes together; incomplete batches are dropped."""
+    """Which pairs of the training split step `step` sees, in all processes together; incomplete batches are dropped."""
     epoch, position = divmod(step, run.steps_per_epoch)
     order = _order(len(run.dataset), run.config.seed, epoch)
-    return order[position * run.batch : (position + 1) * run.batch]
+    return order[position * run.showing.pairs : (position + 1) * run.showing.pairs]
 
 
 @lru_cache(maxsize=2)
@@ -256,20 +263,23 @@ def _batches(run: _Run) -> Iterator[tuple[int, dict[str, Any], float]]:
 def _step(run: _Run, bands: dict[str, dict[int, Tensor]], step: int) -> Tensor:
     """One optimiser step; returns loss, its parts and the gradient's norm, on the device.
 
-    Masks (or views) and augmentation are drawn for the whole batch; each process then takes its rows.
+    Everything random is drawn for the whole batch; each process then takes its rows.
     """
     config, device, world = run.config, run.accelerator.device, run.accelerator.num_processes
     torch.manual_seed(derive("dropout", config.seed, step, *([run.accelerator.process_index] if world > 1 else [])))
     masks = draw_step(run.system, config, run.batch, generator("masks", config.seed, step))
     masks = {name: own_rows(mask, run.accelerator) for name, mask in masks.items()}
-    drawn = draw_augmentation(run.batch, config.augment, generator("augment", config.seed, step))
-    images = assemble(_to(bands, device), config.image_size)
-    images = augment(images, config.augment, drawn=[own_rows(draw, run.accelerator) for draw in drawn])
+    images = run.showing.images(bands, step, partial(own_rows, accelerator=run.accelerator), device)
+    shown = draw_sensors(config.modalities, config.sensor_dropout, generator("sensors", config.seed, step))
+    images = {name: images[name] for name in shown}
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate_at(step, run.steps_per_epoch, config)
     run.optimizer.param_groups[0]["weight_decay"] = weight_decay_at(step, run.steps_per_epoch, config)
     run.optimizer.zero_grad(set_to_none=True)
     losses = _accumulate(run, images, masks)
+    for parameter in run.model.parameters():
+        if parameter.requires_grad and parameter.grad is None:  # of a sensor not shown: the loss does not depend on it
+            parameter.grad = torch.zeros_like(parameter)
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip_grad or math.inf)
     run.optimizer.step()
     if hasattr(run.system, "after_step"):
@@ -279,11 +289,15 @@ def _step(run: _Run, bands: dict[str, dict[int, Tensor]], step: int) -> Tensor:
 
 
 def _accumulate(run: _Run, images: dict[str, Tensor], masks: dict[str, Tensor]) -> Tensor:
-    """Gradient of the whole batch, from this process's rows in pieces; returns the losses over all processes."""
+    """Gradient of the whole batch, from this process's rows in pieces; returns the losses over all processes.
+
+    The loss of a sensor that is not shown is NaN.
+    """
     accelerator, world = run.accelerator, run.accelerator.num_processes
     rows = len(next(iter(images.values())))
     pieces = torch.arange(rows).chunk(run.config.accumulate)
-    losses = torch.zeros(1 + len(loss_names(run.system, run.config)), device=accelerator.device)
+    names = loss_names(run.system, run.config)
+    losses = torch.zeros(1 + len(names), device=accelerator.device)
     for number, piece in enumerate(pieces):
         here = slice(int(piece[0]), int(piece[-1]) + 1)
         share = len(piece) / run.batch
@@ -291,9 +305,6 @@ def _accumulate(run: _Run, images: dict[str, Tensor], masks: dict[str, Tensor]) 
             with autocast(accelerator.device, run.config):
                 result = run.model({k: v[here] for k, v in images.items()}, {k: v[here] for k, v in masks.items()})
             (result.loss * (share * world)).backward()  # processes average their gradients, a batch adds its rows'
-        losses += torch.stack([result.loss, *result.losses.values()]).detach() * share
+        unseen = result.loss.new_tensor(math.nan)
+        losses += torch.stack([result.loss, *(result.losses.get(name, unseen) for name in names)]).detach() * share
     return accelerator.reduce(losses, "sum")
-
-
-def _to(bands: dict[str, dict[int, Tensor]], device: torch.device) -> dict[str, dict[int, Tensor]]:
-    return {k: {side: x.to(device, non_blocking=True) for side, x in sides.items()} for k, sides in bands.items()}

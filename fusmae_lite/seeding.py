@@ -6,7 +6,10 @@ import numpy as np
 import torch
 
 #: One stream for each kind of choice, so that a change in one leaves the others as they were.
-STREAMS = {"order": 0, "masks": 1, "augment": 2, "dropout": 3, "initialise": 4, "validate": 5, "probe": 6}
+STREAMS = {
+    "order": 0, "masks": 1, "augment": 2, "dropout": 3, "initialise": 4, "validate": 5, "probe": 6, "jitter": 7,
+    "sensors": 8, "scenes": 9,
+}  # fmt: skip
 
 
 def derive(stream: str, *counters: int) -> int:

@@ -6,6 +6,7 @@ from timm.layers import build_sincos2d_pos_embed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fusmae_lite.config import ModelConfig
 from fusmae_lite.errors import InputError
 
 
@@ -54,12 +55,18 @@ class Positions(nn.Module):
         grid: patches along one side.
         width: D; a multiple of 4.
         learned: whether the table is trained.
+        temperature: of the sine-cosine. On a grid of 15, most columns of the usual 10,000 are almost constant.
     """
 
-    def __init__(self, grid: int, width: int, learned: bool = False) -> None:
+    def __init__(self, grid: int, width: int, learned: bool = False, temperature: float = 10_000) -> None:
         super().__init__()
-        table = build_sincos2d_pos_embed([grid, grid], width)
+        table = build_sincos2d_pos_embed([grid, grid], width, temperature=temperature)
         self.table = nn.Parameter(table, requires_grad=learned)
+
+    @classmethod
+    def of(cls, config: ModelConfig, width: int) -> Positions:
+        """The positions of a configuration, at its encoder's or its decoders' width."""
+        return cls(config.grid, width, config.positions == "learned", config.position_temperature)
 
     def forward(self, index: Tensor | None = None) -> Tensor:
         """Positions of all patches, (N, D), or of the chosen ones: index (B, n) -> (B, n, D)."""

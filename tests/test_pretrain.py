@@ -47,9 +47,16 @@ def test_loss_falls_and_everything_is_written(tiny, archive):
 
 
 @pytest.mark.parametrize("stop", [1, 7])
-@pytest.mark.parametrize("augment", ["flips", "crops"])
-def test_stopped_and_resumed_is_bit_identical(tiny, archive, tmp_path, stop, augment):
-    base = variant(tiny, augment=augment, drop_path=0.2, accumulate=2)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"augment": "flips"},
+        {"augment": "crops", "jitter": 1, "synthetic": True, "sensor_dropout": 0.4},
+        {"sensor_dropout": 1.0},  # the first step does not show every sensor, yet every parameter has moments after it
+    ],
+)
+def test_stopped_and_resumed_is_bit_identical(tiny, archive, tmp_path, stop, changes):
+    base = variant(tiny, drop_path=0.2, accumulate=2, **changes)
     whole = pretrain(variant(base, run_dir=str(tmp_path / "whole")), archive, quiet=True)
     pretrain(variant(base, run_dir=str(tmp_path / "parts"), max_steps=stop), archive, quiet=True)
     parts = pretrain(variant(base, run_dir=str(tmp_path / "parts")), archive, quiet=True)
@@ -143,8 +150,8 @@ def test_a_half_written_checkpoint_is_never_picked_up(tiny, archive):
 
 def test_non_finite_loss_names_step_and_patches(tiny, archive, monkeypatch):
     good = pretrain(variant(tiny, max_steps=2), archive, quiet=True).checkpoint
-    loop = sys.modules["fusmae_lite.pretrain"]  # the package attribute of that name is the function
-    monkeypatch.setattr(loop, "augment", lambda images, *_, **__: {k: v * float("inf") for k, v in images.items()})
+    infinite = lambda images, *_, **__: {k: v * float("inf") for k, v in images.items()}  # noqa: E731
+    monkeypatch.setattr("fusmae_lite.showing.augment", infinite)
     with pytest.raises(RunError) as caught:
         pretrain(tiny, archive, quiet=True)
     message = str(caught.value)

@@ -252,4 +252,5 @@ def test_the_shipped_models_are_small_and_reconstruct_as_their_card_says(archive
         for sensor in ("s1", "s2"):
             assert losses[f"loss_{sensor}"] < 0.6 * losses[f"mean_{sensor}"], (split, losses)
         if split == stated["split"]:
-            assert losses == pytest.approx({key: stated[key] for key in losses}, rel=1e-3)
+            numbers = {key: value for key, value in stated.items() if key != "split"}
+            assert {key: losses[key] for key in numbers} == pytest.approx(numbers, rel=1e-3)

@@ -86,7 +86,7 @@ class Backbone(nn.Module):
         self.config = config
         self.recompute = False
         self.projection = PatchProjection(stacked_channels(config), config.width, config.patch_size)
-        self.positions = Positions(config.grid, config.width, learned=config.positions == "learned")
+        self.positions = Positions.of(config, config.width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.width))
         rates = torch.linspace(0, drop_path, config.depth, device="cpu").tolist()
         norm = partial(nn.LayerNorm, eps=1e-6)  # said here, whatever timm's default becomes

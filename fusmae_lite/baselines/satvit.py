@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fusmae_lite.baselines.stack import stack, stacked_channels
 from fusmae_lite.config import ModelConfig
+from fusmae_lite.cross_attention import SelfAttention
 from fusmae_lite.errors import InputError
 from fusmae_lite.masking import sample_masks, visible_indices
 from fusmae_lite.model import Decoder, Images, Reconstruction, masked_mse, patch_targets
@@ -50,11 +51,12 @@ class SatViT(nn.Module):
         self.recompute = False
         channels, width = stacked_channels(config), config.width
         self.projection = PatchProjection(channels, width, config.patch_size)
-        self.positions = Positions(config.grid, width, learned=config.positions == "learned")
+        self.positions = Positions.of(config, width)
         rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
         norm = partial(nn.LayerNorm, eps=1e-6)  # said here, whatever timm's default becomes
         self.blocks = nn.ModuleList(
-            Block(width, config.heads, config.mlp_ratio, True, drop_path=r, norm_layer=norm) for r in rates
+            Block(width, config.heads, config.mlp_ratio, True, drop_path=r, norm_layer=norm, attn_layer=SelfAttention)
+            for r in rates
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.decoder = Decoder(config, channels)

@@ -1,4 +1,4 @@
-"""The pretraining loss on patches never seen; for a masked autoencoder beside the simplest possible predictor."""
+"""The pretraining loss on patches never seen; for a masked autoencoder beside what needs no training."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from torch.utils.data import DataLoader
 from fusmae_lite.archives import Archive
 from fusmae_lite.baselines import draw_step
 from fusmae_lite.config import RunConfig
+from fusmae_lite.evaluate.interpolation import Hidden, Interpolation, best_kernel, hidden_pairs
 from fusmae_lite.model import masked_mse
 from fusmae_lite.pairs import PairDataset
 from fusmae_lite.seeding import derive, generator
+
+#: Training pairs on which the width of the kernel is chosen, at most.
+CHOSEN_ON = 200
 
 
 @torch.no_grad()
@@ -24,9 +28,11 @@ def heldout_losses(
 
     Returns:
         ``loss_<modality>``: mean squared error over masked patches, in units of one standard deviation squared, so that
-        sensors can be compared; ``mean_<modality>``: the same masks, predicting each band's mean over the training
-        split. DINO-MM reconstructs nothing: ``loss_entropy`` and ``loss_kl``, whose sum is its loss, on views that
-        follow from the seed. Empty when the archive has no such split.
+        sensors can be compared; the same masks without a model: ``mean_<modality>``, predicting each band's mean over
+        the training split, and ``interpolation_<modality>``, a kernel over the visible patches
+        (:mod:`~fusmae_lite.evaluate.interpolation` has others). DINO-MM reconstructs nothing: ``loss_entropy`` and
+        ``loss_kl``, whose sum is its loss, on views that follow from the seed. Empty when the archive has no such
+        split.
 
     Args:
         split: which patches.
@@ -39,6 +45,7 @@ def heldout_losses(
     device = next(model.parameters()).device
     predicts = hasattr(model, "target") and not config.normalize_target  # pixels, in units a constant can be given in
     means = {name: mean.to(device) for name, mean in band_means(archive, config, limit).items()} if predicts else {}
+    kernels = _kernels(archive, config) if predicts else {}
     sums: dict[str, float] = {}
     for number, sample in enumerate(DataLoader(dataset, batch_size=min(64, len(dataset)))):
         images = {name: image.to(device) for name, image in sample["images"].items()}
@@ -46,11 +53,14 @@ def heldout_losses(
         rng = generator("validate", config.seed, number)
         masks = draw_step(model, config, batch, rng)
         result = model(images, masks)
+        hidden = Hidden(sample["images"], masks, config.patch_size)
         for name, loss in result.losses.items():
             if predicts:
                 constant = model.target(means[name].expand_as(images[name]))
                 baseline = masked_mse(constant, result.targets[name], masks[name])
                 sums[f"mean_{name}"] = sums.get(f"mean_{name}", 0.0) + float(baseline) * batch
+                kernel = float(kernels[name].errors(hidden, name).sum())
+                sums[f"interpolation_{name}"] = sums.get(f"interpolation_{name}", 0.0) + kernel
             sums[f"loss_{name}"] = sums.get(f"loss_{name}", 0.0) + float(loss) * batch
     return {key: value / len(dataset) for key, value in sums.items()}
 
@@ -61,6 +71,12 @@ def drawn_rows(rows: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.int
         return rows
     drawn = np.random.default_rng(derive("validate", seed, 0, 1)).choice(len(rows), limit, replace=False)
     return rows[np.sort(drawn)]
+
+
+def _kernels(archive: Archive, config: RunConfig) -> dict[str, Interpolation]:
+    """For each sensor the kernel of the width that does best on (some of) the training split."""
+    train = list(hidden_pairs(archive, config, drawn_rows(archive.split("train"), CHOSEN_ON, config.seed)))
+    return {name: best_kernel(train, name) for name in config.modalities}
 
 
 def band_means(archive: Archive, config: RunConfig, limit: int = 1000) -> dict[str, Tensor]:
