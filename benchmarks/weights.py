@@ -79,8 +79,13 @@ def model_error(model: FusMAE, hidden: Hidden, name: str, alone: bool = False) -
 
 
 def gain(model: np.ndarray, floor: np.ndarray, tiles: np.ndarray) -> tuple[float, float, float]:
-    """Share by which the model's error is below the floor's, with its 95 % interval over redrawn tiles."""
+    """Share by which the model's error is below the floor's, with its 95 % interval over redrawn tiles.
+
+    Pairs of one tile are redrawn themselves: they are no independent places, and their interval is too narrow.
+    """
     names, index = np.unique(tiles, return_inverse=True)
+    if len(names) == 1:
+        names, index = np.arange(len(tiles)), np.arange(len(tiles))
     sums = np.stack([np.bincount(index, values, len(names)) for values in (model, floor)])
     drawn = np.random.default_rng(0).integers(len(names), size=(REDRAWS, len(names)))
     below = 1 - sums[0][drawn].sum(axis=1) / sums[1][drawn].sum(axis=1)

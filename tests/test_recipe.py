@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import default_collate
 
 from fusmae_lite.baselines import build_model
-from fusmae_lite.config import load_preset
+from fusmae_lite.config import load_preset, project_root
 from fusmae_lite.cross_attention import SelfAttention, attend
 from fusmae_lite.distributed import check_batch
 from fusmae_lite.errors import InputError
@@ -195,3 +196,12 @@ def test_a_held_out_loss_stands_beside_an_interpolation(archive, train):
         assert losses[f"interpolation_{name}"] < 0.6 * losses[f"mean_{name}"]
     normalised = config.model_copy(update={"normalize_target": True})
     assert set(heldout_losses(model, archive, normalised, limit=4)) == {"loss_s1", "loss_s2"}
+
+
+def test_a_gain_is_paired_and_redraws_tiles(monkeypatch):
+    monkeypatch.syspath_prepend(project_root() / "benchmarks")
+    benchmark = importlib.import_module("weights")
+    floor, tiles = np.array([1.0, 4.0, 2.0, 3.0]), np.array(["a", "a", "b", "b"])
+    assert benchmark.gain(0.8 * floor, floor, tiles) == pytest.approx((0.2, 0.2, 0.2))
+    share, low, high = benchmark.gain(np.array([0.5, 2.0, 2.0, 3.0]), floor, tiles)
+    assert (share, low, high) == pytest.approx((0.25, 0.0, 0.5))  # only a, both, or only b
