@@ -25,6 +25,7 @@ from fusmae_lite.course_parameters import check, declared, find_notebooks
 from fusmae_lite.doctor import machine
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.files import read_object
+from fusmae_lite.locks import only_job
 from fusmae_lite.progress import duration, line
 
 STATE = "course.json"
@@ -60,7 +61,8 @@ def run_course(
         notebooks: folder of the sources; by default the project's.
 
     Raises:
-        InputError: an unknown notebook, or an unknown or ill-typed parameter; nothing has run then.
+        InputError: an unknown notebook, an unknown or ill-typed parameter, or a run folder that another job holds;
+            nothing has run then.
         RunError: a notebook failed; names the cell, the exception and the executed notebook.
     """
     sources = notebooks or project_root() / "notebooks"
@@ -68,7 +70,13 @@ def run_course(
     given = {"preset": preset, **({"run_dir": str(run_dir)} if run_dir else {}), **(parameters or {})}
     types = {path.stem: declared(path) for path in every}
     config, typed = check(given, types, [path.stem for path in chosen])
-    run = _Course(config, every)
+    with only_job(config.folder()):
+        return _run(_Course(config, every), chosen, types, typed, force)
+
+
+def _run(
+    run: _Course, chosen: Iterable[Path], types: Mapping[str, Any], typed: Mapping[str, dict[str, Any]], force: bool
+) -> CourseResult:
     executed, skipped = [], []
     for source in chosen:
         values = typed[source.stem] | ({"run_dir": str(run.folder)} if "run_dir" in types[source.stem] else {})

@@ -22,7 +22,9 @@ from torch.distributed.fsdp import fully_shard
 
 from fusmae_lite.config import RunConfig
 from fusmae_lite.cross_attention import XAttnDecoder, XAttnEncoder
+from fusmae_lite.decode import processors
 from fusmae_lite.errors import InputError, RunError
+from fusmae_lite.locks import only_job
 from fusmae_lite.optimise import build_optimizer, choose_device
 from fusmae_lite.progress import line
 
@@ -33,21 +35,69 @@ if TYPE_CHECKING:
     from fusmae_lite.pretrain import PretrainResult
 
 
+#: What each process of several is told by the launcher that started it, and other names for how many there are.
+_TOLD = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+#: More processes than processors only wait for each other; so many are allowed anyway, to try things out.
+FEW = 8
+
+
+def place_among_processes() -> tuple[int, int]:
+    """(rank, processes) of this process, as the launcher that started it says in the environment; (0, 1) if none did.
+
+    Raises:
+        InputError: the environment speaks of several processes but does not say all that they need to find each
+            other. Half of it, as clusters set it, would make each of them train alone, all into one folder.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    told = {name: os.environ[name] for name in _TOLD if os.environ.get(name)}
+    numbers = {n: os.environ[n] for n in (*_TOLD[:3], *_SIZES) if os.environ.get(n)}
+    cure = f"unset {' '.join([*told, *(n for n in numbers if n in _SIZES)])}, or start with `accelerate launch`"
+    for name, text in numbers.items():
+        if not re.fullmatch(r"[0-9]{1,9}", text):
+            raise InputError(f"environment variable {name}={text[:40]!r} is no number", cure)
+    size, rank = int(numbers.get("WORLD_SIZE", 1)), int(numbers.get("RANK", 0))
+    several = [name for name in ("WORLD_SIZE", *_SIZES) if int(numbers.get(name, 1)) != 1]
+    if several or "LOCAL_RANK" in told or ("RANK" in told and "WORLD_SIZE" not in told):
+        missing = [name for name in _TOLD if name not in told]
+        if missing:
+            found = several[0] if several else "LOCAL_RANK" if "LOCAL_RANK" in told else "RANK"
+            raise InputError(f"{found}={numbers[found]} is set in the environment without {', '.join(missing)}", cure)
+        if odd := [name for name in several if int(numbers[name]) != size or size < 1]:
+            raise InputError(f"{odd[0]}={numbers[odd[0]]} and WORLD_SIZE={size} do not fit", cure)
+    if rank >= size:
+        raise InputError(f"RANK={rank} is set in the environment for WORLD_SIZE={size} processes", cure)
+    return rank, size
+
+
 def make_accelerator(config: RunConfig) -> Accelerator:
     """Accelerate for this process: joins the others if ``accelerate launch``, torchrun or a launcher started several.
 
     Raises:
-        InputError: the configured device is absent, or the batch cannot be divided by processes and `accumulate`.
+        InputError: the configured device is absent, the batch cannot be divided by processes and `accumulate`, or
+            see :func:`place_among_processes`.
+        RunError: the processes do not find each other.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs  # a second to import, so only where one trains
     from accelerate.state import AcceleratorState
 
     device = choose_device(config)
+    _, size = place_among_processes()
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run of this process used another device
     # A sensor that a step does not show leaves parameters without a gradient
     sharing = DistributedDataParallelKwargs(find_unused_parameters=config.sensor_dropout > 0)
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[sharing])
+    try:
+        accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[sharing])
+    except (RuntimeError, ValueError) as error:
+        if size == 1:
+            raise
+        raise RunError(f"{size} processes do not find each other: {str(error).splitlines()[0]}") from None
+    if accelerator.num_processes != size:
+        raise InputError(
+            f"{size} processes were started, {accelerator.num_processes} would train", "start with `accelerate launch`"
+        )
     check_batch(config, accelerator.num_processes)
     return accelerator
 
@@ -112,25 +162,40 @@ def launch(config: RunConfig, archive: Archive | None = None) -> PretrainResult:
         The result; of several processes, read back from the run's folder.
 
     Raises:
-        InputError: more processes than GPUs, or whatever the run refuses.
+        InputError: more processes than GPUs, or whatever the run refuses; an environment that tells half of what
+            several processes need.
         RunError: a process failed; the message is the first one's.
     """
     from fusmae_lite.pretrain import pretrain
 
-    check_batch(config, config.processes)
-    if config.processes > 1 and "WORLD_SIZE" not in os.environ:
-        gpus = torch.cuda.device_count() if config.device != "cpu" else 0
-        if gpus and config.processes > gpus:
-            raise InputError(f"{config.processes} processes for {gpus} GPUs", "ask for one per GPU")
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(config.processes)]
-        run_command([*torchrun, "-m", "fusmae_lite.worker", config.model_dump_json()], config.processes)
+    _, size = place_among_processes()
+    if size > 1 and config.processes not in (1, size):
+        raise InputError(f"processes={config.processes} in one of {size} processes", "leave processes out")
+    if size == 1 and config.processes > 1:
+        _check_processes(config)
+        with only_job(config.folder() / "pretrain"):  # says so here rather than through a launcher; then it is theirs
+            pass
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]  # a free port: others may run, too
+        torchrun += ["--nproc-per-node", str(config.processes), "-m", "fusmae_lite.worker", config.model_dump_json()]
+        run_command(torchrun, config.processes)
     return pretrain(config, archive)  # after a launch the run is finished, and only read
+
+
+def _check_processes(config: RunConfig) -> None:
+    gpus = torch.cuda.device_count() if config.device != "cpu" else 0
+    if gpus and config.processes > gpus:
+        raise InputError(f"{config.processes} processes for {gpus} GPUs", "ask for one per GPU")
+    if not gpus and config.processes > max(FEW, processors()):
+        what = f"{config.processes} processes for {processors()} processors and no GPU"
+        raise InputError(what, f"ask for {max(FEW, processors())} at most")
+    check_batch(config, config.processes)
 
 
 def run_command(command: list[str], processes: int) -> None:
     """Run it and pass on what it prints, line by line; each process gets its share of the cores as threads."""
-    threads = str(max(1, (os.cpu_count() or 1) // processes))
-    environment = {"OMP_NUM_THREADS": threads, **os.environ, "PYTHONUNBUFFERED": "1"}
+    threads = str(max(1, processors() // processes))
+    inherited = {name: value for name, value in os.environ.items() if name not in (*_TOLD, *_SIZES)}
+    environment = {"OMP_NUM_THREADS": threads, **inherited, "PYTHONUNBUFFERED": "1"}
     with tempfile.TemporaryFile("w+") as complaints:  # a file, because a pipe that nobody empties would stop them
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment)
         try:

@@ -27,6 +27,7 @@ from fusmae_lite.decode import Decoded, decoded, layout_of
 from fusmae_lite.encode_journal import SKIPPED, Journal, checksums, write_skipped, write_table
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.files import write_text
+from fusmae_lite.locks import LOCK, only_job
 from fusmae_lite.progress import duration, interactive, line, track
 
 #: Pairs per commit; each commit is flushed to the disk.
@@ -61,7 +62,8 @@ def encode(source: Archive, destination: Path | str, *, workers: int | None = No
         What was done; ``skipped`` are the patches that could not be read.
 
     Raises:
-        InputError: the destination is finished, is used otherwise, or lies in the source (or around it).
+        InputError: the destination is finished, is used otherwise, is held by another job, or lies in the source (or
+            around it).
         RunError: the disk is full, a decoding process died, a value on disk is not what was written.
     """
     started = time.perf_counter()
@@ -69,8 +71,15 @@ def encode(source: Archive, destination: Path | str, *, workers: int | None = No
     check_archive(source)
     layout = _layout(source)
     release(folder)
+    with only_job(folder):
+        _destination(folder, source)  # another may have finished it while this one looked at the archive
+        return _encode(source, folder, layout, workers, partial, started)
+
+
+def _encode(
+    source: Archive, folder: Path, layout: dict[str, Layout], workers: int | None, partial: bool, started: float
+) -> Encoded:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         journal = Journal(folder, _identity(source))
         with contextlib.closing(_Store(folder)) as store:
             kept = _still_there(source, journal, store)
@@ -135,7 +144,7 @@ class _Store:
 
     def __init__(self, folder: Path, readonly: bool = False) -> None:
         size = max(2**26, 2 * (folder / DATA).stat().st_size if (folder / DATA).is_file() else 0)
-        # no lock file: the journal's lock already keeps a second writer away
+        # no lock file of LMDB's: ours keeps a second writer away
         self.env = lmdb.open(str(folder), map_size=size, lock=False, readahead=False, readonly=readonly)
         self.close = self.env.close
 
@@ -163,7 +172,7 @@ def _destination(destination: Path, source: Archive) -> Path:
         raise InputError(
             f"{destination} is an encoded archive already", "choose another folder, or check this one with --verify"
         )
-    if any(folder.iterdir()):
+    if any(entry.name != LOCK for entry in folder.iterdir()):
         raise InputError(f"{destination} is not empty and not from an encode", "choose an empty folder")
     return folder
 

@@ -41,7 +41,6 @@ class Journal:
         self.meta_fields: dict[str, None] = {}  # an ordered set
         self._start: dict[str, int] = {}
         self._file = open(self.path, "ab+")  # noqa: SIM115  (open as long as the encode runs)
-        _lock(self._file, self.path)
         self._load(dict(header))
         if self.path.stat().st_size == 0:
             self.append([header])
@@ -160,15 +159,3 @@ def _as_row(record: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any
 def _kind(field: str) -> pa.DataType:
     """Columns that are true or false in reBEN's table stay so; everything else is text."""
     return pa.bool_() if field.startswith("contains_") else pa.string()
-
-
-def _lock(file: io.IOBase, path: Path) -> None:
-    """One encode per folder; the system lets go of the lock when the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: no such lock
-        return
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: worker processes would inherit that one
-    except OSError:
-        raise InputError(f"{path.parent}: another encode is writing there", "wait for it, or stop it") from None

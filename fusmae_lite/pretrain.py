@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -20,15 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from fusmae_lite.archives import Archive, open_data
 from fusmae_lite.baselines import Encoder, build_model, draw_step, loss_names
 from fusmae_lite.checkpoints import Progress, kept, latest_checkpoint, read_progress, restore, save_checkpoint
 from fusmae_lite.config import RunConfig
-from fusmae_lite.distributed import compile_blocks, divide_model, make_accelerator, own_rows
+from fusmae_lite.distributed import compile_blocks, divide_model, make_accelerator, own_rows, place_among_processes
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.evaluate.heldout import heldout_losses
+from fusmae_lite.loader import batches, told_when_killed
+from fusmae_lite.locks import only_job
 from fusmae_lite.masking import draw_sensors
 from fusmae_lite.optimise import autocast, learning_rate_at, uses_bf16, weight_decay_at
 from fusmae_lite.pairs import PairDataset
@@ -107,13 +107,17 @@ def pretrain(config: RunConfig, archive: Archive | None = None, quiet: bool = Fa
         quiet: print nothing.
 
     Raises:
-        InputError: an empty split, a batch that processes cannot share, or a folder that belongs to another run.
+        InputError: an empty split, a batch that processes cannot share, a patch that cannot be read, or a folder that
+            belongs to another run or that another job holds.
         RunError: the loss or its gradient is no longer finite (names the step and the patches), or weights or held-out
-            losses are not, or a checkpoint cannot be written; the last good checkpoint stays.
+            losses are not, a checkpoint cannot be written, or a process that reads was killed; the last good checkpoint
+            stays.
     """
     archive = archive or open_data(config)
     folder = config.folder() / "pretrain"
-    with torch.random.fork_rng():  # the caller's own random state is none of our business
+    main = place_among_processes()[0] == 0
+    # the caller's own random state is none of our business
+    with only_job(folder) if main else nullcontext(), torch.random.fork_rng(), told_when_killed():
         run = _prepare(config, archive, folder, quiet)
         if archive.left_out and not quiet and run.accelerator.is_main_process:
             line(f"of {archive.root} {archive.said_left_out}")
@@ -248,10 +252,10 @@ class _OwnBatches:
 
 def _batches(run: _Run) -> Iterator[tuple[int, dict[str, Any], float]]:
     """(step, this process's bands of the batch, seconds waited for them) for each step that is left."""
-    loader = DataLoader(
+    loader = batches(
         run.dataset,
+        workers=run.config.workers,
         batch_sampler=_OwnBatches(run),
-        num_workers=min(run.config.workers, os.cpu_count() or 1),  # more would only wait for each other, and warn
         pin_memory=run.accelerator.device.type == "cuda",
     )
     asked = time.perf_counter()

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import test_sen12ms as sen12ms
 from small_archives import ROWS, SAMPLES, change_value, make_reben, make_v1
+from test_locks import held
 
 from fusmae_lite import encode as module
 from fusmae_lite.archives import open_archive
@@ -241,19 +242,8 @@ def test_the_map_size_grows_by_itself(tmp_path, monkeypatch):
 
 
 def test_two_encodes_into_one_folder(source, tmp_path):
-    pytest.importorskip("fcntl")
-    (tmp_path / "lmdb").mkdir()
-    code = (
-        "import fcntl, sys\n"
-        "file = open(sys.argv[1], 'ab')\n"
-        "fcntl.lockf(file, fcntl.LOCK_EX)\n"
-        "print('locked', flush=True)\n"
-        "input()\n"
-    )
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", code, tmp_path / "lmdb" / JOURNAL], stdin=pipe, stdout=pipe) as other:
-        other.stdout.readline()
-        with pytest.raises(InputError, match="another encode is writing there; wait"):
-            encode(open_archive(source), tmp_path / "lmdb", workers=0)
-        other.communicate(b"\n")
+    refused = pytest.raises(InputError, match="another job writes there: process .*; wait")
+    with held(tmp_path / "lmdb"), refused:
+        encode(open_archive(source), tmp_path / "lmdb", workers=0)
     assert encode(open_archive(source), tmp_path / "lmdb", workers=0).pairs == 4
+    assert sorted(path.name for path in (tmp_path / "lmdb").iterdir()) == ["data.mdb", METADATA]

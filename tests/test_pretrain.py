@@ -68,17 +68,6 @@ def test_stopped_and_resumed_is_bit_identical(tiny, archive, tmp_path, stop, cha
     assert timeless[0] == timeless[1]
 
 
-def test_never_more_reading_processes_than_processors(tiny, archive, monkeypatch):
-    module, asked = sys.modules["fusmae_lite.pretrain"], []
-    loader = module.DataLoader
-    monkeypatch.setattr(os, "cpu_count", lambda: 0)
-    monkeypatch.setattr(
-        module, "DataLoader", lambda *a, **k: asked.append(k["num_workers"]) or loader(*a, **k | {"num_workers": 0})
-    )
-    pretrain(variant(tiny, workers=8, max_steps=1), archive, quiet=True)
-    assert asked == [1]
-
-
 def test_killed_at_any_moment_ends_the_same(tiny, archive, tmp_path):
     config = variant(tiny, epochs=40, run_dir=str(tmp_path / "killed"))
     whole = pretrain(variant(config, run_dir=str(tmp_path / "whole")), archive, quiet=True)

@@ -16,6 +16,7 @@ from fusmae_lite.archives import open_archive
 from fusmae_lite.config import project_root
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.files import write_text
+from fusmae_lite.locks import only_job
 from fusmae_lite.optimise import choose_device
 from fusmae_lite.progress import duration, line, track
 from fusmae_lite.results.leakage import measure_leakage
@@ -39,16 +40,17 @@ def run_results(
         page: also fill the tables of RESULTS.md and its pictures in ``docs/results`` of this checkout.
 
     Raises:
-        InputError: no archive, or a folder that holds results of another plan.
+        InputError: no archive, or a folder that holds results of another plan or that another job holds.
         RunError: a track failed; those that finished are kept.
     """
     folder = folder or project_root() / "runs" / f"results-{plan.preset}"
-    _same_plan(plan, folder, data_dir, sen12ms)
-    tracks = list(_tracks(plan, folder, data_dir, sen12ms))
-    _run_all(plan, tracks, folder, workers)
-    if plan.real:
-        measure_leakage(folder / "leakage.json", plan.leakage_redraws)
-    return write_report(plan, folder, page)
+    with only_job(folder):
+        _same_plan(plan, folder, data_dir, sen12ms)
+        tracks = list(_tracks(plan, folder, data_dir, sen12ms))
+        _run_all(plan, tracks, folder, workers)
+        if plan.real:
+            measure_leakage(folder / "leakage.json", plan.leakage_redraws)
+        return write_report(plan, folder, page)
 
 
 def _same_plan(plan: Plan, folder: Path, data_dir: str, sen12ms: str) -> None:
