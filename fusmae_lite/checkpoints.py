@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.files import write_text
+from fusmae_lite.identity import difference
 from fusmae_lite.weights import (
     check_digest,
     check_tensors,
@@ -52,7 +53,7 @@ class Progress:
         step: optimiser steps done; every random choice follows from it and the seed.
         sums: sums of the metrics over the epoch in progress.
         precision: ``bf16`` or ``fp32``, what the steps were computed in.
-        data: fingerprint of the patches trained on; a continuation on others is refused.
+        data: :func:`~fusmae_lite.identity.identity_of` the pairs trained on; a continuation on others is refused.
     """
 
     step: Annotated[int, Field(ge=0)]
@@ -170,8 +171,8 @@ def read_progress(path: Path, config: RunConfig, now: Progress) -> Progress:
         before = given.get(name, RunConfig.model_fields[name].default)  # the run may be older than the field
         if name not in FREE_TO_CHANGE and before != value:
             raise InputError(f"{path.parent} belongs to a run with {name}={before!r}, not {value!r}", cure)
-    if then.data != now.data:
-        raise InputError(f"{path.parent} belongs to a run on other patches", cure)
+    if changed := difference(then.data, now.data):
+        raise InputError(f"{path.parent} belongs to a run on other patches: {changed[0]}", f"{changed[1]}, or {cure}")
     if then.precision != now.precision:
         raise InputError(f"{path.parent} was computed in {then.precision}, this would be {now.precision}", cure)
     return then

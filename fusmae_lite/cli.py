@@ -100,14 +100,21 @@ def _results(options: argparse.Namespace) -> int:
 
 def _encode(options: argparse.Namespace) -> int:
     from fusmae_lite.archives import open_archive
-    from fusmae_lite.encode import encode, finished, report, verify
+    from fusmae_lite.encode import compare, encode, finished, report, verify
 
-    if options.verify and finished(options.destination):
+    checked = options.verify and finished(options.destination)
+    if checked:
         print(f"{verify(options.destination)} pairs read back, all as they were written")
-        return 0
+        if not Path(options.source).expanduser().is_dir():
+            print(f"{options.source} is not there: not compared with it")
+            return 0
     source = open_archive(
         options.source, partial=options.partial, snow_and_clouds=options.snow_and_clouds, read_all=False
     )
+    if checked:
+        compare(options.destination, source, options.workers)
+        print(f"{options.source} has not changed since")
+        return 0
     done = encode(source, options.destination, workers=options.workers, partial=options.partial)
     print(report(done))
     return 1 if done.skipped and not options.partial else 0
@@ -231,7 +238,9 @@ def _add_encode(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: one per processor)")
     parser.add_argument("--partial", action="store_true", help="accept missing and damaged patches: exit status 0")
     parser.add_argument("--snow-and-clouds", action="store_true", help="also the patches of reBEN's second table")
-    parser.add_argument("--verify", action="store_true", help="if DST is finished, check it instead of refusing")
+    parser.add_argument(
+        "--verify", action="store_true", help="if DST is finished, check it, and whether SRC has changed"
+    )
 
 
 def _add(

@@ -18,13 +18,19 @@ import nbformat
 from pydantic import TypeAdapter, ValidationError
 
 from fusmae_lite import course_pages as pages
+from fusmae_lite.archives import Archive, open_archive, open_data
 from fusmae_lite.config import RunConfig, project_root
 from fusmae_lite.course import metrics_file, write_json
 from fusmae_lite.course_engine import Execution, execute
 from fusmae_lite.course_parameters import check, declared, find_notebooks
 from fusmae_lite.doctor import machine
+<<<<<<< HEAD
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.files import read_object
+=======
+from fusmae_lite.errors import RunError
+from fusmae_lite.identity import identity
+>>>>>>> ebe6d71 (A result belongs to its data: one fingerprint of content, for features, runs, courses, results and encodes; a change is redone or refused, and said)
 from fusmae_lite.locks import only_job
 from fusmae_lite.progress import duration, line
 
@@ -51,7 +57,7 @@ def run_course(
 ) -> CourseResult:
     """Run the notebooks of the course in their order.
 
-    A notebook is skipped if it finished before on the same source, package, parameters and predecessors.
+    A notebook is skipped if it finished before on the same source, package, parameters, pairs and predecessors.
 
     Args:
         parameters: name = value, as text or typed; each notebook gets those that it declares.
@@ -97,16 +103,21 @@ class _Course:
         self.config, self.every = config, every
         self.folder = folder = config.folder().resolve()
         self.package = _hash_files(Path(__file__).parent)
+        self.pairs = [identity(archive) for archive in _archives(config)]
         self.entries: dict[str, dict[str, Any]] = {}
         if (folder / STATE).is_file():
             self.entries = _read_state(folder / STATE)
 
     def finished(self, source: Path, values: dict[str, Any]) -> bool:
-        """True if this notebook's stored results still stand."""
+        """True if this notebook's stored results still stand; says so if the pairs are why they do not."""
         entry = self.entries.get(source.stem, {})
         files = all((self.folder / f"{source.stem}{end}").is_file() for end in (".ipynb", ".html"))
         same = entry.get("made_from") == self._made_from(source, values) and entry.get("after") == self._after(source)
-        return files and same and entry.get("failure") is None
+        finished = files and same and entry.get("failure") is None
+        if finished and entry.get("pairs") != self.pairs:
+            line(f"{pages.short_title(source)}: the pairs have changed since it ran, so it runs again")
+            return False
+        return finished
 
     def run(self, source: Path, values: dict[str, Any]) -> None:
         """Execute one notebook; a failure is stored, then raised as :class:`RunError`."""
@@ -147,6 +158,7 @@ class _Course:
     def _store(self, source: Path, values: dict[str, Any], result: Execution) -> None:
         entry = {
             "made_from": self._made_from(source, values),
+            "pairs": self.pairs,
             "after": self._after(source),
             "finished": time.time(),
             **asdict(result),
@@ -166,6 +178,7 @@ class _Course:
         return hashlib.sha256(json.dumps([cells, values, self.package], sort_keys=True).encode()).hexdigest()
 
 
+<<<<<<< HEAD
 def _read_state(path: Path) -> dict[str, dict[str, Any]]:
     """Notebook -> what is kept of its run; InputError for a file that holds anything else."""
     cure = "remove it, and every notebook runs again"
@@ -178,6 +191,11 @@ def _read_state(path: Path) -> dict[str, dict[str, Any]]:
     except (ValidationError, KeyError) as error:
         raise InputError(f"{path} is not the state of a course ({type(error).__name__})", cure) from None
     return found
+=======
+def _archives(config: RunConfig) -> list[Archive]:
+    """What notebooks read: the bundled pairs, and those the course runs on."""
+    return [open_archive(), *([open_data(config)] if config.data_dir or config.split != "official" else [])]
+>>>>>>> ebe6d71 (A result belongs to its data: one fingerprint of content, for features, runs, courses, results and encodes; a change is redone or refused, and said)
 
 
 def _hash_files(folder: Path) -> str:

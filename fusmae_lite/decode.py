@@ -18,6 +18,7 @@ import numpy as np
 from fusmae_lite.archives import Archive
 from fusmae_lite.archives.tensors import Layout, pack
 from fusmae_lite.errors import InputError, RunError
+from fusmae_lite.identity import signature
 
 #: What is known of a patch, and key -> safetensors bytes. A record of a patch that cannot be read has a "reason".
 Decoded = tuple[dict[str, Any], dict[str, bytes]]
@@ -68,7 +69,7 @@ def layout_of(bands: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Layout
 
 
 def _decode(source: Archive, layouts: Mapping[str, Layout], row: int) -> Decoded:
-    name = source.names[row]
+    name, known = source.names[row], signature(source, row)  # before it is read: what changes now is seen later
     try:
         patch = source.read(row)
         if layout_of(patch.bands) != layouts:
@@ -84,6 +85,7 @@ def _decode(source: Archive, layouts: Mapping[str, Layout], row: int) -> Decoded
         "keys": keys,
         "crs": patch.crs,
         "bounds": patch.bounds,
+        "source": known,
         "crc32": {modality: zlib.crc32(value) for modality, value in values.items()},
     }
     return record, {keys[modality]: value for modality, value in values.items()}

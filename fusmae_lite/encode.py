@@ -19,14 +19,15 @@ import lmdb
 from fusmae_lite.archives import Archive
 from fusmae_lite.archives.base import SYNTHETIC, is_synthetic
 from fusmae_lite.archives.lmdb_env import DATA, release
-from fusmae_lite.archives.lmdb_store import JOURNAL, LmdbArchive
+from fusmae_lite.archives.lmdb_store import JOURNAL, SOURCE, LmdbArchive
 from fusmae_lite.archives.metadata import METADATA
 from fusmae_lite.archives.sample import check_archive
 from fusmae_lite.archives.tensors import Layout
 from fusmae_lite.decode import Decoded, decoded, layout_of
-from fusmae_lite.encode_journal import SKIPPED, Journal, checksums, write_skipped, write_table
+from fusmae_lite.encode_journal import SKIPPED, Journal, checksums, read_skipped, write_skipped, write_table
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.files import write_text
+from fusmae_lite.identity import signature
 from fusmae_lite.locks import LOCK, only_job
 from fusmae_lite.progress import duration, interactive, line, track
 
@@ -113,6 +114,35 @@ def verify(folder: Path | str) -> int:
     return len(archive)
 
 
+def compare(folder: Path | str, source: Archive, workers: int | None = None) -> None:
+    """Make sure that an encode is still what its source would give; decodes only pairs whose files look changed.
+
+    Raises:
+        InputError: no archive by ``fusmae encode``.
+        RunError: pairs of the source have changed, gone or come since; names the first.
+    """
+    archive = LmdbArchive(folder)
+    sums = {name: archive.stored_crc32(name) for name in archive.keys(0)}
+    noted = archive.table.rest[SOURCE].to_pylist() if SOURCE in archive.table.rest else [None] * len(archive)
+    rows = {name: row for row, name in enumerate(source.names)}
+    index = {name: row for row, name in enumerate(archive.names)}
+    odd = [name for name in index if name not in rows]
+    left_out = read_skipped(archive.folder)
+    odd += [name for name in rows if name not in index and name not in left_out]
+    suspects = [row for name, row in rows.items() if name in index and noted[index[name]] != signature(source, row)]
+    for record, _ in track(decoded(source, archive.layouts, suspects, workers), "compare", len(suspects)):
+        i = index[record["name"]]
+        kept = {name: int(column[i]) for name, column in sums.items() if column is not None}
+        labels = {name for name, there in zip(archive.classes, archive.labels[i], strict=True) if there}
+        if record.get("crc32") != kept or set(record["labels"]) != labels or record["meta"] != archive.meta(i):
+            odd.append(record["name"])
+    if odd:
+        raise RunError(
+            f"{source.root} has changed since {folder} was encoded from it: {len(odd)} pairs differ, first {odd[0]}; "
+            "encode it into another folder"
+        )
+
+
 def finished(destination: Path | str) -> bool:
     """Whether a folder holds a whole archive and nothing is left to do."""
     folder = Path(destination).expanduser()
@@ -197,12 +227,18 @@ def _layout(source: Archive) -> dict[str, Layout]:
 
 
 def _still_there(source: Archive, journal: Journal, store: _Store) -> int:
-    """Forget journal lines whose values were not committed; returns how many patches are done."""
+    """Forget journal lines whose values were not committed or whose source has changed; returns how many are done."""
     with store.env.begin() as transaction, transaction.cursor() as cursor:
         there = set(cursor.iternext(keys=True, values=False))
+    changed = 0
     for row, name in enumerate(source.names):
         if name in journal and not all(key.encode() in there for key in source.keys(row).values()):
             journal.forget(name)
+        elif name in journal and journal.source(name) != signature(source, row):
+            journal.forget(name)
+            changed += 1
+    if changed:
+        line(f"{changed} pairs may have changed since they were encoded: they are encoded again")
     return sum(name in journal for name in source.names)
 
 

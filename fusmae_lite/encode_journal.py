@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fusmae_lite.archives import Archive
-from fusmae_lite.archives.lmdb_store import CHECKSUM, CRS, EDGES, JOURNAL
+from fusmae_lite.archives.lmdb_store import CHECKSUM, CRS, EDGES, JOURNAL, SOURCE
 from fusmae_lite.archives.metadata import METADATA, NOTE
 from fusmae_lite.errors import InputError
 from fusmae_lite.files import parse_object, write_text, write_whole
@@ -40,6 +40,7 @@ class Journal:
         self.path = folder / JOURNAL
         self.meta_fields: dict[str, None] = {}  # an ordered set
         self._start: dict[str, int] = {}
+        self._source: dict[str, int | None] = {}
         self._file = open(self.path, "ab+")  # noqa: SIM115  (open as long as the encode runs)
         self._load(dict(header))
         if self.path.stat().st_size == 0:
@@ -62,6 +63,10 @@ class Journal:
     def __getitem__(self, name: str) -> dict[str, Any]:
         self._file.seek(self._start[name])
         return json.loads(self._file.readline())
+
+    def source(self, name: str) -> int | None:
+        """The signature of a patch that is done, as it was when it was decoded."""
+        return self._source[name]
 
     def forget(self, name: str) -> None:
         """Treat a patch as not done."""
@@ -92,6 +97,7 @@ class Journal:
     def _note(self, record: Mapping[str, Any], at: int) -> None:
         if "name" in record:
             self._start[record["name"]] = at
+            self._source[record["name"]] = record.get("source")
             self.meta_fields.update(dict.fromkeys(record["meta"]))
 
 
@@ -101,7 +107,8 @@ def write_table(
     """metadata.parquet from the journal, in the order of the source, under a temporary name first.
 
     Columns: patch_id, labels, split as reBEN spells it, the source's own, the name of each key, crs, left, bottom,
-    right, top, and a CRC-32 for each key. The file's metadata note what an archive of it offers.
+    right, top, what tells whether the source has changed, and a CRC-32 for each key. The file's metadata note what an
+    archive of it offers.
     """
     keys = {m: "patch_id" if key == source.names[rows[0]] else f"{m}_name" for m, key in source.keys(rows[0]).items()}
     note = {"kind": source.kind, "classes": source.classes, "keys": keys, "bands": layout}
@@ -110,7 +117,7 @@ def write_table(
         [("patch_id", pa.string()), ("labels", pa.list_(pa.string())), ("split", pa.string())]
         + [(column, pa.string()) for column in keys.values() if column != "patch_id"]
         + [(field, _kind(field)) for field in journal.meta_fields if field not in fixed]
-        + [(CRS, pa.string()), *((edge, pa.float64()) for edge in EDGES)]
+        + [(CRS, pa.string()), *((edge, pa.float64()) for edge in EDGES), (SOURCE, pa.uint32())]
         + [(CHECKSUM + modality, pa.uint32()) for modality in keys],
         metadata={NOTE: json.dumps(note)},
     )
@@ -135,6 +142,14 @@ def write_skipped(folder: Path, skipped: Sequence[tuple[str, str]]) -> None:
     write_text(folder / SKIPPED, text.getvalue())
 
 
+def read_skipped(folder: Path) -> set[str]:
+    """Names in skipped.csv."""
+    if not (folder / SKIPPED).is_file():
+        return set()
+    with open(folder / SKIPPED, encoding="utf-8", newline="") as file:
+        return {row["name"] for row in csv.DictReader(file)}
+
+
 def checksums(journal: Journal, source: Archive, rows: Sequence[int]) -> Iterator[tuple[str, int]]:
     """(key, CRC-32) of everything that was written."""
     for row in rows:
@@ -151,6 +166,7 @@ def _as_row(record: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any
         "labels": record["labels"],
         "split": _OFFICIAL.get(meta["split"], meta["split"]),
         CRS: record["crs"],
+        SOURCE: record["source"],
         **dict(zip(EDGES, record["bounds"] or [None] * 4, strict=True)),
         **{CHECKSUM + modality: crc for modality, crc in record["crc32"].items()},
     }

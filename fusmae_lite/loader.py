@@ -13,7 +13,7 @@ from fusmae_lite.decode import processors
 from fusmae_lite.errors import InputError, RunError
 
 
-def batches(dataset: Dataset, *, workers: int = 0, **options: Any) -> Iterator[dict[str, Any]]:
+def load(dataset: Dataset, *, workers: int = 0, **options: Any) -> Iterator[dict[str, Any]]:
     """The batches of a ``DataLoader`` over `dataset`.
 
     Args:

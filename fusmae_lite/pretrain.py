@@ -6,7 +6,6 @@ AdamW's moments and t. That is all a checkpoint holds, and a resumed run repeats
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import time
@@ -27,7 +26,8 @@ from fusmae_lite.config import RunConfig
 from fusmae_lite.distributed import compile_blocks, divide_model, make_accelerator, own_rows, place_among_processes
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.evaluate.heldout import heldout_losses
-from fusmae_lite.loader import batches, told_when_killed
+from fusmae_lite.identity import identity_of
+from fusmae_lite.loader import load, told_when_killed
 from fusmae_lite.locks import only_job
 from fusmae_lite.masking import draw_sensors
 from fusmae_lite.optimise import autocast, learning_rate_at, uses_bf16, weight_decay_at
@@ -157,14 +157,9 @@ def _prepare(config: RunConfig, archive: Archive, folder: Path, quiet: bool) -> 
     model, optimizer = divide_model(system.train(), config, accelerator)
     precision = "bf16" if uses_bf16(device, config) else "fp32"
     log = TrainingLog(folder, config, device, accelerator.is_main_process, quiet, loss_names(system, config))
-    progress = Progress(0, {}, precision, _fingerprint(dataset))
+    progress = Progress(0, {}, precision, identity_of(dataset))
     showing = Showing(config, dataset)
     return _Run(config, accelerator, dataset, showing, system, model, optimizer, log, progress)
-
-
-def _fingerprint(dataset: PairDataset) -> str:
-    names = "\n".join(dataset.name(i) for i in range(len(dataset)))
-    return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
 def _train(run: _Run, folder: Path) -> Path:
@@ -252,7 +247,7 @@ class _OwnBatches:
 
 def _batches(run: _Run) -> Iterator[tuple[int, dict[str, Any], float]]:
     """(step, this process's bands of the batch, seconds waited for them) for each step that is left."""
-    loader = batches(
+    loader = load(
         run.dataset,
         workers=run.config.workers,
         batch_sampler=_OwnBatches(run),

@@ -16,7 +16,7 @@ from fusmae_lite import loader as module
 from fusmae_lite.archives import open_archive
 from fusmae_lite.cli import main
 from fusmae_lite.errors import InputError, RunError
-from fusmae_lite.loader import batches
+from fusmae_lite.loader import load
 from fusmae_lite.pretrain import pretrain
 
 
@@ -41,17 +41,17 @@ class Numbers(torch.utils.data.Dataset):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_and_what_stops_them(workers):
-    assert torch.cat([b["x"] for b in batches(Numbers(), workers=workers, batch_size=2)]).tolist() == list(range(8))
+    assert torch.cat([b["x"] for b in load(Numbers(), workers=workers, batch_size=2)]).tolist() == list(range(8))
     with pytest.raises(InputError) as caught:
-        list(batches(Numbers("damaged"), workers=workers, batch_size=2))
+        list(load(Numbers("damaged"), workers=workers, batch_size=2))
     assert str(caught.value) == "number 5: truncated; or worse; download it again"
     with pytest.raises(RuntimeError, match="a fault of ours"):
-        list(batches(Numbers("ours"), workers=workers, batch_size=2))
+        list(load(Numbers("ours"), workers=workers, batch_size=2))
 
 
 def test_a_killed_process_is_one_line():
     with pytest.raises(RunError, match="a process that reads data was killed.*fewer workers") as caught:
-        list(batches(Numbers("killed"), workers=2, batch_size=2))
+        list(load(Numbers("killed"), workers=2, batch_size=2))
     assert "\n" not in str(caught.value)
 
 
@@ -59,7 +59,7 @@ def test_never_more_processes_than_processors(monkeypatch):
     asked = []
     monkeypatch.setattr(module, "processors", lambda: 1)
     monkeypatch.setattr(module, "DataLoader", lambda *a, num_workers, **k: asked.append(num_workers) or [])
-    list(batches(Numbers(), workers=8))
+    list(load(Numbers(), workers=8))
     assert asked == [1]
 
 

@@ -53,7 +53,7 @@ class Archive(ABC):
 
     How a new format joins: write a sibling module with a subclass that sets `kind` (what messages call it), `layout`
     (what `matches` looks for, in words) and `classes`; whose ``__init__(root, partial, snow_and_clouds)`` fills `root`
-    and `names`; and that implements `matches`, `read`, `keys`, `labels` and `meta`. `meta` must give the key
+    and `names`; and that implements `matches`, `read`, `keys`, `files`, `labels` and `meta`. `meta` must give the key
     ``"split"`` where the archive has an official split; `split` and `describe` then work as they are (override
     `splits` where a table has them as a column). Pass every band through :func:`check_band` and the bands of a sensor
     through :func:`~fusmae_lite.archives.pixels.check_pixels`, raise :class:`InputError` for whatever is wrong on disk,
@@ -75,6 +75,8 @@ class Archive(ABC):
     names: Sequence[str]
     classes: tuple[str, ...]
     left_out: tuple[tuple[str, str], ...] = ()
+    #: The one file that holds all pairs, where there is such a one.
+    store: str | None = None
 
     @abstractmethod
     def __init__(self, root: Path | str, *, partial: bool = False, snow_and_clouds: bool = False) -> None: ...
@@ -100,6 +102,17 @@ class Archive(ABC):
     @abstractmethod
     def keys(self, index: int) -> dict[str, str]:
         """Modality -> the name its bands go by: the stem of its files, and its key in an LMDB."""
+
+    def files(self, index: int, modality: str) -> list[str]:
+        """Paths that :meth:`read` opens for one sensor of a pair, label files among them; [] where pairs share files.
+
+        Their content is what tells a result whether it is still one of these pairs; without it pixels are read.
+        """
+        return []
+
+    def stored_crc32(self, modality: str) -> np.ndarray | None:
+        """(len,) uint32, a checksum of each pair's pixels in one sensor, where they are stored beside them."""
+        return None
 
     @cached_property
     def splits(self) -> np.ndarray:

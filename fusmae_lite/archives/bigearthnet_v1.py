@@ -119,6 +119,13 @@ class BigEarthNetV1(Archive):
         """Names of the two folders: the S1 name and the S2 name."""
         return {"s1": self._s1_names[index], "s2": self.names[index]}
 
+    def files(self, index: int, modality: str) -> list[str]:
+        """The bands of one sensor, its json and that of the labels."""
+        keys = self.keys(index)
+        stems = {key: f"{self._folder(key, name)}/{name}" for key, name in keys.items()}
+        bands = [f"{stems[modality]}_{band}.tif" for band in get_modality(modality).bands]
+        return bands + [f"{stems[key]}_labels_metadata.json" for key in {modality: 0, "s2": 0}]
+
     def meta(self, index: int) -> dict[str, str]:
         """s1_name, split, tile and acquisition_date (both from the names), and every further column of index.csv."""
         name, s1_name = self.names[index], self._s1_names[index]

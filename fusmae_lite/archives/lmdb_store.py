@@ -30,8 +30,13 @@ JOURNAL = "encode.journal"
 CHECKSUM = "crc32_"
 CRS = "crs"
 EDGES = ("left", "bottom", "right", "top")
+#: And what tells later whether a pair's source may have changed: :func:`fusmae_lite.identity.signature`.
+SOURCE = "source_signature"
 #: No coordinate, in metres or degrees, lies beyond twice round the Earth.
 FARTHEST = 1e8
+
+
+OWN = (CRS, *EDGES, SOURCE)
 
 
 class LmdbArchive(TableArchive):
@@ -62,7 +67,7 @@ class LmdbArchive(TableArchive):
         path = _find_table(self.folder)
         note = read_note(path)
         self.classes = tuple(note["classes"]) if note else BEN19
-        self._layouts: dict[str, Layout] = _layouts(note)
+        self.layouts: dict[str, Layout] = _layouts(note)
         self._key_columns: dict[str, str] = note["keys"] if note else {"s1": "s1_name", "s2": "patch_id"}
         if note and snow_and_clouds:
             raise InputError(f"{path} has no second table", "leave snow_and_clouds out; give it when encoding")
@@ -95,7 +100,7 @@ class LmdbArchive(TableArchive):
         self.table, self.names = table, table.names
         self._keys = {modality: tuple(names) for modality, names in keys.items()}
         self.keep(whole)
-        self._rest = [name for name in self.table.rest if not name.startswith(CHECKSUM) and name not in (CRS, *EDGES)]
+        self._rest = [name for name in self.table.rest if not name.startswith(CHECKSUM) and name not in OWN]
         if not self.names:
             raise InputError(f"{self.folder} holds no patch that its table knows", "encode the archive again")
 
@@ -111,20 +116,20 @@ class LmdbArchive(TableArchive):
 
     def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
         """Copy one patch out of the map: arrays as :class:`Archive` describes, writable, independent of it."""
-        chosen = modalities or tuple(self._layouts)
+        chosen = modalities or tuple(self.layouts)
         bands: dict[str, dict[str, np.ndarray]] = {}
         try:
             with self._environment().begin(buffers=True) as transaction:
                 for modality in chosen:
-                    if modality not in self._layouts:
+                    if modality not in self.layouts:
                         raise InputError(
-                            f"{self.folder} has no modality {modality!r}", f"choose from {', '.join(self._layouts)}"
+                            f"{self.folder} has no modality {modality!r}", f"choose from {', '.join(self.layouts)}"
                         )
                     key = self._keys[modality][index]
                     value, where = transaction.get(key.encode()), f"{self._data}: {key}"
                     if value is None:
                         raise InputError(f"{where} is missing", "encode the archive again")
-                    bands[modality] = unpack(value, self._layouts[modality], where, known_modality(modality))
+                    bands[modality] = unpack(value, self.layouts[modality], where, known_modality(modality))
         except lmdb.Error as error:
             raise unreadable(self.folder, error) from None
         labels = tuple(compress(self.classes, self.labels[index]))
@@ -149,6 +154,16 @@ class LmdbArchive(TableArchive):
                 raise InputError(f"{self.table.where} has no checksums", "only `fusmae encode` writes them")
             sums = typed(self.table.rest[column], column, pa.uint32(), self.table.where)
             yield from zip(names, sums.to_pylist(), strict=True)
+
+    def stored_crc32(self, modality: str) -> np.ndarray | None:
+        """Of every value, where ``fusmae encode`` wrote the table."""
+        column = self.table.rest.get(CHECKSUM + modality)
+        return None if column is None else np.asarray(column.to_pylist(), dtype=np.uint32)
+
+    @property
+    def store(self) -> str:  # type: ignore[override]
+        """The environment's file."""
+        return self._data
 
     def _environment(self) -> lmdb.Environment:
         if self.__dict__.get("_handle", (0,))[0] != os.getpid():

@@ -98,6 +98,12 @@ class ReBEN(TableArchive):
         """S1 name and S2 name."""
         return {"s1": self._s1_names[index], "s2": self.names[index]}
 
+    def files(self, index: int, modality: str) -> list[str]:
+        """The bands of one sensor."""
+        name = self.keys(index)[modality]
+        folder = self._folder(modality, name)
+        return [f"{folder}/{name}_{band}.tif" for band in get_modality(modality).bands]
+
     def meta(self, index: int) -> dict[str, str]:
         """Split, tile and acquisition_date (from the names) and every further column of the table as text."""
         known = {"split": str(self.splits[index]), **place_and_day(self.names[index], self._s1_names[index])}

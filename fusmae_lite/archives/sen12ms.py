@@ -149,6 +149,10 @@ class SEN12MS(Archive):
         """Stems of the two files."""
         return {"s1": self._stem(index, "s1"), "s2": self.names[index]}
 
+    def files(self, index: int, modality: str) -> list[str]:
+        """The image of one sensor, and the land-cover map."""
+        return [str(self._path(index, kind)) for kind in (modality, "lc")]
+
     def _stem(self, index: int, kind: str) -> str:
         return self.names[index].replace("_s2_", f"_{kind}_")
 

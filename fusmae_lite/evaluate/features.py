@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
 from fusmae_lite.archives import Archive
 from fusmae_lite.baselines import Encoder
 from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError
+from fusmae_lite.identity import digest, identity_of, package
+from fusmae_lite.loader import load
 from fusmae_lite.optimise import uses_bf16
 from fusmae_lite.pairs import PairDataset, assemble
+from fusmae_lite.progress import line
 from fusmae_lite.weights import read_tensors, save_tensors
 
 
@@ -29,12 +33,12 @@ class Origin:
 
     Args:
         archive: its format and folder.
-        patches: fingerprint of the patches' names in order, and of their labels.
+        patches: :func:`~fusmae_lite.identity.identity_of` the pairs: names in order, pixels, labels, statistics, size.
         split: ``train``, ``val``, ``test`` or ``all``.
         classes: columns of the labels.
         sensors: what the encoder saw.
         pooling: how tokens became one vector.
-        encoder: fingerprint of its configuration and weights.
+        encoder: fingerprint of its configuration, its weights and this package's code.
     """
 
     archive: str
@@ -44,6 +48,20 @@ class Origin:
     sensors: tuple[str, ...]
     pooling: str
     encoder: str
+
+    def require_apart(self, test: Origin) -> None:
+        """InputError unless `test` is another split of the same archive, for a probe that these features train."""
+        if test.archive != self.archive:
+            what, cure = (
+                f"test features of archive {test.archive}, training features of {self.archive}",
+                _CURES["archive"],
+            )
+        elif test.split == self.split or "all" in (test.split, self.split):
+            what = f"training features of split {self.split} and test features of split {test.split} share patches"
+            cure = "test on another split"
+        else:
+            return
+        raise InputError(what, f"{cure}; or pass their tensors, features.x, if you mean it")
 
     def require(self, other: Origin, names: Sequence[str], where: str) -> None:
         """InputError naming the first of the fields `names` in which `other`, what is wanted, differs from this."""
@@ -55,7 +73,7 @@ class Origin:
 
 _CURES = {
     "archive": "use features of the archive at hand",
-    "patches": "the archive's patches or labels have changed: make the features again",
+    "patches": "the pairs have changed: make the features again",
     "split": "use features of that split",
     "classes": "use features with labels of the same classes",
     "sensors": "make both with the same sensors",
@@ -126,27 +144,29 @@ def frozen_features(
         archive: where the patches come from.
         split: ``train``, ``val``, ``test`` or ``all``.
         sensors: which modalities the encoder sees; the others contribute no tokens.
-        cache_dir: keep the result there, under a name that changes with the weights, the patches and the arguments.
+        cache_dir: keep the result there, under a name that changes with the weights, the code, the arguments and the
+            content of the pairs.
         pooling: ``mean`` of the patch tokens, or ``cls``.
         batch_size: patches encoded at once.
-        dataset: the pairs of that split if they are open already, so that several encoders read them once.
+        dataset: pairs of that split if they are open already, all or some, so that several encoders read them once.
         config: its ``workers`` read, its ``precision`` is computed in (see :func:`in_bf16`); by default no further
             process, and fp32. The device is the model's.
 
     Raises:
-        InputError: an empty split, features that are not finite, or a cached file that holds others than its name says.
+        InputError: an empty split, features that are not finite, a cached file that holds others than its name says,
+            or a `dataset` of other pairs, another size or other pixels than the encoder takes.
     """
-    device = next(model.parameters()).device
-    origin, path = _origin(model, archive, split, sensors, pooling), None
+    device, size = next(model.parameters()).device, model.config.image_size
+    if dataset is None:
+        dataset = PairDataset(archive, split=split, modalities=tuple(sensors), size=size, native=True)
+    _require_pairs(dataset, archive, split, sensors, size)
+    origin, path = _origin(model, dataset, split, sensors, pooling), None
     if bf16 := config is not None and in_bf16(device, config):
         origin = replace(origin, encoder=f"{origin.encoder} in bf16")
     if cache_dir is not None:
-        path = Path(cache_dir) / f"features-{_fingerprint(json.dumps(asdict(origin)).encode())}.safetensors"
+        path = _place(Path(cache_dir), origin, dataset)
         if path.is_file():
             return load_features(path, origin)
-    if dataset is None:
-        size = model.config.image_size
-        dataset = PairDataset(archive, split=split, modalities=tuple(sensors), size=size, native=True)
     model.eval()
     xs, ys = [], []
     for images, labels in batches(dataset, batch_size, sensors, device, config.workers if config else 0):
@@ -188,12 +208,7 @@ def batches(
     whole = dataset
     while isinstance(whole, Subset):
         whole = whole.dataset
-    loader = DataLoader(
-        dataset,
-        batch_size=batch_size,
-        num_workers=min(workers, os.cpu_count() or 1),
-        pin_memory=device.type == "cuda",
-    )
+    loader = load(dataset, workers=workers, batch_size=batch_size, pin_memory=device.type == "cuda")
     for sample in loader:
         if whole.native:
             bands = {s: {k: x.to(device, non_blocking=True) for k, x in sample["bands"][s].items()} for s in sensors}
@@ -209,25 +224,59 @@ def _finite(x: Tensor, where: str) -> None:
         raise InputError(f"{where}: features of patch {rows[0]} are not finite", "check the weights and that patch")
 
 
-def _origin(model: Encoder, archive: Archive, split: str, sensors: Sequence[str], pooling: str) -> Origin:
-    rows = archive.split(split)
-    names = "\n".join(archive.names[i] for i in rows).encode()
-    weights = [model.config.model_dump_json().encode()]
-    for name, tensor in model.state_dict().items():
-        weights += [name.encode(), tensor.detach().cpu().contiguous().numpy().tobytes()]
+def _require_pairs(dataset: PairDataset, archive: Archive, split: str, sensors: Sequence[str], size: int) -> None:
+    """InputError unless a data set holds pairs of that split of that archive, as the encoder takes them."""
+    cure = "open the pairs with PairDataset(archive, split, size=model.config.image_size)"
+    lacking = set(sensors) - {modality.name for modality in dataset.modalities}
+    if dataset.archive is not archive:
+        raise InputError(f"the data set is of {dataset.archive.root}, not of the archive given, {archive.root}", cure)
+    if not np.isin(dataset.indices, archive.split(split)).all():
+        raise InputError(f"the data set holds pairs that are not in the split {split!r}", cure)
+    if dataset.size != size or not dataset.normalise or lacking:
+        found = f"size {dataset.size}, normalise {dataset.normalise}"
+        raise InputError(f"the data set has {found}, lacks sensors: {', '.join(sorted(lacking)) or 'none'}", cure)
+
+
+def _place(folder: Path, origin: Origin, dataset: PairDataset) -> Path:
+    """Where features of this origin are kept; those of pairs of the same names that have changed are removed."""
+    names = [dataset.name(i) for i in range(len(dataset))]
+    asked = json.dumps([asdict(replace(origin, patches="")), names, dataset.size])
+    stem = f"features-{digest(asked.encode())}-"
+    path = folder / f"{stem}{origin.patches}.safetensors"
+    stale = [other for other in folder.glob(f"{stem}*.safetensors") if other != path]
+    if stale and not dataset.__dict__.setdefault("_told", False):
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(stale[0].stat().st_mtime))
+        line(f"the pairs of {dataset.archive.root} have changed since {since}: features made again")
+        dataset.__dict__["_told"] = True
+    for other in stale:
+        other.unlink(missing_ok=True)
+    return path
+
+
+def _origin(model: Encoder, dataset: PairDataset, split: str, sensors: Sequence[str], pooling: str) -> Origin:
+    archive = dataset.archive
     return Origin(
-        archive=f"{archive.kind} {archive.root}",
-        patches=_fingerprint(names, archive.labels[rows].tobytes()),
+        archive=f"{archive.kind} {archive.root.resolve()}",
+        patches=identity_of(dataset, sensors),
         split=split,
         classes=tuple(archive.classes),
         sensors=tuple(sensors),
         pooling=pooling,
-        encoder=_fingerprint(*weights),
+        encoder=_fingerprint(model),
     )
 
 
-def _fingerprint(*parts: bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()[:24]
+_hashed: WeakKeyDictionary[Encoder, tuple[list[tuple[int, int]], str]] = WeakKeyDictionary()
+
+
+def _fingerprint(model: Encoder) -> str:
+    """Of code, configuration and weights, which are read again only if torch says that one was written to."""
+    weights = model.state_dict()
+    state = [(tensor.data_ptr(), tensor._version) for tensor in weights.values()]
+    known = _hashed.get(model)
+    if known is None or known[0] != state:
+        parts = [package().encode(), model.config.model_dump_json().encode()]
+        for name, tensor in weights.items():
+            parts += [name.encode(), tensor.detach().cpu().contiguous().numpy().tobytes()]
+        known = _hashed[model] = (state, digest(*parts))
+    return known[1]

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from fusmae_lite.archives import Archive
 from fusmae_lite.baselines import draw_step
 from fusmae_lite.config import RunConfig
 from fusmae_lite.evaluate.interpolation import Hidden, Interpolation, best_kernel, hidden_pairs
+from fusmae_lite.loader import load
 from fusmae_lite.model import masked_mse
 from fusmae_lite.pairs import PairDataset
 from fusmae_lite.seeding import derive, generator
@@ -47,7 +47,7 @@ def heldout_losses(
     means = {name: mean.to(device) for name, mean in band_means(archive, config, limit).items()} if predicts else {}
     kernels = _kernels(archive, config) if predicts else {}
     sums: dict[str, float] = {}
-    for number, sample in enumerate(DataLoader(dataset, batch_size=min(64, len(dataset)))):
+    for number, sample in enumerate(load(dataset, batch_size=min(64, len(dataset)))):
         images = {name: image.to(device) for name, image in sample["images"].items()}
         batch = len(sample["index"])
         rng = generator("validate", config.seed, number)

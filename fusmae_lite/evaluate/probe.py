@@ -32,11 +32,14 @@ def linear_probe(
         (test patches, classes) logits.
 
     Raises:
-        InputError: train and test features differ in width, or in encoder, sensors, pooling or classes where that is
-            known; features that are not finite, labels of other patches or other than 0 and 1, or nothing to train on.
+        InputError: train and test features differ in width or, where that is known, in encoder, sensors, pooling,
+            classes or archive, or are of one split; features that are not finite, labels of other patches or other than 0 and 1,
+            or nothing
+            to train on.
     """
     if isinstance(train_x, Features) and isinstance(test_x, Features) and train_x.origin and test_x.origin:
         test_x.origin.require(train_x.origin, ("sensors", "pooling", "encoder", "classes"), "the probe's test features")
+        train_x.origin.require_apart(test_x.origin)
     train_x, test_x = (part.x if isinstance(part, Features) else part for part in (train_x, test_x))
     train_y = torch.from_numpy(as_labels(train_y)).float()
     return fit_linear(train_x, train_y, test_x, train_y.shape[1], nn.MultiLabelSoftMarginLoss(), config, seed)

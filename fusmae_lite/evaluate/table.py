@@ -23,6 +23,7 @@ from fusmae_lite.evaluate.probe import class_prior, linear_probe
 from fusmae_lite.evaluate.subsets import labelled_subset
 from fusmae_lite.evaluate.transfer import transfer_rows
 from fusmae_lite.evaluate.written import About, Table, write_table
+from fusmae_lite.loader import told_when_killed
 from fusmae_lite.locks import one_job_in
 from fusmae_lite.optimise import choose_device
 from fusmae_lite.pairs import PairDataset
@@ -65,6 +66,7 @@ class Row:
     macro_high: float
 
 
+@told_when_killed()
 @one_job_in("evaluation")
 def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | str | None = None) -> Table:
     """Class prior, random encoder and the pretrained system, Fus-MAE or a baseline, by ``config.protocol``.

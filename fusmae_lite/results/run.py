@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -14,8 +14,10 @@ import torch
 
 from fusmae_lite.archives import open_archive
 from fusmae_lite.config import project_root
+from fusmae_lite.decode import processors
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.files import write_text
+from fusmae_lite.identity import difference, identity
 from fusmae_lite.locks import only_job
 from fusmae_lite.optimise import choose_device
 from fusmae_lite.progress import duration, line, track
@@ -40,40 +42,57 @@ def run_results(
         page: also fill the tables of RESULTS.md and its pictures in ``docs/results`` of this checkout.
 
     Raises:
-        InputError: no archive, or a folder that holds results of another plan or that another job holds.
+        InputError: no archive, or a folder that another job holds, or that holds results of another plan or of pairs
+            that have changed since.
         RunError: a track failed; those that finished are kept.
     """
     folder = folder or project_root() / "runs" / f"results-{plan.preset}"
     with only_job(folder):
-        _same_plan(plan, folder, data_dir, sen12ms)
-        tracks = list(_tracks(plan, folder, data_dir, sen12ms))
+        root, transfer = _archives(plan, folder, data_dir, sen12ms)
+        roots = [path for path in (root, transfer) if path] + ([""] if plan.real else [])
+        _same_plan(plan, folder, (data_dir, sen12ms), roots)
+        tracks = list(_tracks(plan, "given" if data_dir else "truth", root, transfer))
         _run_all(plan, tracks, folder, workers)
         if plan.real:
             measure_leakage(folder / "leakage.json", plan.leakage_redraws)
         return write_report(plan, folder, page)
 
 
-def _same_plan(plan: Plan, folder: Path, data_dir: str, sen12ms: str) -> None:
-    """Refuse to mix tracks of different plans; a plan may grow by seeds, systems and ablations."""
+def _same_plan(plan: Plan, folder: Path, given: tuple[str, str], roots: Sequence[str]) -> None:
+    """Refuse to mix tracks of different plans or pairs; a plan may grow by seeds, systems and ablations."""
     fixed = {k: v for k, v in vars(plan).items() if k not in ("seeds", "systems", "ablations", "redraws")}
-    text = f"{fixed}\n{data_dir}\n{sen12ms}\n"
-    path = folder / "plan.txt"
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise InputError(f"{folder} holds results of another plan or archive", "give another folder, or remove it")
-    write_text(path, text)
+    # complains of a bad archive now rather than in every worker
+    pairs = {root: identity(open_archive(root or None)) for root in roots}
+    now = {"plan": str(fixed), "archives": list(given), "pairs": pairs}
+    path, cure = folder / "plan.json", "give another folder, or remove it"
+    try:
+        then = json.loads(path.read_text(encoding="utf-8"))
+        same = [then[key] == now[key] for key in ("plan", "archives")]
+        changed = [root for root in roots if (root in then["pairs"]) and difference(then["pairs"][root], pairs[root])]
+    except FileNotFoundError:
+        same, changed = [not (folder / "plan.txt").is_file()], []  # what earlier versions wrote knows no pairs
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{path} is damaged", cure) from None
+    if not all(same):
+        raise InputError(f"{folder} holds results of another plan or archive", cure)
+    if changed:
+        what = f"{folder} holds results on pairs of {changed[0] or 'the bundled archive'} that have changed since"
+        raise InputError(what, f"{cure}, or restore the pairs")
+    write_text(path, json.dumps(now, indent=1) + "\n")
 
 
-def _tracks(plan: Plan, folder: Path, data_dir: str, sen12ms: str) -> Iterator[Track]:
-    """Every track, the slow ones first, so that no worker is left with one at the end."""
+def _archives(plan: Plan, folder: Path, data_dir: str, sen12ms: str) -> tuple[str, str]:
+    """Folders of the archive to train on and of the one to transfer to ("" for none); made where none is given."""
     if not data_dir and not plan.pairs:
         raise InputError(f"the {plan.preset} plan makes no archive", "name one: -p data_dir=/data/bigearthnet.lmdb")
-    data = "given" if data_dir else "truth"
     root = data_dir or str(_synthetic(folder / "data" / "truth", plan.pairs, "lmdb", Truth()))
-    transfer = sen12ms
-    if not transfer and plan.triplets:
-        transfer = str(_synthetic(folder / "data" / "sen12ms", plan.triplets, "sen12ms"))
-    for path in filter(None, (root, transfer)):
-        open_archive(path)  # complains now rather than in every worker
+    if not sen12ms and plan.triplets:
+        sen12ms = str(_synthetic(folder / "data" / "sen12ms", plan.triplets, "sen12ms"))
+    return root, sen12ms
+
+
+def _tracks(plan: Plan, data: str, root: str, transfer: str) -> Iterator[Track]:
+    """Every track, the slow ones first, so that no worker is left with one at the end."""
     for key in reversed((*plan.systems, *plan.ablations)):
         for seed in plan.seeds:
             yield Track(data, root, key, seed, plan.synthetic_epochs, transfer)
@@ -92,7 +111,7 @@ def _run_all(plan: Plan, tracks: list[Track], folder: Path, workers: int) -> Non
     if not left:
         return
     gpu = choose_device(plan.config("xae")).type != "cpu"
-    workers = min(workers or (1 if gpu else os.cpu_count() or 1), len(left))
+    workers = min(workers or (1 if gpu else processors()), len(left))
     began = time.perf_counter()
     line(f"{len(tracks)} tracks, {len(left)} to run, {workers} at a time")
     finished = track(_finished(plan, left, folder / "tracks", workers), "tracks", len(left))

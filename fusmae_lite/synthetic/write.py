@@ -15,6 +15,7 @@ from pathlib import Path
 import lmdb
 
 from fusmae_lite.archives.base import SYNTHETIC
+from fusmae_lite.decode import processors
 from fusmae_lite.errors import InputError
 from fusmae_lite.progress import interactive, line, track
 from fusmae_lite.synthetic import writers
@@ -59,7 +60,7 @@ def synthesise(
     _check(destination, pairs, format, seed, truth)
     destination.parent.mkdir(parents=True, exist_ok=True)
     _check_room(destination, pairs * BYTES[format])
-    workers = workers or min(os.cpu_count() or 1, 1 + pairs // WORTH_A_PROCESS)
+    workers = workers or min(processors(), 1 + pairs // WORTH_A_PROCESS)
     root = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".tmp", dir=destination.parent))
     try:
         root.chmod(0o755)
