@@ -24,13 +24,9 @@ from fusmae_lite.course import metrics_file, write_json
 from fusmae_lite.course_engine import Execution, execute
 from fusmae_lite.course_parameters import check, declared, find_notebooks
 from fusmae_lite.doctor import machine
-<<<<<<< HEAD
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.files import read_object
-=======
-from fusmae_lite.errors import RunError
 from fusmae_lite.identity import identity
->>>>>>> ebe6d71 (A result belongs to its data: one fingerprint of content, for features, runs, courses, results and encodes; a change is redone or refused, and said)
 from fusmae_lite.locks import only_job
 from fusmae_lite.progress import duration, line
 
@@ -178,7 +174,6 @@ class _Course:
         return hashlib.sha256(json.dumps([cells, values, self.package], sort_keys=True).encode()).hexdigest()
 
 
-<<<<<<< HEAD
 def _read_state(path: Path) -> dict[str, dict[str, Any]]:
     """Notebook -> what is kept of its run; InputError for a file that holds anything else."""
     cure = "remove it, and every notebook runs again"
@@ -191,11 +186,11 @@ def _read_state(path: Path) -> dict[str, dict[str, Any]]:
     except (ValidationError, KeyError) as error:
         raise InputError(f"{path} is not the state of a course ({type(error).__name__})", cure) from None
     return found
-=======
+
+
 def _archives(config: RunConfig) -> list[Archive]:
     """What notebooks read: the bundled pairs, and those the course runs on."""
     return [open_archive(), *([open_data(config)] if config.data_dir or config.split != "official" else [])]
->>>>>>> ebe6d71 (A result belongs to its data: one fingerprint of content, for features, runs, courses, results and encodes; a change is redone or refused, and said)
 
 
 def _hash_files(folder: Path) -> str:

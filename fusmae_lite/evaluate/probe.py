@@ -33,9 +33,8 @@ def linear_probe(
 
     Raises:
         InputError: train and test features differ in width or, where that is known, in encoder, sensors, pooling,
-            classes or archive, or are of one split; features that are not finite, labels of other patches or other than 0 and 1,
-            or nothing
-            to train on.
+            classes or archive, or are of one split; features that are not finite, labels of other patches or other
+            than 0 and 1, or nothing to train on.
     """
     if isinstance(train_x, Features) and isinstance(test_x, Features) and train_x.origin and test_x.origin:
         test_x.origin.require(train_x.origin, ("sensors", "pooling", "encoder", "classes"), "the probe's test features")
