@@ -14,11 +14,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from fusmae_lite.archives import Archive
 from fusmae_lite.config import RunConfig
 from fusmae_lite.masking import sample_masks
+from fusmae_lite.loader import load
 from fusmae_lite.pairs import PairDataset
 from fusmae_lite.seeding import generator
 from fusmae_lite.tokens import patchify
@@ -85,7 +85,7 @@ class Interpolation:
 def hidden_pairs(archive: Archive, config: RunConfig, rows: np.ndarray) -> Iterator[Hidden]:
     """Pairs with the masks that :func:`~fusmae_lite.evaluate.heldout_losses` draws for them from the seed."""
     dataset = PairDataset(archive, indices=rows, modalities=config.modalities, size=config.image_size)
-    for number, sample in enumerate(DataLoader(dataset, batch_size=min(64, max(len(dataset), 1)))):
+    for number, sample in enumerate(load(dataset, batch_size=min(64, max(len(dataset), 1)))):
         rng, batch = generator("validate", config.seed, number), len(sample["index"])
         masks = sample_masks(config.masking, batch, config.tokens, config.kept, config.modalities, rng)
         yield Hidden(sample["images"], masks, config.patch_size)
