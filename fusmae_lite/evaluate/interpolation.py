@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fusmae_lite.archives import Archive
 from fusmae_lite.config import RunConfig
-from fusmae_lite.masking import sample_masks
 from fusmae_lite.loader import load
+from fusmae_lite.masking import sample_masks
 from fusmae_lite.pairs import PairDataset
 from fusmae_lite.seeding import generator
 from fusmae_lite.tokens import patchify
