@@ -1,7 +1,7 @@
 """One process or many: what Accelerate is asked for, and which part of a batch is whose.
 
-A batch, its masks and its augmentation are drawn for all processes alike and then divided, so the number of devices
-changes how fast a run is and not what it computes (but for the order in which floats are added).
+A batch, its masks, augmentation and stochastic depth are drawn for all processes alike and then divided, so the number
+of devices changes how fast a run is and not what it computes (but for the order in which floats are added).
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from fusmae_lite.baselines import Encoder, build_model, draw_step, loss_names
 from fusmae_lite.checkpoints import Progress, kept, latest_checkpoint, read_progress, restore, save_checkpoint
 from fusmae_lite.config import RunConfig
 from fusmae_lite.distributed import compile_blocks, divide_model, make_accelerator, own_rows, place_among_processes
+from fusmae_lite.drop_path import draw_by_place, place
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.evaluate.heldout import heldout_losses
 from fusmae_lite.identity import identity_of
@@ -151,6 +152,7 @@ def _prepare(config: RunConfig, archive: Archive, folder: Path, quiet: bool) -> 
         )
     torch.manual_seed(derive("initialise", config.seed))
     system = build_model(config)
+    draw_by_place(system)
     system.recompute = config.recompute
     system.to(device)
     compile_blocks(system, config, device)
@@ -265,8 +267,7 @@ def _step(run: _Run, bands: dict[str, dict[int, Tensor]], step: int) -> Tensor:
 
     Everything random is drawn for the whole batch; each process then takes its rows.
     """
-    config, device, world = run.config, run.accelerator.device, run.accelerator.num_processes
-    torch.manual_seed(derive("dropout", config.seed, step, *([run.accelerator.process_index] if world > 1 else [])))
+    config, device = run.config, run.accelerator.device
     masks = draw_step(run.system, config, run.batch, generator("masks", config.seed, step))
     masks = {name: own_rows(mask, run.accelerator) for name, mask in masks.items()}
     images = run.showing.images(bands, step, partial(own_rows, accelerator=run.accelerator), device)
@@ -276,7 +277,7 @@ def _step(run: _Run, bands: dict[str, dict[int, Tensor]], step: int) -> Tensor:
         group["lr"] = learning_rate_at(step, run.steps_per_epoch, config)
     run.optimizer.param_groups[0]["weight_decay"] = weight_decay_at(step, run.steps_per_epoch, config)
     run.optimizer.zero_grad(set_to_none=True)
-    losses = _accumulate(run, images, masks)
+    losses = _accumulate(run, images, masks, step)
     for parameter in run.model.parameters():
         if parameter.requires_grad and parameter.grad is None:  # of a sensor not shown: the loss does not depend on it
             parameter.grad = torch.zeros_like(parameter)
@@ -288,19 +289,20 @@ def _step(run: _Run, bands: dict[str, dict[int, Tensor]], step: int) -> Tensor:
     return torch.cat([losses, norm[None]])
 
 
-def _accumulate(run: _Run, images: dict[str, Tensor], masks: dict[str, Tensor]) -> Tensor:
+def _accumulate(run: _Run, images: dict[str, Tensor], masks: dict[str, Tensor], step: int) -> Tensor:
     """Gradient of the whole batch, from this process's rows in pieces; returns the losses over all processes.
 
     The loss of a sensor that is not shown is NaN.
     """
     accelerator, world = run.accelerator, run.accelerator.num_processes
-    rows = len(next(iter(images.values())))
-    pieces = torch.arange(rows).chunk(run.config.accumulate)
+    places = own_rows(torch.arange(run.batch), accelerator)
+    pieces = torch.arange(len(places)).chunk(run.config.accumulate)
     names = loss_names(run.system, run.config)
     losses = torch.zeros(1 + len(names), device=accelerator.device)
     for number, piece in enumerate(pieces):
         here = slice(int(piece[0]), int(piece[-1]) + 1)
         share = len(piece) / run.batch
+        place(run.system, places[here], run.batch, (run.config.seed, step))
         with accelerator.no_sync(run.model) if number + 1 < len(pieces) else nullcontext():
             with autocast(accelerator.device, run.config):
                 result = run.model({k: v[here] for k, v in images.items()}, {k: v[here] for k, v in masks.items()})

@@ -21,6 +21,7 @@ from fusmae_lite.baselines.views import _crop, blur, draw_views, make_views, vie
 from fusmae_lite.checkpoints import latest_checkpoint
 from fusmae_lite.config import ModelConfig, RunConfig, load_preset
 from fusmae_lite.distributed import launch
+from fusmae_lite.drop_path import BatchDropPath, draw_by_place, place
 from fusmae_lite.errors import InputError
 from fusmae_lite.evaluate import evaluate, frozen_features
 from fusmae_lite.evaluate.finetune import FineTuneSettings, fine_tune
@@ -328,7 +329,8 @@ def test_killed_at_any_moment_ends_the_same(archive, tmp_path):
 
 @pytest.mark.parametrize("fsdp", [False, True])
 def test_two_processes_train_to_the_same_teacher_and_centre_as_one(archive, tmp_path, fsdp):
-    change = {"epochs": 1, "max_steps": 3, "drop_path": 0.0, "cache": False}
+    change = {"epochs": 1, "max_steps": 3, "cache": False}  # with the stochastic depth of DINO's own
+    assert config_of(tmp_path, **change).drop_path == 0.1
     one = pretrain(config_of(tmp_path / "one", **change), archive, quiet=True).model.state_dict()
     two = launch(config_of(tmp_path / "two", processes=2, fsdp=fsdp, **change)).model.state_dict()
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
@@ -347,3 +349,26 @@ def test_views_must_be_two_at_least():
         config_of(global_crops=1, local_crops=0)
     with pytest.raises(InputError, match="no fusion xae"):
         config_of(fusion="xae")
+
+
+def test_stochastic_depth_follows_a_samples_place_and_no_other():
+    model = make(depth=3).train()
+    draw_by_place(model)
+    dropping = [module for module in model.modules() if isinstance(module, BatchDropPath)]
+    assert {round(module.rate, 6) for module in dropping} == {0.05, 0.1} and len(dropping) == 4
+    x = torch.ones(12 * 2, 5, 16)  # 12 samples of 2 views
+
+    def run(module: BatchDropPath, rows: list[int], step: int = 1) -> torch.Tensor:
+        place(model, torch.tensor(rows), 12, (0, step))
+        return module(x[: 2 * len(rows)])[:, 0, 0].view(-1, 2)
+
+    deep = dropping[-1]
+    deep.rate = 0.5
+    whole = run(deep, list(range(12)))
+    assert set(whole.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(torch.cat([run(deep, [0, 1, 2]), run(deep, list(range(3, 12)))]), whole)
+    assert torch.equal(run(deep, [7, 3]), whole[[7, 3]])
+    assert not torch.equal(run(deep, list(range(12)), step=2), whole)
+    dropping[0].rate = 0.5
+    assert not torch.equal(run(dropping[0], list(range(12))), whole)
+    assert torch.equal(deep.eval()(x), x)
