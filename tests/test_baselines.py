@@ -7,6 +7,9 @@ import json
 import pytest
 import torch
 from conftest import TINY
+from timm.layers import LayerNorm
+from timm.models.vision_transformer import Block
+from torch import nn
 
 from fusmae_lite.baselines import SatViT, build_model, system_title
 from fusmae_lite.checkpoints import Progress, read_progress
@@ -181,3 +184,12 @@ def test_a_baseline_has_its_own_rows_in_the_table_and_learns_from_a_share_of_the
     assert rows == evaluate(config, archive)
     with pytest.raises(InputError, match="too few to show all"):
         evaluate(RunConfig(**{**config.model_dump(), "label_fraction": 0.05}), archive)
+
+
+@pytest.mark.parametrize("system", ["fusmae", "late", "satvit", "dino"])
+def test_epsilons_are_ours_whatever_timms_default(system, monkeypatch):
+    defaults = tuple(nn.LayerNorm if value is LayerNorm else value for value in Block.__init__.__defaults__)
+    assert defaults != Block.__init__.__defaults__
+    monkeypatch.setattr(Block.__init__, "__defaults__", defaults)  # 1e-5
+    norms = [module for module in build_model(config_of(system)).modules() if isinstance(module, nn.LayerNorm)]
+    assert len(norms) > 4 and {module.eps for module in norms} == {1e-6}
