@@ -8,20 +8,14 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import BinaryIO
 
 from fusmae_lite.errors import InputError
 from fusmae_lite.progress import line
-
-if TYPE_CHECKING:
-    from fusmae_lite.config import RunConfig
-
-Job = TypeVar("Job", bound=Callable[..., Any])
 
 #: Hidden file that is locked; it names its holder and is removed at the end. After a kill it stays, and is free.
 LOCK = ".lock"
@@ -59,20 +53,6 @@ def only_job(folder: Path) -> Iterator[None]:
         _mine.discard(mine)
         if file is not None:
             _release(file, path)
-
-
-def one_job_in(subfolder: str) -> Callable[[Job], Job]:
-    """Decorator: the function, whose first argument is a run's configuration, holds a folder of that run."""
-
-    def decorate(function: Job) -> Job:
-        @wraps(function)
-        def alone(config: RunConfig, *arguments: Any, **options: Any) -> Any:
-            with only_job(config.folder() / subfolder):
-                return function(config, *arguments, **options)
-
-        return alone  # type: ignore[return-value]
-
-    return decorate
 
 
 def _take(path: Path) -> BinaryIO | None:

@@ -14,6 +14,7 @@ import pytest
 
 from fusmae_lite import locks
 from fusmae_lite.cli import main
+from fusmae_lite.config import load_preset
 from fusmae_lite.errors import InputError
 from fusmae_lite.evaluate import evaluate
 from fusmae_lite.locks import LOCK, only_job
@@ -90,7 +91,7 @@ def test_every_job_that_writes_a_run_folder_asks(tiny, archive, tmp_path, capsys
     run, refused = tiny.folder(), "another job writes there: process"
     for below, command in (
         ("pretrain", ["pretrain", "-p", "device=cpu"]),
-        ("evaluation", ["evaluate"]),
+        ("evaluation", ["evaluate", "--weights", "xae-lite"]),
         ("", ["course", "--only", "00"]),
     ):
         given = ["--run-dir", str(run)] if not below else ["-p", f"run_dir={run}"]
@@ -102,4 +103,4 @@ def test_every_job_that_writes_a_run_folder_asks(tiny, archive, tmp_path, capsys
         assert main(["results", "--preset", "smoke", "--run-dir", str(run)]) == 2
         assert refused in capsys.readouterr().err
         with pytest.raises(InputError, match=refused), held(run / "evaluation"):  # the course's own jobs go on below it
-            evaluate(tiny, archive)
+            evaluate(load_preset("smoke", run_dir=str(run)), archive, "xae-lite")

@@ -15,7 +15,7 @@ from fusmae_lite.archives.sen12ms import IGBP10
 from fusmae_lite.baselines import Encoder, build_model, pooling_of, system_title
 from fusmae_lite.config import RunConfig
 from fusmae_lite.errors import InputError
-from fusmae_lite.evaluate.chosen import choose_weights, shorten
+from fusmae_lite.evaluate.chosen import Chosen, choose_weights, shorten
 from fusmae_lite.evaluate.features import frozen_features
 from fusmae_lite.evaluate.finetune import FineTuneSettings, fine_tune
 from fusmae_lite.evaluate.metrics import average_precision, redraw_both
@@ -24,7 +24,7 @@ from fusmae_lite.evaluate.subsets import labelled_subset
 from fusmae_lite.evaluate.transfer import transfer_rows
 from fusmae_lite.evaluate.written import About, Table, write_table
 from fusmae_lite.loader import told_when_killed
-from fusmae_lite.locks import one_job_in
+from fusmae_lite.locks import only_job
 from fusmae_lite.optimise import choose_device
 from fusmae_lite.pairs import PairDataset
 from fusmae_lite.progress import line
@@ -67,7 +67,6 @@ class Row:
 
 
 @told_when_killed()
-@one_job_in("evaluation")
 def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | str | None = None) -> Table:
     """Class prior, random encoder and the pretrained system, Fus-MAE or a baseline, by ``config.protocol``.
 
@@ -94,6 +93,12 @@ def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | 
     for split in ("train", "test"):
         if not len(archive.split(split)):
             raise InputError(f"{archive.root} has no patch in the split {split!r}", "add its split files")
+    with only_job(config.folder() / "evaluation"):
+        return write_table(_table(chosen, archive, config), config.folder() / "evaluation")
+
+
+def _table(chosen: Chosen, archive: Archive, config: RunConfig) -> Table:
+    """All rows, by the protocol that fits the archive's labels."""
     device, pretrained = choose_device(config), chosen.model
     random = [random_encoder(pretrained, seed).to(device) for seed in range(config.probe_seeds)]
     systems = {
@@ -114,7 +119,7 @@ def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | 
     place = f"{archive.kind}, {shorten(Path(archive.root))}"
     scored = chosen.name, pretrained.config.fusion, chosen.digest, place
     about = About(*scored, protocol, config.label_fraction, fusmae_lite.__version__)
-    return write_table(Table(rows, about), config.folder() / "evaluation")
+    return Table(rows, about)
 
 
 def random_encoder(like: Encoder, seed: int) -> Encoder:
