@@ -14,7 +14,7 @@ from test_pretrain import variant
 
 from fusmae_lite.checkpoints import latest_checkpoint
 from fusmae_lite.config import load_preset, project_root
-from fusmae_lite.distributed import check_batch, launch, own_rows
+from fusmae_lite.distributed import check_batch, launch, own_rows, place_among_processes
 from fusmae_lite.errors import InputError, RunError
 from fusmae_lite.pretrain import pretrain
 from fusmae_lite.weights import load_model, read_tensors
@@ -82,6 +82,48 @@ def test_a_batch_that_processes_cannot_share_is_refused_before_any_is_started(co
         launch(variant(config, batch_size=9, accumulate=1, processes=2))
     with pytest.raises(InputError, match="choose a multiple of 16"):  # what each process checks that torchrun started
         check_batch(variant(config, accumulate=2), 8)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 .* without RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT; unset WORLD_SIZE"),
+        ({"RANK": "0"}, "RANK=0 .* without WORLD_SIZE"),
+        ({"LOCAL_RANK": "0"}, "LOCAL_RANK=0 .* without WORLD_SIZE"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}, "without MASTER_ADDR, MASTER_PORT"),
+        ({"WORLD_SIZE": "two"}, "'two' is no number"),
+        ({"WORLD_SIZE": "-2"}, "'-2' is no number"),
+        ({"WORLD_SIZE": "1", "RANK": "3"}, "RANK=3 .* WORLD_SIZE=1"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "OMPI_COMM_WORLD_SIZE=4 .* without WORLD_SIZE, RANK"),
+    ],
+)
+def test_half_of_what_a_cluster_says_is_refused(said, words, config, archive, monkeypatch):
+    for name, text in said.items():
+        monkeypatch.setenv(name, text)
+    for start in (launch, pretrain):
+        with pytest.raises(InputError, match=words) as caught:
+            start(config, archive)
+        assert "\n" not in str(caught.value) and not config.folder().exists()
+
+
+def test_what_a_launcher_says_is_obeyed_and_one_process_is_one(config, monkeypatch):
+    assert place_among_processes() == (0, 1)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert place_among_processes() == (0, 1)
+    told = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "here", "MASTER_PORT": "29500"}
+    for name, text in told.items():
+        monkeypatch.setenv(name, text)
+    assert place_among_processes() == (1, 2)
+    with pytest.raises(InputError, match="processes=4 in one of 2 processes"):
+        launch(variant(config, processes=4))
+
+
+def test_many_more_processes_than_processors_are_not_started(config, monkeypatch):
+    monkeypatch.setattr("fusmae_lite.distributed.run_command", lambda *a: pytest.fail("started"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr("fusmae_lite.distributed.processors", lambda: 2)
+    with pytest.raises(InputError, match="64 processes for 2 processors and no GPU; ask for 8 at most"):
+        launch(variant(config, processes=64, batch_size=64, accumulate=1))
 
 
 def test_the_commands_we_print_for_many_cards_divide_the_batch():
