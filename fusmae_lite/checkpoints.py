@@ -186,22 +186,17 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, conf
     """
     loaded = load_model(path / "model.safetensors", config)
     shapes = {name: p.shape for name, p in loaded.named_parameters() if p.requires_grad}
-    states = _read_moments(path, shapes, config.sensor_dropout > 0)
+    states = _read_moments(path, shapes)
     groups = get_state_dict(model, optimizer)[1]["param_groups"]
     options = StateDictOptions(full_state_dict=True)
     moments = {"state": states, "param_groups": groups}
     set_state_dict(model, optimizer, model_state_dict=loaded.state_dict(), optim_state_dict=moments, options=options)
 
 
-def _read_moments(path: Path, shapes: Mapping[str, torch.Size], fewer: bool) -> dict[str, dict[str, torch.Tensor]]:
-    """AdamW's state by parameter, compared with the parameters first: its fused kernel does not ask for sizes.
-
-    `fewer`: some parameters have seen fewer steps than the run, or none, because their sensor was not shown.
-    """
+def _read_moments(path: Path, shapes: Mapping[str, torch.Size]) -> dict[str, dict[str, torch.Tensor]]:
+    """AdamW's state by parameter, compared with the parameters first: its fused kernel does not ask for sizes."""
     file, cure = path / "optimizer.safetensors", _without(path)
     tensors, metadata = read_tensors(file)
-    if fewer:
-        shapes = {name: shape for name, shape in shapes.items() if f"{name}.step" in tensors}
     wanted = {f"{name}.{kind}": shape for name, shape in shapes.items() for kind in ("exp_avg", "exp_avg_sq")}
     wanted |= {f"{name}.step": torch.Size() for name in shapes}
     check_tensors(file, tensors, wanted, cure)
@@ -211,7 +206,7 @@ def _read_moments(path: Path, shapes: Mapping[str, torch.Size], fewer: bool) -> 
         name, _, kind = key.rpartition(".")
         if kind == "exp_avg_sq" and (value < 0).any():
             raise InputError(f"{file}: {key} holds negative values", cure)
-        if kind == "step" and value != step and not (fewer and value.item() in range(step)):
+        if kind == "step" and value != step:
             raise InputError(f"{file}: {key} is {value:g}, not {step}", cure)
         states.setdefault(name, {})[kind] = value
     check_digest(file, tensors, metadata)

@@ -211,12 +211,11 @@ def _read(run: _Run, unread: tuple[int, Tensor, float] | None) -> None:
         return
     step, metrics, waited = unread
     values = metrics.tolist()
-    # The loss has every part in it; a part alone is NaN where its sensor was not shown
-    odd = next((i for i in (0, -1) if not math.isfinite(values[i])), None)
+    odd = next((name for name, value in zip(run.log.names, values, strict=True) if not math.isfinite(value)), None)
     if odd is not None:
         names = [run.dataset.name(int(i)) for i in _rows(run, step)]
         raise RunError(
-            f"{run.log.names[odd]} is {values[odd]} at step {step} on patches {', '.join(names)}; "
+            f"{odd} is {values[run.log.names.index(odd)]} at step {step} on patches {', '.join(names)}; "
             "look at them in notebook 01, or lower learning_rate; the last checkpoint is intact"
         )
     run.log.add(values, run.batch, waited)

@@ -56,7 +56,7 @@ class TrainingLog:
         Raises:
             InputError: sums of other metrics.
         """
-        if not set(sums) <= {*self.names, *(f"without {name}" for name in self.names)}:
+        if sums and set(sums) != set(self.names):
             where = f"{self.path.parent / 'checkpoints'}/step-{step:08d}/state.json"
             raise InputError(f"{where}: sums of {', '.join(sums)}, not {', '.join(self.names)}", "remove its folder")
         self.sums = dict(sums)
@@ -72,11 +72,7 @@ class TrainingLog:
             row = parse_object(text)
         except ValueError:
             return None
-        unseen = self.config.sensor_dropout > 0  # an epoch may never show a sensor
-        numbers = all(
-            type(value) in (int, float) and (abs(value) < math.inf or (unseen and value != value))
-            for value in row.values()
-        )
+        numbers = all(type(value) in (int, float) and abs(value) < math.inf for value in row.values())
         return row if numbers and {"step", "epoch", *self.names} <= row.keys() else None
 
     def add(self, values: list[float], pairs: int, waited: float) -> None:
