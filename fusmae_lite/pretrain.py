@@ -210,12 +210,13 @@ def _read(run: _Run, unread: tuple[int, Tensor, float] | None) -> None:
     if unread is None:
         return
     step, metrics, waited = unread
-    values = metrics.tolist()
-    odd = next((name for name, value in zip(run.log.names, values, strict=True) if not math.isfinite(value)), None)
+    values, lost = metrics.tolist(), {f"loss_{name}" for name in set(run.config.modalities) - set(_shown(run, step))}
+    found = {name: value for name, value in zip(run.log.names, values, strict=True) if name not in lost}
+    odd = next((name for name, value in found.items() if not math.isfinite(value)), None)
     if odd is not None:
         names = [run.dataset.name(int(i)) for i in _rows(run, step)]
         raise RunError(
-            f"{odd} is {values[run.log.names.index(odd)]} at step {step} on patches {', '.join(names)}; "
+            f"{odd} is {found[odd]} at step {step} on patches {', '.join(names)}; "
             "look at them in notebook 01, or lower learning_rate; the last checkpoint is intact"
         )
     run.log.add(values, run.batch, waited)
@@ -226,6 +227,11 @@ def _rows(run: _Run, step: int) -> Tensor:
     epoch, position = divmod(step, run.steps_per_epoch)
     order = _order(len(run.dataset), run.config.seed, epoch)
     return order[position * run.showing.pairs : (position + 1) * run.showing.pairs]
+
+
+def _shown(run: _Run, step: int) -> tuple[str, ...]:
+    config = run.config
+    return draw_sensors(config.modalities, config.sensor_dropout, generator("sensors", config.seed, step))
 
 
 @lru_cache(maxsize=2)
@@ -270,8 +276,7 @@ def _step(run: _Run, bands: dict[str, dict[int, Tensor]], step: int) -> Tensor:
     masks = draw_step(run.system, config, run.batch, generator("masks", config.seed, step))
     masks = {name: own_rows(mask, run.accelerator) for name, mask in masks.items()}
     images = run.showing.images(bands, step, partial(own_rows, accelerator=run.accelerator), device)
-    shown = draw_sensors(config.modalities, config.sensor_dropout, generator("sensors", config.seed, step))
-    images = {name: images[name] for name in shown}
+    images = {name: images[name] for name in _shown(run, step)}
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate_at(step, run.steps_per_epoch, config)
     run.optimizer.param_groups[0]["weight_decay"] = weight_decay_at(step, run.steps_per_epoch, config)
