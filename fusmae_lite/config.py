@@ -182,7 +182,7 @@ class RunConfig(ModelConfig):
     augment: Literal["none", "flips", "crops"] = Field("flips", description="applied to both sensors alike")
     jitter: float = Field(0.0, ge=0, description="strength of a random gain, offset and offset of each band; 1: usual")
     synthetic: bool = Field(False, description="half of each batch are synthetic scenes, each seen once")
-    sensor_dropout: float = Field(0.0, ge=0, le=1, description="chance that a step shows one sensor alone (not dino)")
+    sensor_dropout: float = Field(0.0, ge=0, le=1, description="chance that a step shows each sensor alone (not dino)")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: cuda, then mps, then cpu")
     compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile each block; auto: on CUDA")

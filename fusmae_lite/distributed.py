@@ -86,7 +86,7 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     _, size = place_among_processes()
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run of this process used another device
-    # A sensor that a step does not show leaves parameters without a gradient
+    # A step that shows each sensor alone leaves cross-attention without a gradient
     sharing = DistributedDataParallelKwargs(find_unused_parameters=config.sensor_dropout > 0)
     try:
         accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[sharing])

@@ -67,17 +67,17 @@ def sample_masks(
     return {name: mask.to(device) for name, mask in masks.items()}
 
 
-def draw_sensors(
+def draw_together(
     modalities: Sequence[str], dropout: float, generator: torch.Generator | None = None
-) -> tuple[str, ...]:
-    """Which sensors a step shows the model: all, or with probability `dropout` one alone, each as often.
+) -> list[tuple[str, ...]]:
+    """Which sensors a step shows together: all, or with probability `dropout` each alone, one pass after the other.
 
-    One draw for the whole batch: its samples must have equally many tokens. A sensor that is not shown contributes no
-    tokens and no loss, as when a trained model is given one sensor.
+    One draw for the whole batch: its samples must have equally many tokens. Alone, a sensor is encoded as a trained
+    model encodes it where it is all there is.
     """
-    if len(modalities) == 1 or torch.rand((), generator=generator) >= dropout:
-        return tuple(modalities)
-    return (modalities[int(torch.randint(len(modalities), (), generator=generator))],)
+    if len(modalities) > 1 and torch.rand((), generator=generator) < dropout:
+        return [(name,) for name in modalities]
+    return [tuple(modalities)]
 
 
 def visible_indices(mask: Tensor) -> Tensor:

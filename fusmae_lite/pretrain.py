@@ -30,7 +30,7 @@ from fusmae_lite.evaluate.heldout import heldout_losses
 from fusmae_lite.identity import identity_of
 from fusmae_lite.loader import load, told_when_killed
 from fusmae_lite.locks import only_job
-from fusmae_lite.masking import draw_sensors
+from fusmae_lite.masking import draw_together
 from fusmae_lite.optimise import autocast, learning_rate_at, uses_bf16, weight_decay_at
 from fusmae_lite.pairs import PairDataset
 from fusmae_lite.progress import line
@@ -41,6 +41,8 @@ from fusmae_lite.weights import load_model
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+Drawn = dict[str, Tensor]  # a row per sample
 
 
 @dataclass
@@ -210,13 +212,12 @@ def _read(run: _Run, unread: tuple[int, Tensor, float] | None) -> None:
     if unread is None:
         return
     step, metrics, waited = unread
-    values, lost = metrics.tolist(), {f"loss_{name}" for name in set(run.config.modalities) - set(_shown(run, step))}
-    found = {name: value for name, value in zip(run.log.names, values, strict=True) if name not in lost}
-    odd = next((name for name, value in found.items() if not math.isfinite(value)), None)
+    values = metrics.tolist()
+    odd = next((name for name, value in zip(run.log.names, values, strict=True) if not math.isfinite(value)), None)
     if odd is not None:
         names = [run.dataset.name(int(i)) for i in _rows(run, step)]
         raise RunError(
-            f"{odd} is {found[odd]} at step {step} on patches {', '.join(names)}; "
+            f"{odd} is {values[run.log.names.index(odd)]} at step {step} on patches {', '.join(names)}; "
             "look at them in notebook 01, or lower learning_rate; the last checkpoint is intact"
         )
     run.log.add(values, run.batch, waited)
@@ -227,11 +228,6 @@ def _rows(run: _Run, step: int) -> Tensor:
     epoch, position = divmod(step, run.steps_per_epoch)
     order = _order(len(run.dataset), run.config.seed, epoch)
     return order[position * run.showing.pairs : (position + 1) * run.showing.pairs]
-
-
-def _shown(run: _Run, step: int) -> tuple[str, ...]:
-    config = run.config
-    return draw_sensors(config.modalities, config.sensor_dropout, generator("sensors", config.seed, step))
 
 
 @lru_cache(maxsize=2)
@@ -276,14 +272,13 @@ def _step(run: _Run, bands: dict[str, dict[int, Tensor]], step: int) -> Tensor:
     masks = draw_step(run.system, config, run.batch, generator("masks", config.seed, step))
     masks = {name: own_rows(mask, run.accelerator) for name, mask in masks.items()}
     images = run.showing.images(bands, step, partial(own_rows, accelerator=run.accelerator), device)
-    images = {name: images[name] for name in _shown(run, step)}
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate_at(step, run.steps_per_epoch, config)
     run.optimizer.param_groups[0]["weight_decay"] = weight_decay_at(step, run.steps_per_epoch, config)
     run.optimizer.zero_grad(set_to_none=True)
     losses = _accumulate(run, images, masks, step)
-    for parameter in run.model.parameters():
-        if parameter.requires_grad and parameter.grad is None:  # of a sensor not shown: the loss does not depend on it
+    for parameter in run.model.parameters() if config.sensor_dropout else ():
+        if parameter.requires_grad and parameter.grad is None:  # of cross-attention, in a step of sensors alone
             parameter.grad = torch.zeros_like(parameter)
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip_grad or math.inf)
     run.optimizer.step()
@@ -293,24 +288,22 @@ def _step(run: _Run, bands: dict[str, dict[int, Tensor]], step: int) -> Tensor:
     return torch.cat([losses, norm[None]])
 
 
-def _accumulate(run: _Run, images: dict[str, Tensor], masks: dict[str, Tensor], step: int) -> Tensor:
-    """Gradient of the whole batch, from this process's rows in pieces; returns the losses over all processes.
-
-    The loss of a sensor that is not shown is NaN.
-    """
-    accelerator, world = run.accelerator, run.accelerator.num_processes
-    places = own_rows(torch.arange(run.batch), accelerator)
-    pieces = torch.arange(len(places)).chunk(run.config.accumulate)
-    names = loss_names(run.system, run.config)
+def _accumulate(run: _Run, images: Drawn, masks: Drawn, step: int) -> Tensor:
+    """Gradient of the whole batch, from this process's rows in pieces; returns the losses over all processes."""
+    accelerator, config, world = run.accelerator, run.config, run.accelerator.num_processes
+    together = draw_together(config.modalities, config.sensor_dropout, generator("sensors", config.seed, step))
+    places, names = own_rows(torch.arange(run.batch), accelerator), loss_names(run.system, config)
+    pieces = torch.arange(len(places)).chunk(config.accumulate)
+    passes = [(piece, seen) for piece in pieces for seen in together]
     losses = torch.zeros(1 + len(names), device=accelerator.device)
-    for number, piece in enumerate(pieces):
+    for number, (piece, seen) in enumerate(passes):
         here = slice(int(piece[0]), int(piece[-1]) + 1)
         share = len(piece) / run.batch
-        place(run.system, places[here], run.batch, (run.config.seed, step))
-        with accelerator.no_sync(run.model) if number + 1 < len(pieces) else nullcontext():
-            with autocast(accelerator.device, run.config):
-                result = run.model({k: v[here] for k, v in images.items()}, {k: v[here] for k, v in masks.items()})
+        place(run.system, places[here], run.batch, (config.seed, step))
+        with accelerator.no_sync(run.model) if number + 1 < len(passes) else nullcontext():
+            with autocast(accelerator.device, config):
+                result = run.model({k: images[k][here] for k in seen}, {k: v[here] for k, v in masks.items()})
             (result.loss * (share * world)).backward()  # processes average their gradients, a batch adds its rows'
-        unseen = result.loss.new_tensor(math.nan)
-        losses += torch.stack([result.loss, *(result.losses.get(name, unseen) for name in names)]).detach() * share
+        parts = [result.losses.get(name, torch.zeros_like(result.loss)) for name in names]
+        losses += torch.stack([result.loss, *parts]).detach() * share
     return accelerator.reduce(losses, "sum")

@@ -76,9 +76,8 @@ class TrainingLog:
         return row if numbers and {"step", "epoch", *self.names} <= row.keys() else None
 
     def add(self, values: list[float], pairs: int, waited: float) -> None:
-        """One step: its metrics in the order of `names` (NaN: not known), its pairs, the seconds it waited for data."""
+        """One step: its metrics in the order of `names`, its pairs, and the seconds it waited for data."""
         for name, value in zip(self.names, values, strict=True):
-            name, value = (f"without {name}", 1.0) if math.isnan(value) else (name, value)
             self.sums[name] = self.sums.get(name, 0.0) + value
         self._pairs += pairs
         self._waited += waited
@@ -87,8 +86,7 @@ class TrainingLog:
         """Turn the sums into a row and write it; twenty lines a run are printed, or one an epoch for short runs."""
         elapsed = time.perf_counter() - self._started
         row: dict[str, float] = {"step": step, "epoch": epoch + 1}
-        known = {name: steps - self.sums.get(f"without {name}", 0.0) for name in self.names}
-        row |= {name: self.sums[name] / known[name] if known[name] else math.nan for name in self.names}
+        row |= {name: value / steps for name, value in self.sums.items()}
         row |= {"learning_rate": learning_rate, "pairs_per_second": self._pairs / elapsed}
         row |= {"waiting_for_data": self._waited / elapsed, "device_memory_gib": self._memory()}
         self.sums.clear()

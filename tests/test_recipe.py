@@ -22,11 +22,12 @@ from fusmae_lite.distributed import check_batch
 from fusmae_lite.errors import InputError
 from fusmae_lite.evaluate import heldout_losses
 from fusmae_lite.evaluate.interpolation import Hidden, choose_interpolations, hidden_pairs
-from fusmae_lite.masking import draw_sensors, sample_masks
+from fusmae_lite.masking import draw_together, sample_masks
 from fusmae_lite.pairs import PairDataset, assemble, draw_jitter, jitter
+from fusmae_lite.pretrain import pretrain
+from fusmae_lite.seeding import derive
 from fusmae_lite.showing import Showing
 from fusmae_lite.tokens import Positions
-from fusmae_lite.training_log import TrainingLog
 from fusmae_lite.weights import load_model, read_tensors, save_model
 
 
@@ -85,13 +86,28 @@ def test_self_attention_is_timms():
     assert torch.allclose(ours(x), theirs(x), atol=1e-6)
 
 
-def test_sensor_dropout_shows_all_or_one():
-    both, rng = ("s1", "s2"), seeded()
-    assert {draw_sensors(both, 0.0, rng) for _ in range(50)} == {both}
-    assert {draw_sensors(both, 1.0, rng) for _ in range(50)} == {("s1",), ("s2",)}
-    assert {draw_sensors(("s2",), 1.0, rng) for _ in range(5)} == {("s2",)}
-    share = np.mean([draw_sensors(both, 0.3, rng) == both for _ in range(1000)])
-    assert 0.65 < share < 0.75
+def test_sensor_dropout_shows_all_together_or_each_alone():
+    both, alone, rng = [("s1", "s2")], [("s1",), ("s2",)], seeded()
+    assert all(draw_together(both[0], 0.0, rng) == both for _ in range(20))
+    assert all(draw_together(both[0], 1.0, rng) == alone for _ in range(20))
+    assert draw_together(("s2",), 1.0, rng) == [("s2",)]
+    drawn = [draw_together(both[0], 0.3, rng) for _ in range(1000)]
+    assert 0.65 < np.mean([found == both for found in drawn]) < 0.75 and alone in drawn
+
+
+def test_a_step_of_sensors_alone_is_the_loss_of_each_alone(tiny, archive):
+    """Also that each counts once, whatever the batch is cut into."""
+    result = pretrain(tiny.model_copy(update={"sensor_dropout": 1.0, "max_steps": 1, "accumulate": 2}), archive, True)
+    weights = load_model(result.checkpoint / "model.safetensors").state_dict()
+    torch.manual_seed(derive("initialise", tiny.seed))
+    model = build_model(tiny).train()
+    fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    moved = {name for name in fresh if not torch.equal(fresh[name], weights[name])}
+    still = {name for name in fresh if ".attentions." in name and name.endswith("q.bias")}
+    assert still and not still & moved and any(name.startswith("projections.s1") for name in moved)
+    state = json.loads((result.checkpoint / "state.json").read_text())
+    assert state["sums"]["loss"] == pytest.approx(state["sums"]["loss_s1"] + state["sums"]["loss_s2"])
+    assert 1 < state["sums"]["loss_s1"] < 10  # a mean over the batch, once
 
 
 def test_dino_drops_sensors_its_own_way():
@@ -144,16 +160,6 @@ def test_pairs_and_scenes_are_divided_each():
     check_batch(load_preset("smoke", batch_size=8, synthetic=True), 2)
     with pytest.raises(InputError, match="synthetic"):
         check_batch(load_preset("smoke", batch_size=6, synthetic=True), 2)
-
-
-def test_a_row_averages_over_the_steps_that_showed_the_sensor(tmp_path):
-    log = TrainingLog(tmp_path, load_preset("smoke"), torch.device("cpu"), True, True)
-    for loss, s1, s2 in ((5.0, 2.0, 3.0), (1.0, 1.0, np.nan), (4.0, 1.0, 3.0), (6.0, np.nan, 6.0)):
-        log.add([loss, s1, s2, 1.0], 1, 0.0)
-    log.end_epoch(0, 4, 4, 0.1)
-    row = log.history[0]
-    assert (row["loss"], row["loss_s1"], row["loss_s2"], row["grad_norm"]) == (4.0, pytest.approx(4 / 3), 4.0, 1.0)
-    assert not any("without" in name for name in row)
 
 
 # --- interpolation
