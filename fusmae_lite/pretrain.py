@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,11 @@ class _Run:
     @property
     def batch(self) -> int:
         return self.showing.batch
+
+    def own(self, rows: Tensor) -> Tensor:
+        """This process's part of what was drawn for a batch: of its pairs, then of its synthetic scenes."""
+        halves = rows.split([self.showing.pairs, self.showing.made])
+        return torch.cat([own_rows(half, self.accelerator) for half in halves])
 
     @property
     def planned_steps(self) -> int:
@@ -270,8 +275,8 @@ def _step(run: _Run, bands: dict[str, dict[int, Tensor]], step: int) -> Tensor:
     """
     config, device = run.config, run.accelerator.device
     masks = draw_step(run.system, config, run.batch, generator("masks", config.seed, step))
-    masks = {name: own_rows(mask, run.accelerator) for name, mask in masks.items()}
-    images = run.showing.images(bands, step, partial(own_rows, accelerator=run.accelerator), device)
+    masks = {name: run.own(mask) for name, mask in masks.items()}
+    images = run.showing.images(bands, step, run.own, device)
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate_at(step, run.steps_per_epoch, config)
     run.optimizer.param_groups[0]["weight_decay"] = weight_decay_at(step, run.steps_per_epoch, config)
@@ -292,7 +297,7 @@ def _accumulate(run: _Run, images: Drawn, masks: Drawn, step: int) -> Tensor:
     """Gradient of the whole batch, from this process's rows in pieces; returns the losses over all processes."""
     accelerator, config, world = run.accelerator, run.config, run.accelerator.num_processes
     together = draw_together(config.modalities, config.sensor_dropout, generator("sensors", config.seed, step))
-    places, names = own_rows(torch.arange(run.batch), accelerator), loss_names(run.system, config)
+    places, names = run.own(torch.arange(run.batch)), loss_names(run.system, config)
     pieces = torch.arange(len(places)).chunk(config.accumulate)
     passes = [(piece, seen) for piece in pieces for seen in together]
     losses = torch.zeros(1 + len(names), device=accelerator.device)

@@ -49,8 +49,10 @@ class Showing:
         config = self.config
         images = assemble(_to(bands, device), config.image_size)
         if self.scenes is not None:
-            rows = own(torch.arange(step * self.made, (step + 1) * self.made)).tolist()
-            made = assemble(_to(self._see(rows), device), config.image_size)
+            places = own(torch.arange(self.batch)) - self.pairs
+            made = assemble(
+                _to(self._see((step * self.made + places[places >= 0]).tolist()), device), config.image_size
+            )
             images = {name: torch.cat([image, made[name]]) for name, image in images.items()}
         drawn = draw_augmentation(self.batch, config.augment, generator("augment", config.seed, step))
         images = augment(images, config.augment, drawn=[own(draw) for draw in drawn])
