@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
@@ -197,9 +196,9 @@ def _skeleton(path: Path, config: ModelConfig, tensors: Mapping[str, torch.Tenso
     check_tensors(path, tensors, wanted)
     for name, module in model.named_modules():
         if isinstance(module, Positions) and config.positions == "sincos":
-            table, (count, width) = tensors[f"{name}.table"], module.table.shape
+            table, width = tensors[f"{name}.table"], module.table.shape[1]
             # Not to the bit: sine and cosine differ by an ulp between processors, and large grids have large angles
-            if not torch.allclose(table, Positions(math.isqrt(count), width).table, atol=1e-3):
+            if not torch.allclose(table, Positions.of(config, width).table, atol=1e-3):
                 raise InputError(f"{path}: {name}.table is not the fixed sine-cosine table", DAMAGED)
     return model
 

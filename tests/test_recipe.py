@@ -49,6 +49,8 @@ def test_positions_have_a_temperature():
 
 def test_weights_older_than_the_temperature_have_the_usual_one(tmp_path):
     path = tmp_path / "model.safetensors"
+    save_model(path, build_model(load_preset("smoke", position_temperature=20)))
+    assert load_model(path).config.position_temperature == 20
     save_model(path, build_model(load_preset("smoke", position_temperature=10_000)))
     tensors, metadata = read_tensors(path)
     config = json.loads(metadata["config"])
