@@ -9,6 +9,11 @@ DINO-MM is a ViT-S/8: ``-p width=384 -p depth=12 -p heads=6``. By default it is 
 compared at equal size. DINO's learning rate is 5e-4 x batch / 256: give it, ``-p learning_rate=7.8125e-4`` for the
 paper preset's 400, because presets carry Fus-MAE's; DINO warms up for 10 epochs of 100.
 
+The network sees, and the views are made of, images in the archive's own units (:meth:`Backbone.standardise`), as in
+DINO-MM, which spreads its data set's mean and two deviations either way over 8 bits. In BigEarthNet's units the zeros
+that replace a dropped sensor are four deviations off on an archive of low contrast: they are all that a network sees,
+two views of a pair then have nothing in common, and training drifts to the uniform output.
+
 Ours: one norm of all gradients is clipped (DINO clips tensor by tensor), the head's last layer is not frozen in the
 first epoch, positions and CLS do not decay, the teacher's temperature is constant (DINO's default; its longer recipes
 warm it up), and small models have small heads (:class:`Head`).
@@ -18,7 +23,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,10 +38,13 @@ from fusmae_lite.baselines.views import draw_views, make_views
 from fusmae_lite.config import ModelConfig
 from fusmae_lite.errors import InputError
 from fusmae_lite.model import Images
+from fusmae_lite.sensors import get_modality
 from fusmae_lite.tokens import PatchProjection, Positions
 
 STUDENT_TEMPERATURE = 0.1
-CENTRE_MOMENTUM = 0.9
+#: Share that a moving average over steps keeps once it has seen enough of them: the centre, and the bands' moments.
+CENTRE_MOMENTUM, BAND_MOMENTUM = 0.9, 0.999
+LEAST_SPREAD = 1e-2  # of a band, in normalised units; one that hardly varies is not blown up
 #: Blocks whose CLS tokens DINO's linear evaluation joins; all of them in a shallower model.
 LAST_BLOCKS = 4
 
@@ -94,6 +102,8 @@ class Backbone(nn.Module):
             Block(config.width, config.heads, config.mlp_ratio, True, drop_path=r, norm_layer=norm) for r in rates
         )
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
+        #: Mean and mean square of each band in normalised units, as the training images have them.
+        self.register_buffer("moments", torch.tensor([[0.0], [1.0]]).repeat(1, stacked_channels(config)))
         for module in self.modules():  # as in FusMAE
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -101,7 +111,10 @@ class Backbone(nn.Module):
         nn.init.normal_(self.cls_token, std=0.02)
 
     def forward(self, stacked: Tensor, last: int = 1) -> list[Tensor]:
-        """(B, C, s, s) -> outputs of the `last` blocks, each after the final norm: (B, 1 + (s / P)^2, D), CLS first."""
+        """Outputs of the `last` blocks, each after the final norm, (B, 1 + (s / P)^2, D), CLS first.
+
+        `stacked` (B, C, s, s) is standardised, see :meth:`standardise`.
+        """
         z = self.projection(stacked) + self.positions_of(stacked.shape[-1] // self.config.patch_size)
         z = torch.cat([self.cls_token.to(z.dtype).expand(z.shape[0], -1, -1), z], dim=1)
         outputs = []
@@ -119,9 +132,35 @@ class Backbone(nn.Module):
         square = table.view(1, side, side, -1).permute(0, 3, 1, 2)
         return F.interpolate(square, (grid, grid), mode="bicubic", align_corners=False).flatten(2)[0].T
 
+    def standardise(self, stacked: Tensor, names: tuple[str, ...]) -> Tensor:
+        """(B, C, H, W) in the units of the training images, each band with mean 0 and deviation 1.
+
+        DINO-MM's 8-bit pictures span two deviations of its own data set either way, too. Its colour changes, and the
+        zeros it fills a sensor with, mean the same on another archive only in that archive's own units.
+
+        Args:
+            stacked: normalised as everywhere.
+            names: the sensors that are there; the bands of others become 0.
+        """
+        mean, spread = self.band_scale()
+        there = [get_modality(name).channels * [float(name in names)] for name in self.config.modalities]
+        scale = stacked.new_tensor([x for bands in there for x in bands]) / spread
+        return (stacked - mean[:, None, None]) * scale[:, None, None]
+
+    def folded(self, channels: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Kernel and bias of the projection of these channels, for images that nobody standardises."""
+        mean, spread = (x[channels, None, None] for x in self.band_scale())
+        kernel = self.projection.proj.weight[:, channels] / spread
+        return kernel, self.projection.proj.bias - (kernel * mean).sum(dim=(1, 2, 3))
+
+    def band_scale(self) -> tuple[Tensor, Tensor]:
+        """(C,) mean and (C,) deviation of each band of the training images; 0 and 1 before the first step."""
+        mean, square = self.moments
+        return mean, (square - mean.square()).clamp(min=LEAST_SPREAD**2).sqrt()
+
     def encode(self, images: Images) -> DinoLatents:
-        """Modality -> (B, C, H, W), any subset; a sensor that is missing is filled with zeros, as in training."""
-        outputs = self(stack(images, self), LAST_BLOCKS)
+        """Modality -> (B, C, H, W), any subset; a sensor that is missing has the mean of each band, as in training."""
+        outputs = self(self.standardise(stack(images, self), tuple(images)), LAST_BLOCKS)
         return DinoLatents(outputs[-1][:, 1:], [z[:, 0] for z in outputs])
 
 
@@ -180,7 +219,7 @@ class DINO(nn.Module):
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
         self.register_buffer("centre", torch.zeros(len(self.student.head.last)))
-        self._said: Tensor | None = None  # sum of the teacher's outputs in this step, and last how many they are
+        self._said: Tensor | None = None  # sums over this step's images, see forward; the last is how many they are
 
     @property
     def recompute(self) -> bool:
@@ -206,18 +245,24 @@ class DINO(nn.Module):
             generator: CPU generator for that draw.
         """
         stacked = stack(images, self)
-        views = make_views(stacked, self.draw(len(stacked), generator) if drawn is None else drawn, self.config)
+        drawn = self.draw(len(stacked), generator) if drawn is None else drawn
+        views = make_views(self.teacher.backbone.standardise(stacked, tuple(images)), drawn, self.config)
         student = torch.cat([self.student(part) for part in views], dim=1).float()
         with torch.no_grad():
             teacher = self.teacher(views[0]).float()
         if self.training:
-            said = torch.cat([teacher.sum(dim=(0, 1)), teacher.new_tensor([teacher.shape[0] * teacher.shape[1]])])
+            pixels = stacked.float()
+            moments = torch.cat([pixels.mean(dim=(2, 3)), pixels.square().mean(dim=(2, 3))], dim=1)
+            said = torch.cat([teacher.mean(dim=1), moments, moments.new_ones(len(moments), 1)], dim=1).sum(dim=0)
             self._said = said if self._said is None else self._said + said
         return distil(student, teacher, self.centre, self.config.teacher_temperature)
 
     @torch.no_grad()
     def after_step(self, step: int, steps: int, reduce: Callable[[Tensor], Tensor]) -> None:
-        """Move the teacher towards the student, and the centre towards the teacher's mean output of this step.
+        """Move the teacher towards the student, the centre and the bands' moments towards the means of this step.
+
+        Both averages are those of all steps at first. (DINO's centre starts at 0 and keeps 0.9 of it from the first
+        step on: for ten steps the loss is that of what all outputs have in common, far too low, then it jumps.)
 
         Args:
             step: the optimiser step just done, from 0.
@@ -229,10 +274,13 @@ class DINO(nn.Module):
             theirs.mul_(momentum).add_(ours, alpha=1 - momentum)
         assert self._said is not None  # a step has run the model
         said, self._said = reduce(self._said), None
-        self.centre.mul_(CENTRE_MOMENTUM).add_(said[:-1] / said[-1], alpha=1 - CENTRE_MOMENTUM)
+        centre, moments = (said[:-1] / said[-1]).split([len(self.centre), 2 * stacked_channels(self.config)])
+        self.centre.lerp_(centre, 1 - min(CENTRE_MOMENTUM, step / (step + 1)))
+        for backbone in (self.student.backbone, self.teacher.backbone):
+            backbone.moments.lerp_(moments.view(2, -1), 1 - min(BAND_MOMENTUM, step / (step + 1)))
 
     def encode(self, images: Images) -> DinoLatents:
-        """Latents of whole images by the teacher, which DINO evaluates; a missing sensor is filled with zeros."""
+        """Latents of whole images by the teacher, which DINO evaluates; a missing sensor has the mean of each band."""
         return self.teacher.backbone.encode(images)
 
     def to_fine_tune(self) -> Backbone:

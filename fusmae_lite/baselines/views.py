@@ -2,8 +2,9 @@
 
 Sources: multi-crop and the colour changes are DINO's (Caron et al., ICCV 2021, section 3.2 and appendix), after SwAV's
 and BYOL's; RandomSensorDrop and the sizes of the crops are DINO-MM's (Wang et al., IGARSS 2022). Both change 8-bit
-pictures. Here everything is done in normalised units, where 0 is a band's mean and 1 its deviation: our choice, said
-operation by operation in :func:`draw_views`.
+pictures, which DINO-MM makes of its own data set's mean and deviation of each band. Here everything is done in units
+where 0 is a band's mean over the archive at hand and 1 its deviation there (not BigEarthNet's: where the archive varies
+less, a brightness meant for a picture would drown it): said operation by operation in :func:`draw_views`.
 
 A batch is drawn at once on the CPU, a row per sample, and made on its device without a loop over samples. Letters: B
 batch, V views (global ones first), M sensors, C channels of all sensors, s side of a view in pixels.
@@ -86,7 +87,7 @@ def make_views(stacked: Tensor, drawn: Mapping[str, Tensor], config: ModelConfig
     """The views of stacked images (B, C, H, W): global ones (B, G, C, s, s) and, if there are any, local ones.
 
     Args:
-        stacked: sensors stacked along the channels in the order of the configuration, normalised.
+        stacked: sensors stacked along the channels in the order of the configuration, in the archive's own units.
         drawn: what :func:`draw_views` gave, for these rows.
         config: numbers of views and their sides.
     """

@@ -103,7 +103,10 @@ def _assemble(model: nn.Module, names: tuple[str, ...]) -> tuple[State, ModelCon
     else:
         projection = model.projection.proj
         kernel = projection.weight[:, _channels(model.config, names)]
-    state |= {"patch_embed.proj.weight": kernel, "patch_embed.proj.bias": projection.bias}
+    bias = projection.bias
+    if hasattr(model, "folded"):  # an encoder that standardises its images, which timm's does not
+        kernel, bias = model.folded(_channels(model.config, names))
+    state |= {"patch_embed.proj.weight": kernel, "patch_embed.proj.bias": bias}
     blocks = [block.state_dict() for block in model.blocks]
     cls = getattr(model, "cls_token", None)
     if getattr(model, "xattn_encoder", None) is not None:
