@@ -60,7 +60,9 @@ class ModelConfig(BaseModel):
     mlp_ratio: float = Field(4.0, gt=0, le=64, description="hidden width of an MLP over D")
     fusion: Fusion = Field("xae", description="xae: early; xad: feature level; both; none: plain self-attention")
     positions: Literal["sincos", "learned"] = Field("sincos", description="E_emb of eq. 1; sincos is fixed")
-    position_temperature: float = Field(10_000, gt=1, description="of sincos; 20 tells patches of a small grid apart")
+    position_temperature: float = Field(
+        10_000, gt=1, le=1e9, description="of sincos; 20 tells patches of a small grid apart"
+    )
     masking: Masking = Field("independent", description="section 3.3")
     mask_ratio: float = Field(0.75, gt=0, lt=1, description="share of each modality's patches that is removed")
     decoder_width: int = Field(256, gt=0, le=MOST_WIDTH, description="width of the decoders D_i")
@@ -180,7 +182,9 @@ class RunConfig(ModelConfig):
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="of AdamW")
     clip_grad: float = Field(0.0, ge=0, le=MANY, description="largest gradient norm; 0: no clipping")
     augment: Literal["none", "flips", "crops"] = Field("flips", description="applied to both sensors alike")
-    jitter: float = Field(0.0, ge=0, description="strength of a random gain, offset and offset of each band; 1: usual")
+    jitter: float = Field(
+        0.0, ge=0, le=10, description="strength of a random gain, offset and offset of each band; 1: usual"
+    )
     synthetic: bool = Field(False, description="half of each batch are synthetic scenes, each seen once")
     sensor_dropout: float = Field(0.0, ge=0, le=1, description="chance that a step shows each sensor alone (not dino)")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it")

@@ -77,7 +77,8 @@ def _as_tensor(image: Tensor | np.ndarray, name: str, like: Tensor) -> Tensor:
         )
     if image.device != like.device:
         raise InputError(f"images[{name!r}] is on {image.device}, the model on {like.device}", "give both one device")
-    return image.to(torch.float32 if torch.is_autocast_enabled(like.device.type) else like.dtype)
+    mixed = not like.is_meta and torch.is_autocast_enabled(like.device.type)
+    return image.to(torch.float32 if mixed else like.dtype)
 
 
 def _check_batch(images: Mapping[str, Tensor]) -> None:

@@ -96,7 +96,8 @@ def test_bad_values_are_one_line(bad, named):
 TOO_MUCH = {
     "image_size": 10**30, "patch_size": 10**30, "width": 10**6, "depth": 10**5, "heads": 10**9, "mlp_ratio": 1e308,
     "decoder_width": 10**6, "decoder_depth": 10**5, "decoder_heads": 10**9, "head_outputs": 10**12,
-    "global_crops": 10**6, "local_crops": 10**6, "teacher_temperature": 1e-320, "seed": 2**63, "epochs": 10**12,
+    "global_crops": 10**6, "local_crops": 10**6, "teacher_temperature": 1e-320,
+    "position_temperature": 1e30, "jitter": 1e6, "sensor_dropout": 1.5, "seed": 2**63, "epochs": 10**12,
     "batch_size": 10**12, "accumulate": 10**12, "learning_rate": 1e6, "min_learning_rate": 1e308, "betas": (0.9, 1.0),
     "warmup_epochs": 1e308, "weight_decay": 1e308, "weight_decay_end": 1e308, "clip_grad": 1e308, "processes": 1000,
     "workers": 10**6, "max_steps": 10**30, "checkpoint_every": 10**30, "keep_checkpoints": 10**30,

@@ -145,3 +145,10 @@ def test_a_gpu_is_not_asked_for_values_in_training(monkeypatch):
     assert looked == ["s1", "s2"]
     inputs.check_images(pair(), model.eval())
     assert looked == ["s1", "s2"] * 2
+
+
+def test_a_model_without_memory_takes_images_without_memory():
+    config = ModelConfig(image_size=16, width=16, depth=2, heads=2, decoder_width=16, decoder_heads=2)
+    with torch.device("meta"):
+        model, images = build_model(config), {"s1": torch.empty(2, 2, 16, 16), "s2": torch.empty(2, 12, 16, 16)}
+        assert model.encode(images).cls.shape == (2, 16)
