@@ -12,7 +12,7 @@ from viewer_helpers import holds_still
 
 from fusmae_lite import InputError
 from fusmae_lite.viewers import TrainingMonitor
-from fusmae_lite.viewers.training import loss_curves
+from fusmae_lite.viewers.training import loss_curves, read_metrics
 
 
 def write_metrics(folder, epochs: int, end: str = "") -> None:
@@ -48,9 +48,16 @@ def test_half_a_row_waits_and_a_broken_file_is_told(tmp_path):
     assert "Epoch 2" in monitor.description and monitor.message.value == ""
     write_metrics(tmp_path, 2, end='{"loss": NaN, "step": 18}\nbroken\n{}\n')
     monitor.refresh()
-    assert "line 4 is no JSON" in monitor.message.value and "Epoch 2" in monitor.description
+    assert "line 4 is no row of metrics" in monitor.message.value and "Epoch 2" in monitor.description
     with pytest.raises(InputError, match="positive"):
         TrainingMonitor(tmp_path, every=0)
+
+
+@pytest.mark.parametrize("garbage", ["[1]", '{"loss_s1": "low"}', '{"loss_s1": [1]}', "null", "[" * 5000])
+def test_a_line_of_another_type_is_named(tmp_path, garbage):
+    write_metrics(tmp_path, 2, end=f"{garbage}\n{{}}\n")
+    with pytest.raises(InputError, match="line 3 is no row of metrics"):
+        read_metrics(tmp_path / "metrics.jsonl")
 
 
 def test_monitor_keeps_no_figure(tmp_path):

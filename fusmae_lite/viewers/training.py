@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import ipywidgets as w
 
 from fusmae_lite.errors import InputError
+from fusmae_lite.files import parse_object
 from fusmae_lite.panels import Curve, draw_curves
 from fusmae_lite.pictures import colour_of
 from fusmae_lite.sensors import get_modality
@@ -66,17 +66,17 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     """The rows with a finite loss; half a row at the end, of a run that is writing, is left for the next time.
 
     Raises:
-        InputError: no row yet, or a line that is no JSON.
+        InputError: no row yet, or a line that is no row of metrics.
     """
-    lines, rows = path.read_text(encoding="utf-8").splitlines(), []
+    lines, rows = path.read_text(encoding="utf-8", errors="replace").splitlines(), []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = parse_object(line)
+            losses = [float(value) for key, value in row.items() if key.startswith("loss")]
+        except (ValueError, TypeError):
             if number == len(lines):
                 break
-            raise InputError(f"{path}: line {number} is no JSON", "give the metrics.jsonl of a run") from None
-        losses = [value for key, value in row.items() if key.startswith("loss")]
+            raise InputError(f"{path}: line {number} is no row of metrics", "give the metrics.jsonl of a run") from None
         if losses and all(math.isfinite(value) for value in losses):
             rows.append(row)
     if not rows:
