@@ -28,8 +28,8 @@ import torch
 from torch import nn
 
 from fusmae_lite import FusMAE, RunConfig, load_preset
-from fusmae_lite.files import write_text
-from fusmae_lite.optimise import build_optimizer, choose_device, uses_bf16
+from fusmae_lite.core.files import write_text
+from fusmae_lite.train.optimise import build_optimizer, choose_device, uses_bf16
 
 Loss = Callable[[dict[str, torch.Tensor]], torch.Tensor]
 

@@ -24,11 +24,11 @@ from reading import torchgeo_folder
 from torch.utils.data import default_collate
 
 from fusmae_lite import FusMAE, PairDataset, load_preset, open_archive
-from fusmae_lite.config import project_root
-from fusmae_lite.encode import encode
-from fusmae_lite.files import write_text
-from fusmae_lite.optimise import build_optimizer
-from fusmae_lite.pairs import assemble, normalise
+from fusmae_lite.core.config import project_root
+from fusmae_lite.core.files import write_text
+from fusmae_lite.data.encode import encode
+from fusmae_lite.data.pairs import assemble, normalise
+from fusmae_lite.train.optimise import build_optimizer
 
 Batch = dict[str, torch.Tensor]
 

@@ -10,10 +10,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from fusmae_lite.archives import open_archive
-from fusmae_lite.archives.bigearthnet_v1 import S1_FOLDER, S2_FOLDER
-from fusmae_lite.identity import identity
-from fusmae_lite.sensors import S1, S2
+from fusmae_lite.core.sensors import S1, S2
+from fusmae_lite.data.archives import open_archive
+from fusmae_lite.data.archives.bigearthnet_v1 import S1_FOLDER, S2_FOLDER
+from fusmae_lite.data.identity import identity
 
 
 def make(root: Path, pairs: int) -> int:

@@ -19,9 +19,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fusmae_lite.checkpoints import latest_checkpoint
-from fusmae_lite.files import write_text
-from fusmae_lite.weights import read_tensors
+from fusmae_lite.core.files import write_text
+from fusmae_lite.systems.weights import read_tensors
+from fusmae_lite.train.checkpoints import latest_checkpoint
 
 
 def command(folder: Path, epochs: int) -> list[str]:
@@ -29,7 +29,7 @@ def command(folder: Path, epochs: int) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "fusmae_lite.cli",
+        "fusmae_lite.course.cli",
         "pretrain",
         *(f"-p{name}={value}" for name, value in fields.items()),
     ]

@@ -25,12 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from fusmae_lite import FusMAE, PairDataset, RunConfig, load_preset, load_pretrained, open_archive
-from fusmae_lite.archives import Archive
-from fusmae_lite.config import project_root
-from fusmae_lite.evaluate import average_precision, frozen_features, linear_probe
-from fusmae_lite.files import write_text
-from fusmae_lite.seeding import derive, generator
-from fusmae_lite.synthetic import synthesise
+from fusmae_lite.core.config import project_root
+from fusmae_lite.core.files import write_text
+from fusmae_lite.core.seeding import derive, generator
+from fusmae_lite.data.archives import Archive
+from fusmae_lite.data.synthetic import synthesise
+from fusmae_lite.evaluation import average_precision, frozen_features, linear_probe
 
 SENSORS = ("s1", "s2")
 Pairs = dict[str, PairDataset]

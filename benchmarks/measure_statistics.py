@@ -1,4 +1,4 @@
-"""Measure on the bundled real patches what synthetic ones are drawn from; writes fusmae_lite/synthetic_statistics.json.
+"""Measure on the bundled real patches what synthetic ones are drawn from; writes them for the package.
 
     python benchmarks/measure_statistics.py
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fusmae_lite.archives import open_archive
-from fusmae_lite.files import write_text
-from fusmae_lite.synthetic.statistics import measure
+from fusmae_lite.core.files import write_text
+from fusmae_lite.data.archives import open_archive
+from fusmae_lite.data.synthetic.statistics import measure
 
 ROOT = Path(__file__).resolve().parents[1]
 ABOUT = (
@@ -27,7 +27,7 @@ def main() -> None:
     archive = open_archive(ROOT / "data_samples")
     clear = [row for row in archive.split("train") if {archive.meta(row)[c] for c in ("snow", "bright")} == {"False"}]
     found = {"about": ABOUT, **measure(archive, clear)}
-    write_text(ROOT / "fusmae_lite/synthetic_statistics.json", json.dumps(found, separators=(",", ":")) + "\n")
+    write_text(ROOT / "fusmae_lite/data/synthetic/statistics.json", json.dumps(found, separators=(",", ":")) + "\n")
     print(f"{found['patches']} patches, {found['looks']} looks, {found['correlation_length_metres']} m")
     for name, row in found["classes"].items():
         print(f"{row['patches']:3d}  {name[:40]:40s}  {row['source']}")

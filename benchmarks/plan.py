@@ -13,8 +13,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from fusmae_lite.files import write_text
-from fusmae_lite.sensors import S1, S2
+from fusmae_lite.core.files import write_text
+from fusmae_lite.core.sensors import S1, S2
 
 HERE = Path(__file__).parent
 PAIRS, EPOCHS, BATCH = 354_196, 100, 400  # section 4 of the paper; the batch is our reading of it

@@ -24,11 +24,11 @@ from pathlib import Path
 
 import torch
 
-from fusmae_lite.archives import open_archive
-from fusmae_lite.config import project_root
-from fusmae_lite.encode import encode
-from fusmae_lite.files import write_text
-from fusmae_lite.pairs import PairDataset
+from fusmae_lite.core.config import project_root
+from fusmae_lite.core.files import write_text
+from fusmae_lite.data.archives import open_archive
+from fusmae_lite.data.encode import encode
+from fusmae_lite.data.pairs import PairDataset
 
 # Runs in an environment of its own, which need not have this package: prints pairs a second and processor seconds.
 TORCHGEO = """

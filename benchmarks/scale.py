@@ -19,8 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from fusmae_lite.files import write_text
-from fusmae_lite.synthetic import synthesise
+from fusmae_lite.core.files import write_text
+from fusmae_lite.data.synthetic import synthesise
 
 # In a fresh process, so that what one size left in memory does not count for the next. Two epochs over the same number
 # of pairs, drawn from the whole archive; the second is reported.

@@ -11,11 +11,11 @@ import argparse
 import json
 from pathlib import Path
 
-from fusmae_lite.archives import open_data
-from fusmae_lite.checkpoints import latest_checkpoint
-from fusmae_lite.config import RunConfig
-from fusmae_lite.evaluate import heldout_losses
-from fusmae_lite.weights import load_model, save_model
+from fusmae_lite.core.config import RunConfig
+from fusmae_lite.data.archives import open_data
+from fusmae_lite.evaluation import heldout_losses
+from fusmae_lite.systems.weights import load_model, save_model
+from fusmae_lite.train.checkpoints import latest_checkpoint
 
 LARGEST = 12_000_000
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fusmae_lite.archives.splits import neighbour_leakage, random_split, splits_of_table
+from fusmae_lite.data.archives.splits import neighbour_leakage, random_split, splits_of_table
 
 
 def main() -> None:

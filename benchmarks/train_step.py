@@ -23,9 +23,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fusmae_lite import FusMAE, load_preset
-from fusmae_lite.distributed import compile_blocks
-from fusmae_lite.files import write_text
-from fusmae_lite.optimise import build_optimizer, choose_device, has_fast_bf16
+from fusmae_lite.core.files import write_text
+from fusmae_lite.train.distributed import compile_blocks
+from fusmae_lite.train.optimise import build_optimizer, choose_device, has_fast_bf16
 
 
 def gemm_rate(dtype: torch.dtype, device: torch.device, side: int = 2048) -> float:

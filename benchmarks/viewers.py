@@ -27,7 +27,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
-from fusmae_lite import viewers
+from fusmae_lite.show import viewers
 
 #: What a reader does, and a function that does it for the n-th time.
 Interaction = tuple[str, Callable[[int], None]]

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusmae_lite.archives import Archive, open_archive
-from fusmae_lite.config import RunConfig, load_preset, project_root
-from fusmae_lite.evaluate.interpolation import Hidden, choose_interpolations, hidden_pairs
-from fusmae_lite.files import write_text
-from fusmae_lite.model import FusMAE
-from fusmae_lite.weights import load_pretrained
+from fusmae_lite.core.config import RunConfig, load_preset, project_root
+from fusmae_lite.core.files import write_text
+from fusmae_lite.data.archives import Archive, open_archive
+from fusmae_lite.model.fusmae import FusMAE
+from fusmae_lite.systems.weights import load_pretrained
+from fusmae_lite.train.interpolation import Hidden, choose_interpolations, hidden_pairs
 
 DRAWS, REDRAWS = 3, 2000
 

@@ -20,10 +20,10 @@ import nbformat
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from fusmae_lite.config import project_root
-from fusmae_lite.course_parameters import find_notebooks
-from fusmae_lite.errors import InputError
-from fusmae_lite.files import write_text
+from fusmae_lite.core.config import project_root
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.files import write_text
+from fusmae_lite.course.parameters import find_notebooks
 
 ADDRESS = re.compile(r"https://[\w.-]+(?:/[\w.-]+)+")
 ON_COLAB = 'if "google.colab" in str(get_ipython()):'

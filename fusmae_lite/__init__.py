@@ -1,26 +1,27 @@
 """fusmae-lite: understand, run and extend Fus-MAE, a SAR-optical masked autoencoder.
 
-What a notebook imports, and nothing else, is public. Each name is loaded when first used: opening an archive, asking
-for help or encoding needs no torch, which takes seconds to import and most of a gigabyte.
+Eight rooms, each importing only from those before it::
+
+    core   data   model   systems   train   evaluation   show   course
+
+Each public name is loaded when first used: opening an archive or asking for help needs no torch.
 """
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fusmae_lite.archives import open_archive
-    from fusmae_lite.config import ModelConfig, RunConfig, load_preset
-    from fusmae_lite.errors import InputError, RunError
-    from fusmae_lite.evaluate import evaluate
-    from fusmae_lite.model import FusMAE, Latents, Reconstruction
-    from fusmae_lite.pairs import PairDataset
-    from fusmae_lite.pretrain import pretrain
-    from fusmae_lite.sensors import S1, S2, Modality
-    from fusmae_lite.weights import load_pretrained
+    from fusmae_lite.core.config import ModelConfig, RunConfig, load_preset
+    from fusmae_lite.core.errors import InputError, RunError
+    from fusmae_lite.core.sensors import S1, S2, Modality
+    from fusmae_lite.data.archives import open_archive
+    from fusmae_lite.data.pairs import PairDataset
+    from fusmae_lite.evaluation import evaluate
+    from fusmae_lite.model.fusmae import FusMAE, Latents, Reconstruction
+    from fusmae_lite.systems.weights import load_pretrained
+    from fusmae_lite.train.pretrain import pretrain
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,28 +30,24 @@ __all__ = [
 ]  # fmt: skip
 
 _WHERE = {
-    "S1": "sensors", "S2": "sensors", "Modality": "sensors", "InputError": "errors", "RunError": "errors",
-    "ModelConfig": "config", "RunConfig": "config", "load_preset": "config", "open_archive": "archives",
-    "PairDataset": "pairs", "FusMAE": "model", "Latents": "model", "Reconstruction": "model",
-    "load_pretrained": "weights", "pretrain": "pretrain", "evaluate": "evaluate",
-}  # fmt: skip
+    "core.sensors": "S1 S2 Modality",
+    "core.errors": "InputError RunError",
+    "core.config": "ModelConfig RunConfig load_preset",
+    "data.archives": "open_archive",
+    "data.pairs": "PairDataset",
+    "model.fusmae": "FusMAE Latents Reconstruction",
+    "systems.weights": "load_pretrained",
+    "train.pretrain": "pretrain",
+    "evaluation": "evaluate",
+}
 
 
-class _Package(ModuleType):
-    def __getattr__(self, name: str) -> Any:
-        if name not in _WHERE:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{self.__name__}.{_WHERE[name]}"), name)
-        self.__dict__[name] = value
-        return value
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Importing the module pretrain makes it an attribute of the package; the function of that name is public.
-        if not (name in _WHERE and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
+def __getattr__(name: str) -> Any:
+    for module, names in _WHERE.items():
+        if name in names.split():
+            return getattr(import_module(f"fusmae_lite.{module}"), name)
+    raise AttributeError(f"module 'fusmae_lite' has no attribute {name!r}")
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

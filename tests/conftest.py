@@ -11,8 +11,8 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import pytest
 import torch
 
-from fusmae_lite import sensors
-from fusmae_lite.config import RunConfig, load_preset, project_root
+from fusmae_lite.core import sensors
+from fusmae_lite.core.config import RunConfig, load_preset, project_root
 
 #: Small enough to train in a second.
 TINY = {
@@ -61,7 +61,7 @@ def tiny(tmp_path) -> RunConfig:
 @pytest.fixture(scope="session")
 def archive():
     """The bundled real patches; what one test has read from disk, the next need not read again."""
-    from fusmae_lite.archives import open_archive
+    from fusmae_lite.data.archives import open_archive
 
     opened = open_archive(project_root() / "data_samples")
     read, kept = opened.read, {}

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save
 
-from fusmae_lite.archives import Archive, open_archive
-from fusmae_lite.archives.metadata import METADATA, SNOW
-from fusmae_lite.encode import encode
-from fusmae_lite.errors import InputError
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.data.archives import Archive, open_archive
+from fusmae_lite.data.archives.metadata import METADATA, SNOW
+from fusmae_lite.data.encode import encode
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
 #: Patches of every split.

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import rasterio
 
-from fusmae_lite.archives import FORMATS, Archive, BigEarthNetV1, open_archive
-from fusmae_lite.archives.labels import BEN19, BEN43, TO_19, convert_43_to_19
-from fusmae_lite.errors import InputError
-from fusmae_lite.sensors import S1, S2
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.sensors import S1, S2
+from fusmae_lite.data.archives import FORMATS, Archive, BigEarthNetV1, open_archive
+from fusmae_lite.data.archives.labels import BEN19, BEN43, TO_19, convert_43_to_19
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
 
@@ -191,7 +191,7 @@ def test_a_sibling_format_joins_through_the_list(archive, tmp_path, monkeypatch)
     (tmp_path / "numbers.txt").write_text("1 2 3")
     with pytest.raises(InputError):
         open_archive(tmp_path)
-    monkeypatch.setattr("fusmae_lite.archives.FORMATS", [*FORMATS, Numbered])
+    monkeypatch.setattr("fusmae_lite.data.archives.FORMATS", [*FORMATS, Numbered])
     joined = open_archive(tmp_path)
     assert joined.split("train").tolist() == [1, 2]
     assert "3 pairs: 2 train, 1 test" in joined.describe()

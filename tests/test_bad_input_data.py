@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import rasterio
 
-from fusmae_lite.archives import open_archive
-from fusmae_lite.errors import InputError
-from fusmae_lite.pairs import PairDataset, augment, stack_bands
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.data.archives import open_archive
+from fusmae_lite.data.pairs import PairDataset, augment, stack_bands
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "data_samples"
@@ -105,7 +105,7 @@ def test_gdal_adds_no_noise_of_its_own(copy):
     path = tif(copy, "B03")
     path.write_bytes(path.read_bytes()[:4000])
     code = (
-        "import sys\nfrom fusmae_lite.archives import open_archive\n"
+        "import sys\nfrom fusmae_lite.data.archives import open_archive\n"
         "try:\n    open_archive(sys.argv[1]).read(0)\nexcept ValueError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code, copy], capture_output=True, text=True, cwd=ROOT, check=True)

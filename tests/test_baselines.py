@@ -11,15 +11,15 @@ from timm.layers import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from fusmae_lite.baselines import SatViT, build_model, system_title
-from fusmae_lite.checkpoints import Progress, read_progress
-from fusmae_lite.config import RunConfig, load_preset
-from fusmae_lite.errors import InputError
-from fusmae_lite.evaluate import evaluate, frozen_features
-from fusmae_lite.masking import random_mask
-from fusmae_lite.pretrain import pretrain
-from fusmae_lite.tokens import patchify, unpatchify
-from fusmae_lite.weights import load_model, save_model
+from fusmae_lite.core.config import RunConfig, load_preset
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.evaluation import evaluate, frozen_features
+from fusmae_lite.model.masking import random_mask
+from fusmae_lite.model.tokens import patchify, unpatchify
+from fusmae_lite.systems import SatViT, build_model, system_title
+from fusmae_lite.systems.weights import load_model, save_model
+from fusmae_lite.train.checkpoints import Progress, read_progress
+from fusmae_lite.train.pretrain import pretrain
 
 MASKED = ("late", "satvit")  # trained as masked autoencoders
 SUBSETS = (("s1",), ("s2",), ("s1", "s2"))

@@ -13,11 +13,11 @@ import torch
 from conftest import TINY
 from safetensors.torch import load_file, save_file
 
-from fusmae_lite.checkpoints import list_checkpoints
-from fusmae_lite.config import RunConfig, load_preset
-from fusmae_lite.errors import InputError, RunError
-from fusmae_lite.pretrain import PretrainResult, pretrain
-from fusmae_lite.weights import digest_of
+from fusmae_lite.core.config import RunConfig, load_preset
+from fusmae_lite.core.errors import InputError, RunError
+from fusmae_lite.systems.weights import digest_of
+from fusmae_lite.train.checkpoints import list_checkpoints
+from fusmae_lite.train.pretrain import PretrainResult, pretrain
 
 
 def of(folder, **changes) -> RunConfig:
@@ -144,7 +144,7 @@ def test_garbage_in_the_metrics_is_left_out(made, run, archive, capsys):
 
 @pytest.mark.parametrize("what", ["grad_norm", "loss_s2"])
 def test_a_step_that_is_not_finite_saves_nothing(run, archive, monkeypatch, what):
-    loop = sys.modules["fusmae_lite.pretrain"]
+    loop = sys.modules["fusmae_lite.train.pretrain"]
     step, column = loop._step, {"loss_s2": 2, "grad_norm": 3}[what]
 
     def spoiled(run, bands, number):
@@ -160,7 +160,7 @@ def test_a_step_that_is_not_finite_saves_nothing(run, archive, monkeypatch, what
 @pytest.mark.parametrize("where", ["weights", "moments"])
 def test_weights_and_moments_that_are_not_finite_are_not_saved(run, archive, monkeypatch, where):
     """A last update that overflows leaves a finite loss and gradient behind it."""
-    loop = sys.modules["fusmae_lite.pretrain"]
+    loop = sys.modules["fusmae_lite.train.pretrain"]
     step = loop._step
 
     def spoiled(run, bands, number):

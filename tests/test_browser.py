@@ -28,7 +28,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, sync_playwright
 
-from fusmae_lite.config import project_root
+from fusmae_lite.core.config import project_root
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)

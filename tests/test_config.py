@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from fusmae_lite.config import PRESETS, ModelConfig, RunConfig, describe_fields, load_preset
-from fusmae_lite.errors import InputError
+from fusmae_lite.core.config import PRESETS, ModelConfig, RunConfig, describe_fields, load_preset
+from fusmae_lite.core.errors import InputError
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -147,6 +147,6 @@ def test_jupyter_shows_the_line_alone():
 
     shell = InteractiveShell.instance()
     with capture_output() as shown:
-        shell.run_cell("from fusmae_lite.config import load_preset\nload_preset('smoke', epochs='many')")
+        shell.run_cell("from fusmae_lite.core.config import load_preset\nload_preset('smoke', epochs='many')")
     lines = [line for line in shown.stdout.splitlines() if line.strip()]
     assert len(lines) == 1 and lines[0].startswith("InputError: parameter 'epochs'")

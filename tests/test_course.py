@@ -17,14 +17,14 @@ import torch
 from papermill import execute_notebook
 from papermill.exceptions import PapermillExecutionError
 
-from fusmae_lite import course_run
-from fusmae_lite.cli import main
-from fusmae_lite.course import begin, record
-from fusmae_lite.course_pages import headline, pictures, write_html
-from fusmae_lite.course_parameters import check, declared, find_notebooks, parse, refuse_injected
-from fusmae_lite.course_run import CourseResult, run_course
-from fusmae_lite.course_store import store, strip
-from fusmae_lite.errors import InputError, RunError
+from fusmae_lite.core.errors import InputError, RunError
+from fusmae_lite.course import run as course_run
+from fusmae_lite.course.cli import main
+from fusmae_lite.course.notebook import begin, record
+from fusmae_lite.course.pages import headline, pictures, write_html
+from fusmae_lite.course.parameters import check, declared, find_notebooks, parse, refuse_injected
+from fusmae_lite.course.run import CourseResult, run_course
+from fusmae_lite.course.store import store, strip
 
 PARAMETERS = """preset: str = "smoke"  # smoke, laptop or paper
 data_dir: str = ""  # empty: the bundled patches
@@ -134,7 +134,7 @@ def test_the_fingerprint_of_the_package_is_that_of_all_that_changes_a_result(pac
     assert hash_files(package) not in seen
     (package / "other.py").unlink()
     assert hash_files(package) not in seen
-    ours = Path(course_run.__file__).parent
+    ours = Path(course_run.__file__).parents[1]
     assert hash_files(ours) == hash_files(ours) not in seen
 
 
@@ -315,7 +315,7 @@ def test_headline_and_pictures() -> None:
 
 
 def test_store_executes_in_place_and_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fusmae_lite.course_store.project_root", lambda: tmp_path)
+    monkeypatch.setattr("fusmae_lite.course.store.project_root", lambda: tmp_path)
     path = write(tmp_path, "00_start", "print(1 + 1)", "1 / 0")
     before = path.read_bytes()
     with pytest.raises(RunError, match="00_start.ipynb stopped in cell 4/4: ZeroDivisionError: division by zero"):
@@ -365,7 +365,7 @@ def test_interrupt(sources: Path, tmp_path: Path) -> None:
         "import os, time\nprint(os.getpid(), file=open(run_dir + '/pid', 'w'), flush=True)\ntime.sleep(600)",
     )
     code = (
-        "import sys; from pathlib import Path; from fusmae_lite import cli, course_run\n"
+        "import sys; from pathlib import Path; from fusmae_lite.course import cli, run as course_run\n"
         "folder = Path(sys.argv.pop())\n"
         "course_run.project_root = lambda: folder.parent\n"
         "sys.exit(cli.main(['course', '--run-dir', str(folder.parent / 'run')]))"

@@ -22,10 +22,10 @@ import rasterio
 from safetensors.numpy import load, save
 from small_archives import MAKERS, change_value
 
-from fusmae_lite.archives import Archive, open_archive
-from fusmae_lite.archives.lmdb_env import DATA, release
-from fusmae_lite.archives.metadata import METADATA
-from fusmae_lite.errors import InputError
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.data.archives import Archive, open_archive
+from fusmae_lite.data.archives.lmdb_env import DATA, release
+from fusmae_lite.data.archives.metadata import METADATA
 
 Damage = Callable[[Path], object]
 # what `repaint` writes has no place on the ground; rasterio says so each time

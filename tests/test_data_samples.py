@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from fusmae_lite.archives import open_archive
-from fusmae_lite.archives.labels import BEN19
+from fusmae_lite.data.archives import open_archive
+from fusmae_lite.data.archives.labels import BEN19
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "data_samples"

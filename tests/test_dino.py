@@ -15,21 +15,21 @@ import pytest
 import torch
 from conftest import TINY
 
-from fusmae_lite.baselines import DINO, build_model, system_title
-from fusmae_lite.baselines.dino import distil, momentum_at
-from fusmae_lite.baselines.views import _crop, blur, draw_views, make_views, view_sides
-from fusmae_lite.checkpoints import latest_checkpoint
-from fusmae_lite.config import ModelConfig, RunConfig, load_preset
-from fusmae_lite.distributed import launch
-from fusmae_lite.drop_path import BatchDropPath, draw_by_place, place
-from fusmae_lite.errors import InputError
-from fusmae_lite.evaluate import evaluate, frozen_features
-from fusmae_lite.evaluate.finetune import FineTuneSettings, fine_tune
-from fusmae_lite.export.to_timm import to_timm
-from fusmae_lite.optimise import build_optimizer, weight_decay_at
-from fusmae_lite.pairs import PairDataset
-from fusmae_lite.pretrain import pretrain
-from fusmae_lite.results import load_plan
+from fusmae_lite.core.config import ModelConfig, RunConfig, load_preset
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.data.pairs import PairDataset
+from fusmae_lite.evaluation import evaluate, frozen_features
+from fusmae_lite.evaluation.finetune import FineTuneSettings, fine_tune
+from fusmae_lite.model.drop_path import BatchDropPath, draw_by_place, place
+from fusmae_lite.systems import DINO, build_model, system_title
+from fusmae_lite.systems.dino import distil, momentum_at
+from fusmae_lite.systems.export.to_timm import to_timm
+from fusmae_lite.systems.views import _crop, blur, draw_views, make_views, view_sides
+from fusmae_lite.train.checkpoints import latest_checkpoint
+from fusmae_lite.train.launch import launch
+from fusmae_lite.train.optimise import build_optimizer, weight_decay_at
+from fusmae_lite.train.pretrain import pretrain
+from reproduce import load_plan
 
 QUICK = {name: value for name, value in TINY.items() if name != "augment"}
 QUICK |= {"image_size": 48, "patch_size": 8, "local_crops": 2}
@@ -400,7 +400,7 @@ def test_stopped_and_resumed_is_bit_identical_teacher_and_centre_too(archive, tm
 def test_killed_at_any_moment_ends_the_same(archive, tmp_path):
     config = config_of(tmp_path / "killed", epochs=12)
     code = (
-        "import sys; from fusmae_lite.config import RunConfig; from fusmae_lite.pretrain import pretrain; "
+        "import sys; from fusmae_lite.core.config import RunConfig; from fusmae_lite.train.pretrain import pretrain; "
         "pretrain(RunConfig.model_validate_json(sys.argv[1]))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, config.model_dump_json()], stdout=subprocess.DEVNULL)

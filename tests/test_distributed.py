@@ -12,12 +12,13 @@ import torch
 from test_notebooks_form import prose
 from test_pretrain import variant
 
-from fusmae_lite.checkpoints import latest_checkpoint
-from fusmae_lite.config import load_preset, project_root
-from fusmae_lite.distributed import check_batch, launch, own_rows, place_among_processes
-from fusmae_lite.errors import InputError, RunError
-from fusmae_lite.pretrain import pretrain
-from fusmae_lite.weights import load_model, read_tensors
+from fusmae_lite.core.config import load_preset, project_root
+from fusmae_lite.core.errors import InputError, RunError
+from fusmae_lite.systems.weights import load_model, read_tensors
+from fusmae_lite.train.checkpoints import latest_checkpoint
+from fusmae_lite.train.distributed import check_batch, own_rows, place_among_processes
+from fusmae_lite.train.launch import launch
+from fusmae_lite.train.pretrain import pretrain
 
 #: Pairs are few and steps tiny here: floats added in another order differ by less than this.
 TOLERANCE = 1e-4
@@ -120,9 +121,9 @@ def test_what_a_launcher_says_is_obeyed_and_one_process_is_one(config, monkeypat
 
 
 def test_many_more_processes_than_processors_are_not_started(config, monkeypatch):
-    monkeypatch.setattr("fusmae_lite.distributed.run_command", lambda *a: pytest.fail("started"))
+    monkeypatch.setattr("fusmae_lite.train.launch.run_command", lambda *a: pytest.fail("started"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr("fusmae_lite.distributed.processors", lambda: 2)
+    monkeypatch.setattr("fusmae_lite.train.launch.processors", lambda: 2)
     with pytest.raises(InputError, match="64 processes for 2 processors and no GPU; ask for 8 at most"):
         launch(variant(config, processes=64, batch_size=64, accumulate=1))
 

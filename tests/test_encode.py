@@ -16,13 +16,13 @@ import test_sen12ms as sen12ms
 from small_archives import ROWS, SAMPLES, change_value, make_reben, make_v1
 from test_locks import held
 
-from fusmae_lite import encode as module
-from fusmae_lite.archives import open_archive
-from fusmae_lite.archives.lmdb_store import JOURNAL
-from fusmae_lite.archives.metadata import METADATA
-from fusmae_lite.cli import main
-from fusmae_lite.encode import SKIPPED, encode, verify
-from fusmae_lite.errors import InputError, RunError
+from fusmae_lite.core.errors import InputError, RunError
+from fusmae_lite.course.cli import main
+from fusmae_lite.data import encode as module
+from fusmae_lite.data.archives import open_archive
+from fusmae_lite.data.archives.lmdb_store import JOURNAL
+from fusmae_lite.data.archives.metadata import METADATA
+from fusmae_lite.data.encode import SKIPPED, encode, verify
 
 
 def same(one, other) -> None:
@@ -145,8 +145,8 @@ def test_stopped_at_any_commit_it_continues_without_decoding_again(source, tmp_p
 def test_killed_by_the_system_it_continues(tmp_path):
     """SIGKILL while processes decode: no worker stays behind, what was committed is not decoded again."""
     code = (
-        "import sys, fusmae_lite.encode as e\n"
-        "from fusmae_lite.archives import open_archive\n"
+        "import sys, fusmae_lite.data.encode as e\n"
+        "from fusmae_lite.data.archives import open_archive\n"
         "e.BATCH = 4\n"
         "e.encode(open_archive(sys.argv[1]), sys.argv[2], workers=2)\n"
     )
@@ -212,9 +212,9 @@ def test_the_map_grows_and_a_full_disk_keeps_what_is_committed(source, tmp_path)
     """A limit on the size of files stands for a full disk: the system refuses to write, as it would there."""
     code = (
         "import resource, signal, sys\n"
-        "import fusmae_lite.encode as e\n"
-        "from fusmae_lite.archives import open_archive\n"
-        "from fusmae_lite.cli import main\n"
+        "import fusmae_lite.data.encode as e\n"
+        "from fusmae_lite.data.archives import open_archive\n"
+        "from fusmae_lite.course.cli import main\n"
         "e.BATCH = 1\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, resource.RLIM_INFINITY))\n"

@@ -14,7 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from fusmae_lite.config import project_root
+from fusmae_lite.core.config import project_root
 
 #: conda-forge's name -> PyPI's, where they differ.
 CONDA = {"pytorch": "torch", "matplotlib-base": "matplotlib", "python-lmdb": "lmdb", "playwright-python": "playwright"}

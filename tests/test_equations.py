@@ -7,9 +7,9 @@ import paper_reference as paper
 import pytest
 import torch
 
-from fusmae_lite.config import ModelConfig
-from fusmae_lite.masking import sample_masks, visible_indices
-from fusmae_lite.model import FusMAE
+from fusmae_lite.core.config import ModelConfig
+from fusmae_lite.model.fusmae import FusMAE
+from fusmae_lite.model.masking import sample_masks, visible_indices
 
 FUSIONS = ("xae", "xad", "both", "none")
 SMALL = {"image_size": 24, "width": 16, "depth": 3, "heads": 4, "decoder_width": 8, "decoder_heads": 2}

@@ -9,9 +9,9 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from fusmae_lite.config import load_preset
-from fusmae_lite.errors import InputError
-from fusmae_lite.evaluate import (
+from fusmae_lite.core.config import load_preset
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.evaluation import (
     average_precision,
     bootstrap_interval,
     class_prior,
@@ -23,10 +23,10 @@ from fusmae_lite.evaluate import (
     paired_comparison,
     random_encoder,
 )
-from fusmae_lite.evaluate.metrics import micro_ap, redraw_scores, redraw_values
-from fusmae_lite.evaluate.single_label import class_numbers
-from fusmae_lite.model import FusMAE
-from fusmae_lite.pretrain import pretrain
+from fusmae_lite.evaluation.metrics import micro_ap, redraw_scores, redraw_values
+from fusmae_lite.evaluation.single_label import class_numbers
+from fusmae_lite.model.fusmae import FusMAE
+from fusmae_lite.train.pretrain import pretrain
 
 
 def by_hand(labels, scores) -> float:
@@ -193,7 +193,7 @@ def test_no_feature_is_silently_nan(tiny, archive, tmp_path):
 
 
 def test_a_head_of_another_width_is_refused(tiny):
-    from fusmae_lite.evaluate.finetune import Classifier
+    from fusmae_lite.evaluation.finetune import Classifier
 
     classifier = Classifier(FusMAE(tiny.architecture()), 32, 19, "mean")
     with pytest.raises(InputError, match="16 features for s2, the head takes 32"):
@@ -201,7 +201,7 @@ def test_a_head_of_another_width_is_refused(tiny):
 
 
 def test_features_are_those_of_an_unmasked_encoder(tiny, archive):
-    from fusmae_lite.pairs import PairDataset
+    from fusmae_lite.data.pairs import PairDataset
 
     model = FusMAE(tiny.architecture()).eval()
     features = frozen_features(model, archive, "val", ("s2",))

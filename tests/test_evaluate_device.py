@@ -13,14 +13,14 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import get_worker_info
 
-from fusmae_lite.baselines import build_model
-from fusmae_lite.config import load_preset
-from fusmae_lite.evaluate import FineTuneSettings, evaluate, fine_tune, frozen_features, heldout_losses
-from fusmae_lite.evaluate import heldout as heldout_module
-from fusmae_lite.evaluate import table as table_module
-from fusmae_lite.evaluate.heldout import band_means, drawn_rows
-from fusmae_lite.pairs import PairDataset
-from fusmae_lite.weights import save_model
+from fusmae_lite.core.config import load_preset
+from fusmae_lite.data.pairs import PairDataset
+from fusmae_lite.evaluation import FineTuneSettings, evaluate, fine_tune, frozen_features, heldout_losses
+from fusmae_lite.evaluation import table as table_module
+from fusmae_lite.systems import build_model
+from fusmae_lite.systems.weights import save_model
+from fusmae_lite.train import heldout as heldout_module
+from fusmae_lite.train.heldout import band_means, drawn_rows
 
 CUDA = torch.device("cuda")
 SMALL = {**TINY, "image_size": 48, "probe_seeds": 1, "finetune_epochs": 1, "finetune_batch_size": 15}

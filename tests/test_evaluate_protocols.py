@@ -6,13 +6,13 @@ import pytest
 import torch
 from conftest import TINY
 
-from fusmae_lite.archives import open_archive
-from fusmae_lite.baselines import build_model
-from fusmae_lite.config import RunConfig, load_preset
-from fusmae_lite.errors import InputError
-from fusmae_lite.evaluate import as_markdown, evaluate
-from fusmae_lite.synthetic import synthesise
-from fusmae_lite.weights import read_tensors, save_model
+from fusmae_lite.core.config import RunConfig, load_preset
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.data.archives import open_archive
+from fusmae_lite.data.synthetic import synthesise
+from fusmae_lite.evaluation import as_markdown, evaluate
+from fusmae_lite.systems import build_model
+from fusmae_lite.systems.weights import read_tensors, save_model
 
 
 def prepared(folder, system: str = "fusmae", **changes) -> tuple[RunConfig, object]:

@@ -12,15 +12,15 @@ from conftest import TINY
 from small_archives import refused
 
 import fusmae_lite
-from fusmae_lite.baselines import build_model
-from fusmae_lite.cli import main
-from fusmae_lite.config import RunConfig, load_preset
-from fusmae_lite.evaluate import About, Row, Table, as_markdown, evaluate, find_weights
-from fusmae_lite.evaluate.chosen import choose_weights
-from fusmae_lite.evaluate.table import sensor_sets
-from fusmae_lite.evaluate.written import write_table
-from fusmae_lite.sensors import Modality, register
-from fusmae_lite.weights import digest_of, save_model, shipped_weights
+from fusmae_lite.core.config import RunConfig, load_preset
+from fusmae_lite.core.sensors import Modality, register
+from fusmae_lite.course.cli import main
+from fusmae_lite.evaluation import About, Row, Table, as_markdown, evaluate, find_weights
+from fusmae_lite.evaluation.chosen import choose_weights
+from fusmae_lite.evaluation.table import sensor_sets
+from fusmae_lite.evaluation.written import write_table
+from fusmae_lite.systems import build_model
+from fusmae_lite.systems.weights import digest_of, save_model, shipped_weights
 
 SMALL = {**TINY, "image_size": 48, "probe_seeds": 1}
 
@@ -134,7 +134,7 @@ def test_protocols_do_not_overwrite_each_other(tmp_path):
 
 
 def test_a_third_sensor_has_its_columns_and_its_choices():
-    from fusmae_lite.viewers.models import cross_choices, draw_masks
+    from fusmae_lite.show.viewers.models import cross_choices, draw_masks
 
     register(Modality("dem", "Elevation", ("height",), (10,), "m", "float32", (200.0,), (100.0,)))
     names = ("s1", "s2", "dem")

@@ -7,9 +7,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from fusmae_lite import exercises
-from fusmae_lite.config import project_root
-from fusmae_lite.errors import InputError
+from fusmae_lite.core.config import project_root
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.course import exercises
 
 NOTEBOOKS = project_root() / "notebooks"
 ALL = [

@@ -10,16 +10,16 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from fusmae_lite.baselines import build_model, imagenet_encoder
-from fusmae_lite.cli import main
-from fusmae_lite.config import ModelConfig
-from fusmae_lite.errors import InputError, RunError
-from fusmae_lite.export import from_timm, save_timm, to_onnx, to_timm
-from fusmae_lite.export.cls_token import token_before
-from fusmae_lite.export.common import named_tokens
-from fusmae_lite.pairs import PairDataset
-from fusmae_lite.sensors import S2
-from fusmae_lite.weights import load_pretrained, read_tensors
+from fusmae_lite.core.config import ModelConfig
+from fusmae_lite.core.errors import InputError, RunError
+from fusmae_lite.core.sensors import S2
+from fusmae_lite.course.cli import main
+from fusmae_lite.data.pairs import PairDataset
+from fusmae_lite.systems import build_model, imagenet_encoder
+from fusmae_lite.systems.export import from_timm, save_timm, to_onnx, to_timm
+from fusmae_lite.systems.export.cls_token import token_before
+from fusmae_lite.systems.export.common import named_tokens
+from fusmae_lite.systems.weights import load_pretrained, read_tensors
 
 SMALL = {
     "width": 32, "depth": 3, "heads": 4, "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2, "patch_size": 24,
@@ -102,8 +102,8 @@ def test_newton_finds_the_token_before_the_first_block():
 
 
 def test_a_token_that_cannot_be_found_is_said(monkeypatch):
-    monkeypatch.setattr("fusmae_lite.export.cls_token.STARTS", 2)
-    monkeypatch.setattr("fusmae_lite.export.cls_token.STEPS", 1)
+    monkeypatch.setattr("fusmae_lite.systems.export.cls_token.STARTS", 2)
+    monkeypatch.setattr("fusmae_lite.systems.export.cls_token.STEPS", 1)
     with pytest.raises(InputError, match="no CLS token found.*onnx"):
         to_timm(build(fusion="xae"), "s1")
 
@@ -212,7 +212,7 @@ def test_other_systems_as_onnx(tmp_path, fields):
 
 
 def test_a_graph_that_differs_gets_no_name(tmp_path, monkeypatch):
-    module = importlib.import_module("fusmae_lite.export.to_onnx")  # the package has a function of that name
+    module = importlib.import_module("fusmae_lite.systems.export.to_onnx")  # the package has a function of that name
     write = module._write
     other = build(fusion="none")
 

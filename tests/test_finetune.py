@@ -6,11 +6,18 @@ import pytest
 import torch
 from conftest import TINY
 
-from fusmae_lite.baselines import build_model
-from fusmae_lite.config import load_preset
-from fusmae_lite.errors import InputError
-from fusmae_lite.evaluate.finetune import Classifier, FineTuneSettings, fine_tune, layer_groups, rate_at, set_drop_path
-from fusmae_lite.pairs import PairDataset
+from fusmae_lite.core.config import load_preset
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.data.pairs import PairDataset
+from fusmae_lite.evaluation.finetune import (
+    Classifier,
+    FineTuneSettings,
+    fine_tune,
+    layer_groups,
+    rate_at,
+    set_drop_path,
+)
+from fusmae_lite.systems import build_model
 
 QUICK = FineTuneSettings(epochs=4, batch_size=15, learning_rate=1e-2, augment="flips")
 

@@ -16,23 +16,23 @@ import torch
 from small_archives import MAKERS, change_value, make_v1
 from test_pretrain import variant
 
-from fusmae_lite import identity as module
-from fusmae_lite.archives import open_archive
-from fusmae_lite.archives.lmdb_env import release
-from fusmae_lite.archives.splits import ResplitArchive
-from fusmae_lite.cli import main
-from fusmae_lite.course_engine import Execution
-from fusmae_lite.course_run import _Course
-from fusmae_lite.encode import encode
-from fusmae_lite.errors import InputError
-from fusmae_lite.evaluate import frozen_features, linear_probe
-from fusmae_lite.identity import difference, identity, identity_of
-from fusmae_lite.model import FusMAE
-from fusmae_lite.pairs import PairDataset
-from fusmae_lite.pretrain import pretrain
-from fusmae_lite.results import load_plan
-from fusmae_lite.results.run import _same_plan
-from fusmae_lite.sensors import S1, register
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.sensors import S1, register
+from fusmae_lite.course.cli import main
+from fusmae_lite.course.engine import Execution
+from fusmae_lite.course.run import _Course
+from fusmae_lite.data import identity as module
+from fusmae_lite.data.archives import open_archive
+from fusmae_lite.data.archives.lmdb_env import release
+from fusmae_lite.data.archives.splits import ResplitArchive
+from fusmae_lite.data.encode import encode
+from fusmae_lite.data.identity import difference, identity, identity_of
+from fusmae_lite.data.pairs import PairDataset
+from fusmae_lite.evaluation import frozen_features, linear_probe
+from fusmae_lite.model.fusmae import FusMAE
+from fusmae_lite.train.pretrain import pretrain
+from reproduce import load_plan
+from reproduce.run import _same_plan
 
 BOTH = ("s1", "s2")
 

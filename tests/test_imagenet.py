@@ -7,9 +7,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from fusmae_lite.baselines import build_model, imagenet_encoder, system_title
-from fusmae_lite.config import load_preset
-from fusmae_lite.errors import InputError
+from fusmae_lite.core.config import load_preset
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.systems import build_model, imagenet_encoder, system_title
 
 NAME = "vit_tiny_patch16_224"
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from small_archives import refused
 
-from fusmae_lite.baselines import build_model
-from fusmae_lite.baselines.imagenet import imagenet_encoder
-from fusmae_lite.config import ModelConfig
-from fusmae_lite.inputs import _check_values
-from fusmae_lite.pairs import PairDataset, normalise
-from fusmae_lite.sensors import S1, S2
+from fusmae_lite.core.config import ModelConfig
+from fusmae_lite.core.sensors import S1, S2
+from fusmae_lite.data.pairs import PairDataset, normalise
+from fusmae_lite.model.inputs import _check_values
+from fusmae_lite.systems import build_model
+from fusmae_lite.systems.imagenet import imagenet_encoder
 
 SMALL = {"image_size": 40, "width": 16, "depth": 2, "heads": 2, "decoder_width": 8, "decoder_heads": 2}
 SYSTEMS = ("fusmae", "late", "satvit", "dino", "imagenet")
@@ -133,7 +133,7 @@ def test_hidden_pixels_may_be_anything_and_visible_ones_not():
 
 def test_a_gpu_is_not_asked_for_values_in_training(monkeypatch):
     """A stand-in for a parameter on a GPU: the check must not read a value, which would make the processor wait."""
-    from fusmae_lite import inputs
+    from fusmae_lite.model import inputs
 
     looked: list[str] = []
     monkeypatch.setattr(inputs, "_check_values", lambda image, modality: looked.append(modality.name))

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from fusmae_lite.config import load_preset
-from fusmae_lite.errors import InputError
-from fusmae_lite.evaluate.compare import paired_comparison
-from fusmae_lite.evaluate.metrics import average_precision, bootstrap_interval, redraw_scores
-from fusmae_lite.evaluate.single_label import class_numbers, single_label_probe, single_label_scores
-from fusmae_lite.evaluate.subsets import FRACTIONS, labelled_subset
+from fusmae_lite.core.config import load_preset
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.evaluation.compare import paired_comparison
+from fusmae_lite.evaluation.metrics import average_precision, bootstrap_interval, redraw_scores
+from fusmae_lite.evaluation.single_label import class_numbers, single_label_probe, single_label_scores
+from fusmae_lite.evaluation.subsets import FRACTIONS, labelled_subset
 
 
 def many() -> np.ndarray:

@@ -16,8 +16,8 @@ import nbformat
 import pytest
 from packaging.requirements import Requirement
 
-from fusmae_lite.config import project_root
-from fusmae_lite.errors import InputError
+from fusmae_lite.core.config import project_root
+from fusmae_lite.core.errors import InputError
 
 ROOT = project_root()
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))

@@ -14,12 +14,12 @@ import safetensors.numpy
 from small_archives import ROWS, change_value, make_rico, rows_of, snow_table, write_rows
 from torch.utils.data import DataLoader
 
-from fusmae_lite.archives import LmdbArchive, open_archive
-from fusmae_lite.archives.lmdb_env import all_keys, release
-from fusmae_lite.archives.metadata import METADATA
-from fusmae_lite.archives.tensors import pack, unpack
-from fusmae_lite.errors import InputError
-from fusmae_lite.pairs import PairDataset
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.data.archives import LmdbArchive, open_archive
+from fusmae_lite.data.archives.lmdb_env import all_keys, release
+from fusmae_lite.data.archives.metadata import METADATA
+from fusmae_lite.data.archives.tensors import pack, unpack
+from fusmae_lite.data.pairs import PairDataset
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_one_bad_value_spoils_its_own_patch_only(root, tmp_path):
 
 def test_many_times_as_fast_as_geotiff(root, archive):
     """The aim is 100 times (benchmarks/reading.py measures it); 25 holds on any machine, busy or not."""
-    from fusmae_lite.config import project_root
+    from fusmae_lite.core.config import project_root
 
     store, files = open_archive(root), open_archive(project_root() / "data_samples")
     store.read(0)

@@ -12,12 +12,12 @@ import torch
 from small_archives import make_v1
 from test_pretrain import variant
 
-from fusmae_lite import loader as module
-from fusmae_lite.archives import open_archive
-from fusmae_lite.cli import main
-from fusmae_lite.errors import InputError, RunError
-from fusmae_lite.loader import load
-from fusmae_lite.pretrain import pretrain
+from fusmae_lite.core.errors import InputError, RunError
+from fusmae_lite.course.cli import main
+from fusmae_lite.data import loader as module
+from fusmae_lite.data.archives import open_archive
+from fusmae_lite.data.loader import load
+from fusmae_lite.train.pretrain import pretrain
 
 
 @dataclass

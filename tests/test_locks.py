@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from fusmae_lite import locks
-from fusmae_lite.cli import main
-from fusmae_lite.config import load_preset
-from fusmae_lite.errors import InputError
-from fusmae_lite.evaluate import evaluate
-from fusmae_lite.locks import LOCK, only_job
+from fusmae_lite.core import locks
+from fusmae_lite.core.config import load_preset
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.locks import LOCK, only_job
+from fusmae_lite.course.cli import main
+from fusmae_lite.evaluation import evaluate
 
 HOLD = """\
 import os, sys
 from pathlib import Path
-from fusmae_lite.locks import only_job
+from fusmae_lite.core.locks import only_job
 with only_job(Path(sys.argv[1])):
     if len(sys.argv) > 2 and os.fork() == 0:  # a worker that outlives its parent
         print("held", os.getpid(), flush=True)

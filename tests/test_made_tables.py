@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from small_archives import MAKERS, refused
 
-from fusmae_lite.archives import open_archive
-from fusmae_lite.archives.metadata import METADATA, NOTE
-from fusmae_lite.errors import InputError
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.data.archives import open_archive
+from fusmae_lite.data.archives.metadata import METADATA, NOTE
 
 BIG = 1e38
 #: What a column may hold instead: (what, values of n rows).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import runpy
 
-from fusmae_lite.config import project_root
+from fusmae_lite.core.config import project_root
 
 
 def test_the_page_is_what_the_script_writes():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fusmae_lite.config import ModelConfig, load_preset
-from fusmae_lite.cross_attention import CrossAttention, self_attention_map
-from fusmae_lite.errors import InputError
-from fusmae_lite.masking import consistent_masks, independent_masks, sample_masks, visible_indices
-from fusmae_lite.model import FusMAE, masked_mse
-from fusmae_lite.sensors import S1, Modality, get_modality, register
-from fusmae_lite.tokens import PatchProjection, patchify, unpatchify
+from fusmae_lite.core.config import ModelConfig, load_preset
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.sensors import S1, Modality, get_modality, register
+from fusmae_lite.model.cross_attention import CrossAttention, self_attention_map
+from fusmae_lite.model.fusmae import FusMAE, masked_mse
+from fusmae_lite.model.masking import consistent_masks, independent_masks, sample_masks, visible_indices
+from fusmae_lite.model.tokens import PatchProjection, patchify, unpatchify
 
 FUSIONS = ("xae", "xad", "both", "none")
 SMALL = {"image_size": 40, "width": 16, "depth": 3, "heads": 4, "decoder_width": 8, "decoder_heads": 2}

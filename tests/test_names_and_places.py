@@ -14,12 +14,12 @@ import pytest
 import test_sen12ms as sen12ms
 from small_archives import MAKERS, SAMPLES, change_value, make_rico, refused
 
-from fusmae_lite.archives import open_archive
-from fusmae_lite.archives.lmdb_env import release
-from fusmae_lite.archives.metadata import METADATA
-from fusmae_lite.archives.names import apart, check_names, file_in
-from fusmae_lite.encode import encode
-from fusmae_lite.errors import InputError, RunError, printable
+from fusmae_lite.core.errors import InputError, RunError, printable
+from fusmae_lite.data.archives import open_archive
+from fusmae_lite.data.archives.lmdb_env import release
+from fusmae_lite.data.archives.metadata import METADATA
+from fusmae_lite.data.archives.names import apart, check_names, file_in
+from fusmae_lite.data.encode import encode
 
 EVIL = (
     "../../outside", "/abs/outside", "a/b", "a\\b", "..", ".", "", ".hidden", "a..b", "two\nlines", "tab\there",

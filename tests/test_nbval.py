@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from fusmae_lite.config import project_root
+from fusmae_lite.core.config import project_root
 
 #: Notebook -> cells with text that must at least be compared: strict mode passes a notebook stripped of its outputs.
 STRICT = {"01": 10, "02": 10, "03": 10, "04": 10}

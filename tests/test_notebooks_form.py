@@ -12,8 +12,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from fusmae_lite.config import project_root
-from fusmae_lite.course_parameters import declared
+from fusmae_lite.core.config import project_root
+from fusmae_lite.course.parameters import declared
 
 PATHS = sorted((project_root() / "notebooks").glob("*.ipynb"))
 COMMON = ["preset", "data_dir", "run_dir", "seed"]

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, default_collate
 
-from fusmae_lite.archives import Patch, open_archive
-from fusmae_lite.errors import InputError
-from fusmae_lite.pairs import PairDataset, assemble, augment, denormalise, normalise, stack_bands
-from fusmae_lite.sensors import S1, S2
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.sensors import S1, S2
+from fusmae_lite.data.archives import Patch, open_archive
+from fusmae_lite.data.pairs import PairDataset, assemble, augment, denormalise, normalise, stack_bands
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
 
@@ -239,7 +239,7 @@ def test_crops_stay_inside_differ_and_have_the_stated_size():
 
 
 def test_crops_never_sample_outside_the_image():
-    from fusmae_lite import pairs
+    from fusmae_lite.data import pairs
 
     draws = torch.rand(500, 3, generator=seeded(5))
     theta = pairs._crop_matrices(torch.randint(8, (500,), generator=seeded(6)), draws)
@@ -248,7 +248,7 @@ def test_crops_never_sample_outside_the_image():
 
 
 def test_a_crop_of_full_size_is_a_flip():
-    from fusmae_lite import pairs
+    from fusmae_lite.data import pairs
 
     image = torch.rand(8, 3, 20, 20, generator=seeded(2))
     states = torch.arange(8)

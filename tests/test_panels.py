@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from viewer_helpers import pixels
 
-from fusmae_lite import panels
-from fusmae_lite.pictures import MASK_GREY
+from fusmae_lite.show import panels
+from fusmae_lite.show.pictures import MASK_GREY
 
 
 def test_panels_put_pictures_at_known_places():

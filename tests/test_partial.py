@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from small_archives import MAKERS, SAMPLES, change_value, make_v1, refused
 
-from fusmae_lite import encode as encoding
-from fusmae_lite.archives import open_archive, open_data
-from fusmae_lite.archives.lmdb_env import release
-from fusmae_lite.cli import main
-from fusmae_lite.doctor import report
-from fusmae_lite.evaluate import evaluate
-from fusmae_lite.pretrain import pretrain
+from fusmae_lite.course.cli import main
+from fusmae_lite.course.doctor import report
+from fusmae_lite.data import encode as encoding
+from fusmae_lite.data.archives import open_archive, open_data
+from fusmae_lite.data.archives.lmdb_env import release
+from fusmae_lite.evaluation import evaluate
+from fusmae_lite.train.pretrain import pretrain
 
 ROWS = (0, 1, 2, 3, 4, 5, 6, 7, 15, 16)
 

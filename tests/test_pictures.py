@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fusmae_lite import charts, diagrams, figures, pictures
-from fusmae_lite.errors import InputError
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.show import charts, diagrams, figures, pictures
 
 GRID, SIDE = 15, 120
 

@@ -15,16 +15,16 @@ from rasterio.crs import CRS
 from small_archives import change_value, make_encoded, make_reben, make_rico, make_v1, refused, v2_name
 from test_sen12ms import TRAIN, igbp, path_of, write
 
-from fusmae_lite.archives import Archive, Patch, open_archive
-from fusmae_lite.archives.geotiff import as_fields, read_bands, read_stack
-from fusmae_lite.archives.lmdb_env import release
-from fusmae_lite.archives.pixels import check_pixels, first_with_offset, obviously_right
-from fusmae_lite.archives.sample import check_archive
-from fusmae_lite.archives.tensors import pack, unpack
-from fusmae_lite.cli import main
-from fusmae_lite.decode import layout_of
-from fusmae_lite.pairs import PairDataset
-from fusmae_lite.sensors import S1, S2, Modality
+from fusmae_lite.core.sensors import S1, S2, Modality
+from fusmae_lite.course.cli import main
+from fusmae_lite.data.archives import Archive, Patch, open_archive
+from fusmae_lite.data.archives.geotiff import as_fields, read_bands, read_stack
+from fusmae_lite.data.archives.lmdb_env import release
+from fusmae_lite.data.archives.pixels import check_pixels, first_with_offset, obviously_right
+from fusmae_lite.data.archives.sample import check_archive
+from fusmae_lite.data.archives.tensors import pack, unpack
+from fusmae_lite.data.decode import layout_of
+from fusmae_lite.data.pairs import PairDataset
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
 SENSORS = {"s1": S1, "s2": S2}

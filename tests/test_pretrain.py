@@ -13,12 +13,12 @@ import pytest
 import torch
 from conftest import TINY
 
-from fusmae_lite.checkpoints import FREE_TO_CHANGE, latest_checkpoint, list_checkpoints
-from fusmae_lite.config import RunConfig, load_preset
-from fusmae_lite.errors import InputError, RunError
-from fusmae_lite.model import FusMAE
-from fusmae_lite.optimise import build_optimizer, choose_device, learning_rate_at, parameter_groups
-from fusmae_lite.pretrain import pretrain
+from fusmae_lite.core.config import RunConfig, load_preset
+from fusmae_lite.core.errors import InputError, RunError
+from fusmae_lite.model.fusmae import FusMAE
+from fusmae_lite.train.checkpoints import FREE_TO_CHANGE, latest_checkpoint, list_checkpoints
+from fusmae_lite.train.optimise import build_optimizer, choose_device, learning_rate_at, parameter_groups
+from fusmae_lite.train.pretrain import pretrain
 
 
 def variant(config: RunConfig, **changes) -> RunConfig:
@@ -73,7 +73,7 @@ def test_killed_at_any_moment_ends_the_same(tiny, archive, tmp_path):
     whole = pretrain(variant(config, run_dir=str(tmp_path / "whole")), archive, quiet=True)
     (tmp_path / "config.json").write_text(config.model_dump_json())
     code = (
-        "import json, sys; from fusmae_lite.config import RunConfig; from fusmae_lite.pretrain import pretrain; "
+        "import json, sys; from fusmae_lite import RunConfig, pretrain; "
         "pretrain(RunConfig(**json.load(open(sys.argv[1]))))"
     )
     folder = config.folder() / "pretrain" / "checkpoints"
@@ -139,7 +139,7 @@ def test_a_half_written_checkpoint_is_never_picked_up(tiny, archive):
 
 def test_non_finite_loss_names_step_and_patches(tiny, archive, monkeypatch):
     good = pretrain(variant(tiny, max_steps=2), archive, quiet=True).checkpoint
-    loop = sys.modules["fusmae_lite.pretrain"]  # the package attribute of that name is the function
+    loop = sys.modules["fusmae_lite.train.pretrain"]  # the package attribute of that name is the function
     accumulate = loop._accumulate  # images that are not finite are refused before, so that it happens inside the model
     monkeypatch.setattr(loop, "_accumulate", lambda *given: accumulate(*given) * float("inf"))
     with pytest.raises(RunError) as caught:
@@ -150,7 +150,7 @@ def test_non_finite_loss_names_step_and_patches(tiny, archive, monkeypatch):
 
 
 def test_a_loss_that_explodes_in_the_last_step_of_an_epoch_saves_nothing(tiny, archive, monkeypatch):
-    loop, step = sys.modules["fusmae_lite.pretrain"], sys.modules["fusmae_lite.pretrain"]._step
+    loop, step = sys.modules["fusmae_lite.train.pretrain"], sys.modules["fusmae_lite.train.pretrain"]._step
     monkeypatch.setattr(loop, "_step", lambda run, bands, n: step(run, bands, n) * (float("nan") if n == 4 else 1.0))
     with pytest.raises(RunError, match="step 4"):
         pretrain(tiny, archive, quiet=True)
@@ -189,7 +189,7 @@ def test_a_full_disk_is_reported_and_the_previous_checkpoint_stays_usable(tiny, 
     """The kernel refuses to let any file of the run grow beyond 1 kB, as a full disk would."""
     good = pretrain(variant(tiny, max_steps=5), archive, quiet=True).checkpoint
     code = (
-        "import resource, signal, sys; from fusmae_lite.config import RunConfig; from fusmae_lite import pretrain\n"
+        "import resource, signal, sys; from fusmae_lite import RunConfig, pretrain\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))\n"
         "try:\n    pretrain(RunConfig.model_validate_json(sys.argv[1]))\n"
         "except RuntimeError as error:\n    print(type(error).__name__, error)"

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from fusmae_lite.config import project_root
+from fusmae_lite.core.config import project_root
 
 ROOT = project_root()
 ACTIVATE = "source .venv/bin/activate"

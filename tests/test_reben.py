@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from small_archives import ROWS, make_reben, make_v1, rows_of, snow_table, write_rows
 
-from fusmae_lite.archives import ReBEN, open_archive
-from fusmae_lite.archives.labels import BEN19
-from fusmae_lite.archives.metadata import METADATA, SNOW, read_metadata
-from fusmae_lite.errors import InputError
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.data.archives import ReBEN, open_archive
+from fusmae_lite.data.archives.labels import BEN19
+from fusmae_lite.data.archives.metadata import METADATA, SNOW, read_metadata
 
 OFFICIAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "reben-metadata"
 MANY = 480_038
@@ -139,8 +139,8 @@ def test_the_official_tables_are_read_in_seconds_and_below_a_gigabyte():
     code = f"""
 import resource, time
 from pathlib import Path
-from fusmae_lite.archives.metadata import METADATA, SNOW, read_metadata
-from fusmae_lite.archives.labels import BEN19
+from fusmae_lite.data.archives.metadata import METADATA, SNOW, read_metadata
+from fusmae_lite.data.archives.labels import BEN19
 before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
 folder = Path({str(OFFICIAL)!r})
 table = read_metadata(folder / METADATA, BEN19, second=folder / SNOW)

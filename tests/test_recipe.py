@@ -15,20 +15,20 @@ from timm.layers import Attention, build_sincos2d_pos_embed
 from torch.nn import functional as F
 from torch.utils.data import default_collate
 
-from fusmae_lite.baselines import build_model
-from fusmae_lite.config import load_preset, project_root
-from fusmae_lite.cross_attention import SelfAttention, attend
-from fusmae_lite.distributed import check_batch
-from fusmae_lite.errors import InputError
-from fusmae_lite.evaluate import heldout_losses
-from fusmae_lite.evaluate.interpolation import Hidden, choose_interpolations, hidden_pairs
-from fusmae_lite.masking import draw_together, sample_masks
-from fusmae_lite.pairs import PairDataset, assemble, draw_jitter, jitter
-from fusmae_lite.pretrain import pretrain
-from fusmae_lite.seeding import derive
-from fusmae_lite.showing import Showing
-from fusmae_lite.tokens import Positions
-from fusmae_lite.weights import load_model, read_tensors, save_model
+from fusmae_lite.core.config import load_preset, project_root
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.seeding import derive
+from fusmae_lite.data.pairs import PairDataset, assemble, draw_jitter, jitter
+from fusmae_lite.evaluation import heldout_losses
+from fusmae_lite.model.cross_attention import SelfAttention, attend
+from fusmae_lite.model.masking import draw_together, sample_masks
+from fusmae_lite.model.tokens import Positions
+from fusmae_lite.systems import build_model
+from fusmae_lite.systems.weights import load_model, read_tensors, save_model
+from fusmae_lite.train.distributed import check_batch
+from fusmae_lite.train.interpolation import Hidden, choose_interpolations, hidden_pairs
+from fusmae_lite.train.pretrain import pretrain
+from fusmae_lite.train.showing import Showing
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -11,7 +11,7 @@ from types import ModuleType
 import nbformat
 import pytest
 
-from fusmae_lite.config import project_root
+from fusmae_lite.core.config import project_root
 
 DOCS = project_root() / "docs"
 LINK = re.compile(r"\[([^\]]+)\]\(([^)]+)\)")

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from fusmae_lite.archives.labels import BEN19
-from fusmae_lite.cli import main
-from fusmae_lite.config import project_root
-from fusmae_lite.errors import InputError
-from fusmae_lite.results import load_plan, paper, run_results, tables
-from fusmae_lite.results.page import fill
-from fusmae_lite.results.plan import PLANS, SYSTEMS
-from fusmae_lite.results.scores import Scores, verdict
-from fusmae_lite.weights import save_tensors
+from fusmae_lite.core.config import project_root
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.course.cli import main
+from fusmae_lite.data.archives.labels import BEN19
+from fusmae_lite.systems.weights import save_tensors
+from reproduce import load_plan, paper, run_results, tables
+from reproduce.page import fill
+from reproduce.plan import PLANS, SYSTEMS
+from reproduce.scores import Scores, verdict
 
 CELL = tables.cell_key("linear", tables.BOTH)
 

@@ -10,9 +10,9 @@ import pytest
 import rasterio
 from small_archives import refused
 
-from fusmae_lite.archives import SEN12MS, open_archive
-from fusmae_lite.archives.sen12ms import HELD_OUT, IGBP10, NAN_TRIPLET
-from fusmae_lite.sensors import S1, S2
+from fusmae_lite.core.sensors import S1, S2
+from fusmae_lite.data.archives import SEN12MS, open_archive
+from fusmae_lite.data.archives.sen12ms import HELD_OUT, IGBP10, NAN_TRIPLET
 
 TRAIN = "ROIs1158_spring_s2_1_p30"
 TEST = "ROIs1970_fall_s2_144_p7"

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from small_archives import refused
 
-from fusmae_lite import sensors
-from fusmae_lite.sensors import DECIBEL, REFLECTANCE, S1, S2, Modality, get_modality, known_modality, register
+from fusmae_lite.core import sensors
+from fusmae_lite.core.sensors import DECIBEL, REFLECTANCE, S1, S2, Modality, get_modality, known_modality, register
 
 
 @pytest.fixture

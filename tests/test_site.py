@@ -22,8 +22,8 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 
-from fusmae_lite.config import project_root
-from fusmae_lite.errors import InputError
+from fusmae_lite.core.config import project_root
+from fusmae_lite.core.errors import InputError
 
 ROOT = project_root()
 BUILD = ROOT / "docs" / "site" / "build.py"

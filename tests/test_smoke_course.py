@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from fusmae_lite.config import project_root
+from fusmae_lite.core.config import project_root
 
 PATHS = sorted((project_root() / "notebooks").glob("*.ipynb"))
 pytestmark = pytest.mark.skipif(not PATHS, reason="no notebooks in this checkout")
@@ -18,7 +18,16 @@ pytestmark = pytest.mark.skipif(not PATHS, reason="no notebooks in this checkout
 
 def command(run_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """`fusmae course` as a reader would call it, from another folder."""
-    arguments = [sys.executable, "-m", "fusmae_lite.cli", "course", "--preset", "smoke", "--run-dir", str(run_dir)]
+    arguments = [
+        sys.executable,
+        "-m",
+        "fusmae_lite.course.cli",
+        "course",
+        "--preset",
+        "smoke",
+        "--run-dir",
+        str(run_dir),
+    ]
     return subprocess.run([*arguments, *more], cwd=run_dir.parent, capture_output=True, text=True)
 
 

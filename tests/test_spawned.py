@@ -11,12 +11,12 @@ import pytest
 import torch
 from small_archives import make_v1
 
-from fusmae_lite.archives import Archive, open_archive
-from fusmae_lite.config import RunConfig
-from fusmae_lite.decode import processors
-from fusmae_lite.encode import encode, verify
-from fusmae_lite.pretrain import pretrain
-from fusmae_lite.synthetic import synthesise
+from fusmae_lite.core.config import RunConfig
+from fusmae_lite.data.archives import Archive, open_archive
+from fusmae_lite.data.decode import processors
+from fusmae_lite.data.encode import encode, verify
+from fusmae_lite.data.synthetic import synthesise
+from fusmae_lite.train.pretrain import pretrain
 
 
 @pytest.fixture(autouse=True)

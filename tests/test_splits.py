@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusmae_lite.archives import open_archive
-from fusmae_lite.archives.splits import (
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.data.archives import open_archive
+from fusmae_lite.data.archives.splits import (
     archive_leakage,
     neighbour_leakage,
     random_split,
     splits_of_table,
     with_random_split,
 )
-from fusmae_lite.errors import InputError
-from fusmae_lite.pairs import PairDataset
+from fusmae_lite.data.pairs import PairDataset
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
 TABLES = Path(__file__).resolve().parents[2] / "shared/data/reben-metadata"

@@ -15,15 +15,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from small_archives import refused
 
-from fusmae_lite.archives import Archive, open_archive
-from fusmae_lite.archives.base import SYNTHETIC
-from fusmae_lite.archives.labels import BEN19
-from fusmae_lite.archives.names import version
-from fusmae_lite.archives.sen12ms import IGBP10
-from fusmae_lite.cli import main
-from fusmae_lite.encode import encode
-from fusmae_lite.synthetic import Scenes, Truth, is_synthetic, read_truth, scene, synthesise, write, writers
-from fusmae_lite.synthetic.statistics import (
+from fusmae_lite.course.cli import main
+from fusmae_lite.data.archives import Archive, open_archive
+from fusmae_lite.data.archives.base import SYNTHETIC
+from fusmae_lite.data.archives.labels import BEN19
+from fusmae_lite.data.archives.names import version
+from fusmae_lite.data.archives.sen12ms import IGBP10
+from fusmae_lite.data.encode import encode
+from fusmae_lite.data.synthetic import Scenes, Truth, is_synthetic, read_truth, scene, synthesise, write, writers
+from fusmae_lite.data.synthetic.statistics import (
     TO_DB,
     band_means,
     block_mean,

@@ -7,8 +7,8 @@ import pytest
 from viewer_helpers import SMALL, holds_still, memory_is_flat, pixels, small_model
 
 from fusmae_lite import FusMAE, InputError, ModelConfig
-from fusmae_lite.viewers import AttentionViewer
-from fusmae_lite.viewers.attention import entropy, weights_between
+from fusmae_lite.show.viewers import AttentionViewer
+from fusmae_lite.show.viewers.attention import entropy, weights_between
 
 
 @pytest.fixture(scope="module")

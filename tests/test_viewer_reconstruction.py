@@ -12,9 +12,10 @@ import rasterio
 from PIL import Image
 from viewer_helpers import SMALL, holds_still, memory_is_flat, pixels, small_model
 
-from fusmae_lite import FusMAE, InputError, ModelConfig, panels
-from fusmae_lite.viewers import ReconstructionViewer
-from fusmae_lite.viewers.models import name_of
+from fusmae_lite import FusMAE, InputError, ModelConfig
+from fusmae_lite.show import panels
+from fusmae_lite.show.viewers import ReconstructionViewer
+from fusmae_lite.show.viewers.models import name_of
 
 
 @pytest.fixture(scope="module")

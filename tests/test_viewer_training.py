@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from viewer_helpers import holds_still
 
 from fusmae_lite import InputError
-from fusmae_lite.viewers import TrainingMonitor
-from fusmae_lite.viewers.training import loss_curves, read_metrics
+from fusmae_lite.show.viewers import TrainingMonitor
+from fusmae_lite.show.viewers.training import loss_curves, read_metrics
 
 
 def write_metrics(folder, epochs: int, end: str = "") -> None:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fusmae_lite.baselines import build_model
-from fusmae_lite.config import load_preset
-from fusmae_lite.errors import InputError
-from fusmae_lite.model import FusMAE
-from fusmae_lite.weights import (
+from fusmae_lite.core.config import load_preset
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.model.fusmae import FusMAE
+from fusmae_lite.systems import build_model
+from fusmae_lite.systems.weights import (
     digest_of,
     load_model,
     load_pretrained,
@@ -240,7 +240,7 @@ def test_what_is_shipped():
 
 @pytest.mark.parametrize(("name", "fusion"), SHIPPED.items())
 def test_the_shipped_models_are_small_and_reconstruct_as_their_card_says(archive, name, fusion):
-    from fusmae_lite.evaluate import heldout_losses
+    from fusmae_lite.evaluation import heldout_losses
 
     path = shipped_weights()[name]
     assert path.stat().st_size < 8_000_000

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fusmae_lite.config import project_root
+from fusmae_lite.core.config import project_root
 
 PACKAGE = project_root() / "fusmae_lite"
 #: Run from elsewhere. Whatever is a preset, a plan or a model in the wheel is loaded: none is named here.
@@ -19,9 +19,10 @@ import sys
 from importlib import resources
 from pathlib import Path
 import fusmae_lite
-from fusmae_lite import cli, course_pages, load_preset, load_pretrained, open_archive
-from fusmae_lite.results.plan import load_plan
-from fusmae_lite.synthetic import statistics
+from fusmae_lite import load_preset, load_pretrained, open_archive
+from fusmae_lite.course import cli, pages as course_pages
+from reproduce.plan import load_plan
+from fusmae_lite.data.synthetic import statistics
 
 package = Path(fusmae_lite.__file__).parent
 assert package.parent == Path(sys.argv[1]).resolve(), package

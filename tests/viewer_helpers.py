@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from fusmae_lite import FusMAE, ModelConfig
-from fusmae_lite.viewers.base import Viewer
+from fusmae_lite.show.viewers.base import Viewer
 
 SMALL = {"width": 16, "depth": 2, "heads": 2, "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
 

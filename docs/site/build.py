@@ -17,10 +17,10 @@ from pathlib import Path, PurePosixPath
 
 from pages import Stage, find_pages, staged
 
-from fusmae_lite.config import project_root
-from fusmae_lite.errors import InputError, RunError
-from fusmae_lite.files import write_text
-from fusmae_lite.progress import duration, line
+from fusmae_lite.core.config import project_root
+from fusmae_lite.core.errors import InputError, RunError
+from fusmae_lite.core.files import write_text
+from fusmae_lite.core.progress import duration, line
 
 HERE = Path(__file__).resolve().parent
 NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")

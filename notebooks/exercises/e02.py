@@ -16,7 +16,7 @@ def token_of_pixel(row: int, column: int, patch_size: int, side: int) -> int:
 
 
 def check_token_of_pixel(answer):
-    from fusmae_lite.tokens import patchify
+    from fusmae_lite.model.tokens import patchify
 
     assert answer(0, 0, 8, 120) == 0, "the first pixel lies in the first token"
     assert answer(0, 8, 8, 120) == 1, "one patch to the right is the next token"
@@ -94,8 +94,8 @@ def leaks(encode, images: torch.Tensor, mask: torch.Tensor, patch_size: int) -> 
 
 
 def check_leaks(answer):
-    from fusmae_lite.masking import visible_indices
-    from fusmae_lite.tokens import gather_tokens, patchify
+    from fusmae_lite.model.masking import visible_indices
+    from fusmae_lite.model.tokens import gather_tokens, patchify
 
     images = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(2, 9, dtype=torch.bool)

@@ -61,7 +61,7 @@ def xattn_decoder_parameters(width: int, sensors: int = 2, mlp_ratio: int = 4) -
 
 
 def check_xattn_decoder_parameters(answer: Callable[..., int]) -> None:
-    from fusmae_lite.cross_attention import XAttnDecoder
+    from fusmae_lite.model.cross_attention import XAttnDecoder
 
     for names, width, ratio in ((("s1", "s2"), 32, 4), (("s1", "s2", "x"), 16, 2)):
         wanted = sum(p.numel() for p in XAttnDecoder(names, width, 4, ratio).parameters())
@@ -77,7 +77,7 @@ def seen_by_neither(mask_ratio: float, consistent: bool) -> float:
 
 
 def check_seen_by_neither(answer: Callable[..., float]) -> None:
-    from fusmae_lite.masking import sample_masks
+    from fusmae_lite.model.masking import sample_masks
 
     for consistent, strategy in ((True, "consistent"), (False, "independent")):
         for ratio in (0.25, 0.75):

@@ -16,8 +16,8 @@ def schedule_at(step: int, total: int, warmup: int, peak: float) -> float:
 
 
 def check_schedule_at(answer: Callable[..., float]) -> None:
-    from fusmae_lite.config import load_preset
-    from fusmae_lite.optimise import learning_rate_at
+    from fusmae_lite.core.config import load_preset
+    from fusmae_lite.train.optimise import learning_rate_at
 
     config = load_preset("paper")
     for step in (0, 40, 49, 50, 500, 999):
@@ -37,9 +37,9 @@ def decays(name: str, ndim: int) -> bool:
 
 
 def check_decays(answer: Callable[..., bool]) -> None:
-    from fusmae_lite.config import ModelConfig
-    from fusmae_lite.model import FusMAE
-    from fusmae_lite.optimise import parameter_groups
+    from fusmae_lite.core.config import ModelConfig
+    from fusmae_lite.model.fusmae import FusMAE
+    from fusmae_lite.train.optimise import parameter_groups
 
     small = {"width": 16, "depth": 2, "heads": 2, "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
     model = FusMAE(ModelConfig(fusion="both", positions="learned", **small))

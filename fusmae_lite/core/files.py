@@ -1,0 +1,79 @@
+"""Reading and writing files: what is written exists whole or not at all, none that is not a file is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fusmae_lite.core.errors import InputError
+
+_KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device"}
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` fill a file of a temporary name, flush it to disk and rename it; makes the folder. Returns `path`.
+
+    The file gets the permissions that the user's umask gives, whatever the library behind `write` would choose.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.touch()
+        mode = temporary.stat().st_mode & 0o777  # read off, because umask cannot be asked for without changing it
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(mode)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write UTF-8 text as :func:`write_whole` does, lines ending as they do in `text`."""
+    return write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write bytes as :func:`write_whole` does."""
+    return write_whole(path, lambda temporary: temporary.write_bytes(content))
+
+
+def refuse_special(path: Path | str) -> None:
+    """Raise InputError for a folder, pipe, socket or device in place of a file: to open one may wait for ever.
+
+    Whatever is missing passes: its reader knows better what to say.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "device")
+        raise InputError(f"{path} is a {kind}, not a file", "put the file itself there")
+
+
+def read_object(path: Path, cure: str) -> dict[str, Any]:
+    """The JSON object in a file; :class:`InputError` with this cure if it is unreadable or holds anything else."""
+    refuse_special(path)
+    try:
+        return parse_object(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is unreadable ({error})", cure) from None
+
+
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """A JSON object; ValueError for anything else, however deep or badly encoded."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON object is needed, not {type(value).__name__}")
+    return value

@@ -1,0 +1,135 @@
+"""One job per folder: a lock that the system takes back when its process ends, however it ends."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.progress import line
+
+#: Hidden file that is locked; it names its holder and is removed at the end. After a kill it stays, and is free.
+LOCK = ".lock"
+_FAR = 2**30  # Windows lets nobody read a byte that is locked: lock one beyond the text
+_BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+
+# The system's lock is a process's, not a caller's: a second one in this process would get it, and give it back for both
+_mine: set[tuple[int, str]] = set()
+
+
+@contextmanager
+def only_job(folder: Path) -> Iterator[None]:
+    """Hold a folder (made if absent) while the block runs.
+
+    Processes that this one forks do not inherit the lock. Where the file system knows no locks, or the folder is
+    read-only, the block runs without one, and a line says so.
+
+    Raises:
+        InputError: another job holds it; names the process, the computer, the command and since when. Or the folder
+            cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror})", "choose another folder") from None
+    path = folder / LOCK
+    mine = (os.getpid(), os.path.realpath(path))
+    if mine in _mine:
+        raise InputError(f"{folder}: this process writes there already", "wait for it, or choose another folder")
+    file = _take(path)
+    _mine.add(mine)
+    try:
+        yield
+    finally:
+        _mine.discard(mine)
+        if file is not None:
+            _release(file, path)
+
+
+def _take(path: Path) -> BinaryIO | None:
+    """The locked file; None where there is no locking. One that its holder removed meanwhile is tried anew."""
+    while True:
+        try:
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        except OSError as error:
+            return _without(path, error)
+        try:
+            _lock(file)
+            if not _is(file, path):
+                file.close()
+                continue
+        except OSError as error:
+            holder = _holder(file)
+            file.close()
+            if error.errno not in _BUSY:
+                return _without(path, error)
+            raise InputError(
+                f"{path.parent}: another job writes there: {holder}", "wait for it, stop it, or choose another folder"
+            ) from None
+        with suppress(OSError):  # a full disk: held, but nameless
+            _sign(file)
+        return file
+
+
+def _release(file: BinaryIO, path: Path) -> None:
+    """Remove the file, then let go: whoever opened it before finds that it is not the one at `path`, and tries anew."""
+    with suppress(OSError):
+        if _is(file, path):
+            path.unlink()
+    file.close()
+    with suppress(OSError):  # Windows removes no open file
+        if os.name == "nt":
+            path.unlink()
+
+
+def _lock(file: BinaryIO) -> None:
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        file.seek(_FAR)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        return
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: forked processes would inherit that one
+
+
+def _is(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _sign(file: BinaryIO) -> None:
+    program, *arguments = sys.argv or ["python"]
+    command = shlex.join([os.path.basename(program), *arguments])
+    since = datetime.now().isoformat(" ", "seconds")
+    holder = {"process": os.getpid(), "computer": socket.gethostname(), "command": command[:200], "since": since}
+    file.seek(0)
+    file.truncate()
+    file.write(json.dumps(holder).encode())
+    file.flush()
+
+
+def _holder(file: BinaryIO) -> str:
+    try:
+        file.seek(0)
+        said = json.loads(file.read(4096))
+        text = f"process {said['process']} on {said['computer']}, {said['command']}, since {said['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "a process that has not said which"
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _without(path: Path, error: OSError) -> None:
+    line(f"note: no lock on {path.parent} ({error.strerror}); start no second job there")

@@ -1,0 +1,150 @@
+"""What a sensor delivers: its bands in order, their resolution, units and statistics.
+
+The model never sees this module's files and the archives never see its statistics in action; it is only the
+shared vocabulary. To add a third sensor, build one more :class:`Modality` and call :func:`register`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from fusmae_lite.core.errors import InputError
+
+#: Side of a BigEarthNet patch on the ground, in metres (120 pixels of 10 m).
+PATCH_METRES = 1200
+#: Units whose meaning is known: how images are averaged, and what values in other units look like, follows from them.
+DECIBEL, REFLECTANCE = "dB", "reflectance x 10,000"
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One sensor as the model is told about it.
+
+    Args:
+        name: key in every ``images`` dict, for example ``"s1"``.
+        title: what a figure calls it.
+        bands: band names; this order is the channel order, always.
+        resolution: ground sampling distance of each band, in metres.
+        units: what a pixel value means on disk.
+        dtype: NumPy dtype of a band on disk.
+        mean: mean of each band in `units`, used to normalise.
+        std: standard deviation of each band in `units`.
+        valid: least and largest plausible value in `units`; what lies outside is refused when it is read or given to
+            a model. None: values are not checked.
+
+    Raises:
+        InputError: a field that contradicts another one or cannot be.
+    """
+
+    name: str
+    title: str
+    bands: tuple[str, ...]
+    resolution: tuple[int, ...]
+    units: str
+    dtype: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    valid: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("resolution", "mean", "std"):
+            entries = len(getattr(self, field))
+            if entries != len(self.bands):
+                self._refuse(f"{field} has {entries} entries for {len(self.bands)} bands", "give one per band")
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name) or self.name == "cls":
+            self._refuse("this name cannot be a key", "choose letters, digits, - and _, and not 'cls'")
+        if not self.bands or len(set(self.bands)) < len(self.bands):
+            self._refuse("no band, or one name twice", "give each band its own name")
+        if odd := [r for r in self.resolution if not (isinstance(r, int) and r > 0 and PATCH_METRES % r == 0)]:
+            self._refuse(f"pixels of {odd[0]} m do not fill a patch of {PATCH_METRES} m", "choose a divisor, in metres")
+        if odd := [s for s in self.std if not (math.isfinite(s) and s > 0)]:
+            self._refuse(f"a standard deviation of {odd[0]}", "give one above 0 for each band")
+        if odd := [m for m in self.mean if not math.isfinite(m)]:
+            self._refuse(f"a mean of {odd[0]}", "give a finite one for each band")
+        self._check_values()
+
+    def _check_values(self) -> None:
+        try:
+            numeric = np.dtype(self.dtype).kind in "iuf"
+        except TypeError:
+            numeric = False
+        if not numeric:
+            self._refuse(f"dtype {self.dtype!r} holds no numbers", "give NumPy's name of one that does")
+        low, high = self.valid or (-math.inf, math.inf)
+        if not all(low < mean < high for mean in self.mean):
+            self._refuse(f"the means do not lie within valid={self.valid}", "give its least and its largest value")
+
+    def _refuse(self, what: str, cure: str) -> None:
+        raise InputError(f"modality {self.name!r}: {what}", cure)
+
+    @property
+    def channels(self) -> int:
+        """C, the number of bands."""
+        return len(self.bands)
+
+    def band_index(self, band: str) -> int:
+        """Channel of a band; raises :class:`InputError` for a band this sensor lacks."""
+        if band not in self.bands:
+            raise InputError(f"{self.title} has no band {band!r}", f"choose one of {', '.join(self.bands)}")
+        return self.bands.index(band)
+
+    def native_side(self, band: str) -> int:
+        """Side in pixels of a 1200 m patch of this band: 120, 60 or 20."""
+        return PATCH_METRES // self.resolution[self.band_index(band)]
+
+
+#: Sentinel-1 C-band SAR, ground-range detected, dB. Statistics: BigEarthNet-MM v1.
+S1 = Modality(
+    name="s1",
+    title="Sentinel-1",
+    bands=("VV", "VH"),
+    resolution=(10, 10),
+    units=DECIBEL,
+    dtype="float32",
+    mean=(-12.620, -19.290),
+    std=(5.116, 5.464),
+    valid=(-90.0, 50.0),  # still water and ships in the bundled pairs: -54 to 18
+)
+
+#: Sentinel-2 level 2A (surface reflectance x 10,000; no B10). Statistics: BigEarthNet v1.
+S2 = Modality(
+    name="s2",
+    title="Sentinel-2",
+    bands=("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"),
+    resolution=(60, 10, 10, 10, 20, 20, 20, 10, 20, 60, 20, 20),
+    units=REFLECTANCE,
+    dtype="uint16",
+    mean=(340.77, 429.94, 614.22, 590.24, 950.68, 1792.46, 2075.47, 2218.95, 2266.46, 2246.06, 1594.43, 1009.33),
+    std=(554.81, 572.42, 582.88, 675.89, 729.90, 1096.01, 1273.45, 1365.46, 1356.14, 1302.33, 1079.19, 818.87),
+    valid=(0.0, 50_000.0),  # clouds and glint in the bundled pairs: 16,224
+)
+
+_KNOWN: dict[str, Modality] = {S1.name: S1, S2.name: S2}
+
+
+def register(modality: Modality, replace: bool = False) -> Modality:
+    """Make a further sensor known under its name; returns it.
+
+    A name can be taken only once, so that no two parts of a program mean different things by it; `replace` puts a
+    corrected modality in the place of the one of its name.
+    """
+    if not replace and modality.name in _KNOWN and _KNOWN[modality.name] != modality:
+        raise InputError(f"modality name {modality.name!r} is taken", "choose another name, or pass replace=True")
+    _KNOWN[modality.name] = modality
+    return modality
+
+
+def get_modality(name: str) -> Modality:
+    """The :class:`Modality` called `name`; raises :class:`InputError` that lists the known ones."""
+    if name not in _KNOWN:
+        raise InputError(f"unknown modality {name!r}", f"choose one of {', '.join(_KNOWN)} or register it first")
+    return _KNOWN[name]
+
+
+def known_modality(name: str) -> Modality | None:
+    """The :class:`Modality` called `name`, or None."""
+    return _KNOWN.get(name)

@@ -1,0 +1,1 @@
+"""From an archive on disk to pairs of tensors: reading, checking, encoding to LMDB, synthetic scenes."""

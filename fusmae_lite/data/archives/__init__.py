@@ -1,0 +1,67 @@
+"""Archives as they lie on disk. :func:`open_archive` finds the format; nothing downstream cares which it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fusmae_lite.core.config import RunConfig, project_root
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.data.archives.base import Archive, Patch
+from fusmae_lite.data.archives.bigearthnet_v1 import BigEarthNetV1
+from fusmae_lite.data.archives.damaged import leave_out_damaged
+from fusmae_lite.data.archives.lmdb_store import LmdbArchive
+from fusmae_lite.data.archives.reben import ReBEN
+from fusmae_lite.data.archives.sen12ms import SEN12MS
+
+__all__ = [
+    "FORMATS",
+    "SEN12MS",
+    "Archive",
+    "BigEarthNetV1",
+    "LmdbArchive",
+    "Patch",
+    "ReBEN",
+    "open_archive",
+    "open_data",
+]
+
+#: Every known format, tried in this order. A new one is added here and nowhere else.
+FORMATS: list[type[Archive]] = [BigEarthNetV1, ReBEN, SEN12MS, LmdbArchive]
+
+
+def open_archive(
+    path: Path | str | None = None, *, partial: bool = False, snow_and_clouds: bool = False, read_all: bool = True
+) -> Archive:
+    """Open the archive in a folder, whichever of the known formats it has.
+
+    Args:
+        path: the archive's folder; None for the pairs that come with a clone of the repository.
+        partial: take the patches that are whole and list the others in ``archive.left_out`` instead of refusing an
+            archive in which something is missing or damaged. Reads every pair once.
+        snow_and_clouds: also the patches that the archive's authors set apart for snow, clouds or their shadow.
+        read_all: False leaves what is damaged inside to whoever reads it, also with `partial`.
+
+    Raises:
+        InputError: the folder does not exist, or matches no format; the message says what was looked for.
+    """
+    root = project_root() / "data_samples" if path is None else Path(path).expanduser()
+    if not root.is_dir():
+        raise InputError(f"data folder {root} does not exist", "pass data_dir the folder of an archive")
+    for archive in FORMATS:
+        if archive.matches(root):
+            opened = archive(root, partial=partial, snow_and_clouds=snow_and_clouds)
+            if partial and read_all:
+                leave_out_damaged(opened)
+            return opened
+    looked_for = "; ".join(f"{archive.kind} ({archive.layout})" for archive in FORMATS)
+    raise InputError(f"{root} holds no archive; looked for {looked_for}", "pass the folder that contains these")
+
+
+def open_data(config: RunConfig) -> Archive:
+    """The archive a run is configured for: ``config.data_dir``, or the bundled patches where that is empty."""
+    archive = open_archive(config.data_dir or None, partial=config.partial, snow_and_clouds=config.snow_and_clouds)
+    if config.split == "random":
+        from fusmae_lite.data.archives.splits import with_random_split
+
+        return with_random_split(archive, config.seed)
+    return archive

@@ -1,0 +1,202 @@
+"""What every archive offers, whatever lies on disk: patches by index, labels, splits. No torch, no resampling here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import compress
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.sensors import DECIBEL, REFLECTANCE
+
+SPLITS = ("train", "val", "test")
+#: A file of this name in an archive's folder says that no satellite took its images.
+SYNTHETIC = "SYNTHETIC.txt"
+
+
+def is_synthetic(root: Path) -> bool:
+    """Whether a folder carries the mark of a synthetic archive."""
+    return (root / SYNTHETIC).is_file()
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One place seen by each sensor, as it lies on disk: native resolution, physical units, nothing resampled.
+
+    Args:
+        name: name of the patch in its archive (BigEarthNet: the Sentinel-2 name).
+        bands: modality -> band -> (h, w) array, in the band order of :mod:`fusmae_lite.core.sensors`;
+            ``{"s1": {"VV": (120, 120) float32 dB, ...}, "s2": {"B01": (20, 20) uint16, ...}}``.
+        labels: class names, a subset of the archive's `classes`; may be empty.
+        meta: what is known beside the pixels: split, country, season, s1_name, tile, acquisition_date.
+        crs: coordinate reference system such as ``"EPSG:32633"``; None where the file has none.
+        bounds: left, bottom, right, top in the units of `crs`; None where the file has none.
+    """
+
+    name: str
+    bands: dict[str, dict[str, np.ndarray]]
+    labels: tuple[str, ...]
+    meta: dict[str, str]
+    crs: str | None = None
+    bounds: tuple[float, float, float, float] | None = None
+
+
+class Archive(ABC):
+    """A folder of patches. Opening one reads names and lists, never pixels.
+
+    How a new format joins: write a sibling module with a subclass that sets `kind` (what messages call it), `layout`
+    (what `matches` looks for, in words) and `classes`; whose ``__init__(root, partial, snow_and_clouds)`` fills `root`
+    and `names`; and that implements `matches`, `read`, `keys`, `files`, `labels` and `meta`. `meta` must give the key
+    ``"split"`` where the archive has an official split; `split` and `describe` then work as they are (override
+    `splits` where a table has them as a column). Pass every band through :func:`check_band` and the bands of a sensor
+    through :func:`check_pixels`, raise :class:`InputError` for whatever is wrong on disk,
+    and add the class to ``FORMATS`` in ``archives/__init__.py``.
+    The suite in ``tests/test_archives.py`` is written against this interface.
+
+    Attributes:
+        kind: what messages call the format.
+        layout: what `matches` looks for, in words.
+        root: the archive's folder.
+        names: name of each patch; its position is the index everywhere else.
+        classes: label names, in the order of the columns of `labels`.
+        left_out: (name, reason) of what lies there and was not taken, when opened with ``partial=True``.
+    """
+
+    kind: ClassVar[str]
+    layout: ClassVar[str]
+    root: Path
+    names: Sequence[str]
+    classes: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+    #: The one file that holds all pairs, where there is such a one.
+    store: str | None = None
+
+    @abstractmethod
+    def __init__(self, root: Path | str, *, partial: bool = False, snow_and_clouds: bool = False) -> None: ...
+
+    @classmethod
+    @abstractmethod
+    def matches(cls, root: Path) -> bool:
+        """Whether the folder looks like this format. Cheap: looks at names, opens nothing."""
+
+    @abstractmethod
+    def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
+        """Decode one patch; only the given modalities if any are given. Raises InputError for damaged files."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> np.ndarray:
+        """(len, n_classes) bool, columns in the order of `classes`. May read one small file per patch, once."""
+
+    @abstractmethod
+    def meta(self, index: int) -> dict[str, str]:
+        """What is known of a patch without opening its files; key ``"split"`` is ``""`` outside every split."""
+
+    @abstractmethod
+    def keys(self, index: int) -> dict[str, str]:
+        """Modality -> the name its bands go by: the stem of its files, and its key in an LMDB."""
+
+    def files(self, index: int, modality: str) -> list[str]:
+        """Paths that :meth:`read` opens for one sensor of a pair, label files among them; [] where pairs share files.
+
+        Their content is what tells a result whether it is still one of these pairs; without it pixels are read.
+        """
+        return []
+
+    def stored_crc32(self, modality: str) -> np.ndarray | None:
+        """(len,) uint32, a checksum of each pair's pixels in one sensor, where they are stored beside them."""
+        return None
+
+    @cached_property
+    def splits(self) -> np.ndarray:
+        """(len,) of ``"train"``, ``"val"``, ``"test"`` or ``""``."""
+        return np.array([self.meta(index)["split"] for index in range(len(self))], dtype="<U5")
+
+    @property
+    def kind_of_pairs(self) -> str:
+        """``"pairs"``, or ``"synthetic pairs"``: what to call them, so that nobody takes one for the other."""
+        return "synthetic pairs" if is_synthetic(self.root) else "pairs"
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Forget all pairs but those of a (len,) bool mask. A format that holds more by row than names extends it."""
+        self.names = tuple(compress(self.names, rows))
+        for cached in ("splits", "labels"):
+            self.__dict__.pop(cached, None)
+
+    @property
+    def said_left_out(self) -> str:
+        """How many were left out, and the first reason; empty where none was."""
+        return f"{len(self.left_out)} left out, first {self.left_out[0][1]}" if self.left_out else ""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def split(self, name: str) -> np.ndarray:
+        """Indices, int64, ascending, of the patches of ``"train"``, ``"val"``, ``"test"`` or ``"all"``."""
+        if name == "all":
+            return np.arange(len(self))
+        if name not in SPLITS:
+            raise InputError(f"unknown split {name!r}", f"choose one of {', '.join(SPLITS)}, all")
+        if not (self.splits != "").any():
+            raise InputError(
+                f"{self.root}: no split lists found", "add splits/{train,val,test}.csv, or use split 'all'"
+            )
+        return np.flatnonzero(self.splits == name)
+
+    def describe(self) -> str:
+        """A few lines for people: format, folder, pairs per split, patches without a label, most frequent classes."""
+        splits = Counter(self.splits.tolist())
+        sizes = ", ".join(f"{splits[name]} {name or 'in no split'}" for name in (*SPLITS, "") if splits[name])
+        counts = self.labels.sum(axis=0)
+        common = [f"{self.classes[c]} {counts[c]}" for c in np.argsort(-counts, kind="stable")[:3]]
+        lines = (
+            f"{self.kind} in {self.root}",
+            f"{len(self)} {self.kind_of_pairs}: {sizes}",
+            f"{int((counts > 0).sum())} of {len(self.classes)} classes occur; most frequent: {', '.join(common)}",
+            f"{int((~self.labels.any(axis=1)).sum())} pairs carry no label (legal for pretraining)",
+        )
+        return "\n".join(lines)
+
+
+def check_band(array: np.ndarray, where: Path | str, band: str, side: int, dtype: str) -> np.ndarray:
+    """Return the band unchanged if it is (side, side), of this dtype and finite; else raise InputError.
+
+    `where` is the file (or key) the message names.
+    """
+    check_form(array.shape, where, band, side)
+    check_dtype(array.dtype.name, where, band, dtype)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).sum())
+        raise InputError(
+            f"{where}: band {band} holds {bad} NaN or infinite values of {array.size}",
+            "download the patch again, or remove it from the split lists and the folder",
+        )
+    return array
+
+
+def check_form(shape: Sequence[int], where: Path | str, band: str, side: int) -> None:
+    """The part of :func:`check_band` that a file's header can tell: raise InputError unless it is (side, side)."""
+    if tuple(shape) != (side, side):
+        size = " x ".join(str(length) for length in shape)
+        raise InputError(
+            f"{where}: band {band} is {size} pixels, expected {side} x {side}", "download the patch again or crop it"
+        )
+
+
+def check_dtype(found: str, where: Path | str, band: str, dtype: str, units: str | None = None) -> None:
+    """The other part that a header can tell; `units` say what another dtype is likely to hold."""
+    if np.dtype(found) == np.dtype(dtype):
+        return
+    cure = f"convert the file to {dtype}"
+    if units == DECIBEL and np.dtype(found).kind in "iu":
+        cure += ": decibels times 100 divided by 100, amplitudes as 20 * log10; or declare the scale in the file"
+    if units == REFLECTANCE and np.dtype(found).kind == "f":
+        cure += ": reflectances from 0 to 1 times 10,000"
+    raise InputError(f"{where}: band {band} is {found}, expected {dtype}", cure)

@@ -1,0 +1,235 @@
+"""Reading GeoTIFFs as archives of patches store them: header, then pixels, with what it declares applied."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.crs import CRS
+from rasterio.enums import MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.files import refuse_special
+from fusmae_lite.core.sensors import DECIBEL, REFLECTANCE, Modality
+from fusmae_lite.data.archives.base import check_band, check_dtype, check_form
+from fusmae_lite.data.archives.pixels import ADDED, FILL, check_gaps, check_values, has_offset, offset_left
+
+# What GDAL has to say about a damaged file is in our one-line error; a log line beside it would only repeat it.
+logging.getLogger("rasterio").addHandler(logging.NullHandler())
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+_CODEC = re.compile(r"missing codec(?: of code)? \w+|\S+ compression only supported|compression \S+ not supported")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the pixels of a file lie: None for what it does not say; bounds are left, bottom, right, top.
+
+    `tolerance` is half a pixel of its sensor's finest bands, in the units of the bounds.
+    """
+
+    path: Path
+    crs: CRS | None
+    bounds: tuple[float, float, float, float] | None
+    tolerance: float = 0.0
+
+
+def read_bands(folder: Path, modality: Modality) -> tuple[dict[str, np.ndarray], Place]:
+    """Every band of one patch at native resolution, from a file each, and the place that all of them show."""
+    bands: dict[str, np.ndarray] = {}
+    places: list[Place] = []
+    late = modality.units == REFLECTANCE and has_offset(folder.name)
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):  # looks for no side-car files
+        for band in modality.bands:
+            path, what = folder / f"{folder.name}_{band}.tif", f"band {band} of {modality.title}"
+            side = modality.native_side(band)
+            pixels, place = _read(path, what, [band], [band], side, modality.dtype, modality, late)
+            bands[band] = pixels[0]
+            places.append(place)
+    check_gaps(bands, modality, folder)
+    return bands, one_place(places)
+
+
+def refuse_offset(folder: Path, modality: Modality) -> None:
+    """For a patch whose name says that its pixels have an offset: InputError unless its first band declares one."""
+    path = folder / f"{folder.name}_{modality.bands[0]}.tif"
+    refuse_special(path)
+    try:
+        with rasterio.open(path, driver="GTiff") as file:
+            declared = file.offsets[0] != 0
+    except (RasterioError, OSError, ValueError):
+        return  # a damaged file is refused when it is read
+    if not declared:
+        raise offset_left(folder)
+
+
+def read_stack(
+    path: Path, on_disk: Sequence[str], wanted: Sequence[str], side: int, dtype: str, modality: Modality | None = None
+) -> tuple[dict[str, np.ndarray], Place]:
+    """The wanted bands of one GeoTIFF of many, all of one side, and its place; without `modality` values are any."""
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        pixels, place = _read(path, "the image", on_disk, wanted, side, dtype, modality)
+    bands = dict(zip(wanted, pixels, strict=True))
+    if modality is not None:
+        check_gaps(bands, modality, path)
+    return bands, place
+
+
+def one_place(places: Sequence[Place]) -> Place:
+    """The last of the places, of bands or sensors of one patch; InputError where one is another than the first.
+
+    They may differ by half a pixel of 10 m; what a file does not say is not compared.
+    """
+    first = places[0]
+    for other in places[1:]:
+        if (first.crs is None) != (other.crs is None):
+            continue
+        if first.crs != other.crs or _distance(first, other) > min(first.tolerance, other.tolerance):
+            raise InputError(
+                f"two places in one pair: {_said(first)}, but {_said(other)}",
+                "correct the pairing in the lists, or download the patch again",
+            )
+    return places[-1]
+
+
+def as_fields(places: Sequence[Place]) -> dict[str, Any]:
+    """`crs` and `bounds` of a :class:`Patch` from the :func:`one_place` of its sensors."""
+    place = one_place(places)
+    return {"crs": place.crs and place.crs.to_string(), "bounds": place.bounds}
+
+
+def _said(place: Place) -> str:
+    where = ", ".join(f"{edge:g}" for edge in place.bounds or ())
+    return f"{place.path} lies at ({where}) in {place.crs.to_string() if place.crs else 'no reference system'}"
+
+
+def _distance(first: Place, other: Place) -> float:
+    if first.bounds is None or other.bounds is None:
+        return 0.0
+    return max(abs(a - b) for a, b in zip(first.bounds, other.bounds, strict=True))
+
+
+def _read(
+    path: Path,
+    what: str,
+    on_disk: Sequence[str],
+    wanted: Sequence[str],
+    side: int,
+    dtype: str,
+    modality: Modality | None,
+    late: bool = False,
+) -> tuple[np.ndarray, Place]:
+    """The wanted bands of one file, (bands, side, side), checked, and its place.
+
+    What the header alone can tell is checked before pixels are read: a small file may claim to hold terabytes.
+    """
+    refuse_special(path)
+    try:
+        with rasterio.open(path, driver="GTiff") as file:
+            _check_header(file, path, on_disk, side, dtype, modality)
+            place = _place(file, path, modality)
+            pixels = file.read([on_disk.index(band) + 1 for band in wanted])
+            pixels = _apply(file, pixels, path, modality, late)
+    except InputError:
+        raise
+    except (RasterioError, OSError, ValueError, OverflowError, MemoryError) as error:
+        raise _explain(path, what, error) from None
+    for band, array in zip(wanted, pixels, strict=True):
+        check_band(array, path, band, side, dtype)
+        if modality is not None:
+            check_values(array, modality, band, path)
+    return pixels, place
+
+
+def _check_header(
+    file: rasterio.DatasetReader, path: Path, on_disk: Sequence[str], side: int, dtype: str, modality: Modality | None
+) -> None:
+    shape = (file.height, file.width)
+    if file.count != len(on_disk) and len(on_disk) > 1:
+        raise InputError(f"{path} has {file.count} bands, expected {len(on_disk)}", "download the file again")
+    for band, found in zip(on_disk, file.dtypes, strict=False):
+        scaled = modality is not None and modality.units == DECIBEL and (file.scales[0], file.offsets[0]) != (1, 0)
+        check_form(shape if file.count == len(on_disk) else (file.count, *shape), path, band, side)
+        if not (scaled and np.dtype(found).kind in "iuf"):  # scaled decibels become float32
+            check_dtype(found, path, band, dtype, modality and modality.units)
+
+
+def _place(file: rasterio.DatasetReader, path: Path, modality: Modality | None) -> Place:
+    """CRS and bounds of a north-up grid; InputError for any other."""
+    grid = file.transform
+    if not all(map(math.isfinite, grid[:6])):
+        raise InputError(f"{path}: a grid of NaN or infinite coordinates", "download the file again")
+    if grid.is_identity:  # what GDAL says of a file without a grid
+        return Place(path, file.crs, None)
+    if grid.b or grid.d or grid.a <= 0 or grid.e >= 0:
+        raise InputError(f"{path}: a rotated, sheared or mirrored grid", "warp it to north up (gdalwarp), pair by pair")
+    bounds = tuple(file.bounds)
+    if not all(map(math.isfinite, bounds)):
+        raise InputError(f"{path}: bounds of NaN or infinite coordinates", "download the file again")
+    finest = max(file.width, *map(modality.native_side, modality.bands)) if modality else file.width
+    return Place(path, file.crs, bounds, (bounds[2] - bounds[0]) / finest / 2)
+
+
+def _apply(
+    file: rasterio.DatasetReader, pixels: np.ndarray, path: Path, modality: Modality | None, late: bool
+) -> np.ndarray:
+    """Pixels in the modality's unit: declared scale and offset applied; InputError where declared no-data occurs."""
+    if modality is None:  # a land-cover map: codes, in which 0 is one
+        return pixels
+    for value in {value for value in file.nodatavals if value is not None}:
+        if gaps := int((pixels == value).sum()):
+            raise InputError(f"{path}: {gaps} pixels are {value:g}, declared as no data", FILL)
+    if any(MaskFlags.per_dataset in flags for flags in file.mask_flag_enums) and not file.dataset_mask().all():
+        raise InputError(f"{path}: its mask declares pixels as no data", FILL)
+    declared = set(zip(file.scales, file.offsets, strict=True))
+    if declared == {(1.0, 0.0)} and not late:
+        return pixels
+    scale, offset = declared.pop()
+    if declared or not (math.isfinite(scale) and math.isfinite(offset)) or scale == 0:
+        raise _undeclared(path, scale, offset, "one scale and offset for all bands")
+    if modality.units == DECIBEL:
+        return (pixels.astype(np.float64) * scale + offset).astype(modality.dtype)
+    if modality.units == REFLECTANCE:
+        return _reflectance(pixels, scale, offset, path, late)
+    if (scale, offset) == (1.0, 0.0):
+        return pixels
+    raise _undeclared(path, scale, offset, "none")
+
+
+def _reflectance(pixels: np.ndarray, scale: float, offset: float, path: Path, late: bool) -> np.ndarray:
+    """Reflectance x 10,000 of Sentinel-2: as it is, or less the 1000 of processing baselines from 04.00 on."""
+    near = math.isclose(scale, 1.0) or math.isclose(scale, 1e-4, rel_tol=1e-5)
+    if near and math.isclose(offset / scale, -ADDED, rel_tol=1e-5):
+        return np.maximum(pixels, ADDED) - pixels.dtype.type(ADDED)
+    if not near or offset != 0:
+        raise _undeclared(path, scale, offset, f"(1, 0), (0.0001, 0), (1, -{ADDED}) or (0.0001, -0.1)")
+    if late:
+        raise offset_left(path)
+    return pixels
+
+
+def _undeclared(path: Path, scale: float, offset: float, known: str) -> InputError:
+    what = f"{path} declares scale {scale:g} and offset {offset:g}; known here: {known}"
+    return InputError(what, "apply them to the pixels and remove the tags (gdal_translate -unscale)")
+
+
+def _explain(path: Path, what: str, error: Exception) -> InputError:
+    """Why a file could not be read. Asked only afterwards: 14 looks before each pair would cost more than they tell."""
+    if not os.path.isfile(path):
+        return InputError(f"{path}: {what} is missing", "download the patch again, or check that its disk is there")
+    if not os.access(path, os.R_OK):
+        return InputError(f"{path}: no permission to read it", "correct the permissions (chmod a+r)")
+    if found := _CODEC.search(f"{error} {error.__cause__}"):
+        cure = "write it again with deflate (gdal_translate -co COMPRESS=DEFLATE)"
+        return InputError(f"{path}: this rasterio cannot decode its compression ({found[0]})", cure)
+    return InputError(f"{path}: truncated or no GeoTIFF", "download the patch again")

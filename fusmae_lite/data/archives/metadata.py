@@ -1,0 +1,290 @@
+"""metadata.parquet: one row per pair, as reBEN publishes it and as ``fusmae encode`` writes it.
+
+Half a million rows are handled as columns; nothing here loops over them in Python.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.data.archives.base import SPLITS, Archive
+from fusmae_lite.data.archives.names import refuse_duplicates
+from fusmae_lite.data.archives.pairing import require_file
+
+METADATA = "metadata.parquet"
+#: The second table of reBEN: patches its authors set apart.
+SNOW = "metadata_for_patches_with_snow_cloud_or_shadow.parquet"
+#: Key under which ``fusmae encode`` describes the archive in the file's own metadata.
+NOTE = b"fusmae-lite"
+
+_AGAIN = "download the table again"
+#: What pyarrow says to a damaged file.
+_DAMAGED = (OSError, pa.ArrowException, ValueError, TypeError, KeyError, AttributeError, OverflowError, MemoryError)
+#: Beyond any archive of pairs; a made file that claims more would only fill the memory.
+_MOST_ROWS, _MOST_CLASSES, _LARGEST_SIDE = 20_000_000, 10_000, 10_000
+_OFFICIAL = {"train": "train", "validation": "val", "val": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The rows of one or two tables.
+
+    Args:
+        names: column patch_id, each once.
+        splits: (n,) of ``"train"``, ``"val"``, ``"test"`` or ``""``.
+        labels: (n, n_classes) bool.
+        rest: every further column of text, numbers or days; pictures, lists and the like are left out.
+        where: the file, or files, for messages.
+        keys: the columns that name files or keys, each name once.
+    """
+
+    names: tuple[str, ...]
+    splits: np.ndarray
+    labels: np.ndarray
+    rest: dict[str, pa.Array]
+    where: str
+    keys: dict[str, list[str]]
+
+    def column(self, name: str) -> list[str]:
+        """One of the columns of names."""
+        return self.keys[name]
+
+    def row(self, index: int, names: Sequence[str] | None = None) -> dict[str, str]:
+        """Further columns (all, or those named) of one row as text, without those that are empty (null) there."""
+        values = ((name, self.rest[name][index].as_py()) for name in (self.rest if names is None else names))
+        return {name: _as_text(value) for name, value in values if value is not None}
+
+    def take(self, rows: np.ndarray) -> Metadata:
+        """Only the rows of a (n,) bool mask."""
+        if rows.all():
+            return self
+        names = tuple(compress(self.names, rows))
+        rest = {name: column.filter(pa.array(rows)) for name, column in self.rest.items()}
+        keys = {name: list(compress(texts, rows)) for name, texts in self.keys.items()}
+        return Metadata(names, self.splits[rows], self.labels[rows], rest, self.where, keys)
+
+
+class TableArchive(Archive):
+    """An archive whose labels and splits are columns of its `table`."""
+
+    table: Metadata
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(len, n_classes) bool in the order of `classes`, from the table."""
+        return self.table.labels
+
+    def keep(self, rows: np.ndarray) -> None:
+        """See :class:`Archive`."""
+        super().keep(rows)
+        self.table = self.table.take(rows)
+
+    @cached_property
+    def splits(self) -> np.ndarray:  # type: ignore[override]
+        """(len,) of ``"train"``, ``"val"``, ``"test"`` or ``""``, from the table."""
+        return self.table.splits
+
+
+def read_metadata(
+    path: Path,
+    classes: Sequence[str],
+    *,
+    second: Path | None = None,
+    keys: Sequence[str] = ("s1_name",),
+    no_split: bool = False,
+) -> Metadata:
+    """Read and check one table, or two as one.
+
+    Args:
+        path: the table.
+        classes: label names, in the order of the columns of `labels`.
+        second: a further table whose rows come after the first's.
+        keys: columns beside patch_id that name files or keys: text, no name twice.
+        no_split: an empty split is legal.
+
+    Raises:
+        InputError: not readable, a column missing, empty cells, a name twice, an unknown label or split.
+    """
+    wanted = ("patch_id", "labels", "split", *keys)
+    columns, where = _columns(path, wanted), str(path)
+    if second is not None:
+        columns = _join(columns, _columns(second, wanted), path, second)
+        where = f"{path} with {second.name}"
+    texts = {key: _texts(columns[key], key, where) for key in dict.fromkeys(("patch_id", *keys))}
+    for key, names in texts.items():
+        refuse_duplicates(names, where, key)
+    labels = _label_matrix(typed(columns.pop("labels"), "labels", pa.list_(pa.string()), where), classes, where)
+    splits = _split_column(typed(columns.pop("split"), "split", pa.string(), where), no_split, where)
+    del columns["patch_id"]
+    rest = {name: column for name, column in columns.items() if _is_plain(column.type)}
+    return Metadata(tuple(texts["patch_id"]), splits, labels, rest, where, texts)
+
+
+def read_names(path: Path) -> set[str]:
+    """Every patch_id and s1_name of a table: names whose files are known although their rows are not used."""
+    columns = _columns(path, ("patch_id", "s1_name"), only=True)
+    return {text for name, column in columns.items() for text in _texts(column, name, path)}
+
+
+def read_note(path: Path) -> dict[str, Any] | None:
+    """What ``fusmae encode`` noted in a table about the archive behind it; None in a table from elsewhere."""
+    require_file(path, f"put {path.name} of the archive there")
+    try:
+        note = (pq.read_schema(path).metadata or {}).get(NOTE)
+    except _DAMAGED as error:
+        raise _unreadable(path, error) from None
+    if note is None:
+        return None
+    try:
+        found = json.loads(note)
+        _check_note(found)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{path}: damaged note by `fusmae encode` ({type(error).__name__}: {_first_line(error)})",
+            "copy the table again, or encode the archive again",
+        ) from None
+    return found
+
+
+def _check_note(note: dict[str, Any]) -> None:
+    """Raise ValueError and the like unless it says what an archive offers, in sizes that a patch can have."""
+    classes, keys, bands = note["classes"], note["keys"], note["bands"]
+    if not (0 < len(classes) == len(set(classes)) <= _MOST_CLASSES and all(type(name) is str for name in classes)):
+        raise ValueError("classes are no list of different names")
+    if not keys or keys.keys() != bands.keys() or not all(type(column) is str for column in keys.values()):
+        raise ValueError("keys and bands are of other sensors")
+    sides = [(side, np.dtype(dtype)) for of in bands.values() for side, dtype in of.values()]
+    odd = next((side for side, _ in sides if type(side) is not int or not 0 < side <= _LARGEST_SIDE), None)
+    if odd is not None or not all(bands.values()):
+        raise ValueError(f"bands of {odd} pixels")
+
+
+def _read_table(path: Path, wanted: Sequence[str], only: bool) -> pa.Table:
+    require_file(path, f"put {path.name} of the archive there")
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            missing = [name for name in wanted if name not in names]
+            if missing:
+                raise InputError(f"{path}: no column {', '.join(missing)}", f"{_AGAIN}, or add it")
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise InputError(f"{path}: column {twice} occurs twice", "keep one of them")
+            if file.metadata.num_rows > _MOST_ROWS:
+                raise InputError(f"{path}: {file.metadata.num_rows} rows, at most {_MOST_ROWS}", _AGAIN)
+            table = file.read(columns=list(wanted) if only else None)
+        table.validate(full=True)
+        return table.unify_dictionaries()
+    except InputError:
+        raise
+    except _DAMAGED as error:
+        raise _unreadable(path, error) from None
+
+
+def _columns(path: Path, wanted: Sequence[str], only: bool = False) -> dict[str, pa.Array]:
+    """Each column as one array, ten times as quick to take a row from as a chunked one; texts as plain texts."""
+    table = _read_table(path, wanted, only)
+    try:
+        return {
+            name: _simple(pa.concat_arrays(table.column(name).chunks or [pa.array([])])) for name in table.column_names
+        }
+    except _DAMAGED as error:
+        raise _unreadable(path, error) from None
+
+
+def _simple(column: pa.Array) -> pa.Array:
+    """Categories become what they stand for, long texts and days texts; everything else stays."""
+    column = column.storage if isinstance(column, pa.ExtensionArray) else column
+    column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    kind = column.type
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_date(kind):
+        return column.cast(pa.string())
+    if pa.types.is_timestamp(kind):  # a zone that the system lacks must not matter
+        return column.cast(pa.timestamp(kind.unit)).cast(pa.string())
+    return column
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_null)
+    return any(test(kind) for test in tests)
+
+
+def _join(first: dict[str, pa.Array], second: dict[str, pa.Array], path: Path, more: Path) -> dict[str, pa.Array]:
+    if set(first) != set(second):
+        odd = sorted(set(first) ^ set(second))[0]
+        raise InputError(f"{more}: only one of it and {path} has column {odd}", "download both again")
+    try:
+        return {name: pa.concat_arrays([column, second[name].cast(column.type)]) for name, column in first.items()}
+    except _DAMAGED as error:
+        raise InputError(f"{more}: does not fit {path} ({_first_line(error)})", "download both again") from None
+
+
+def typed(column: pa.Array, name: str, kind: pa.DataType, where: object, nulls: bool = False) -> pa.Array:
+    """The column in this type, without empty cells unless `nulls` are legal; InputError where it cannot be."""
+    try:
+        if pa.types.is_list(kind) and pa.types.is_dictionary(getattr(column.type, "value_type", kind)):
+            column = pa.ListArray.from_arrays(column.offsets, column.values.dictionary_decode(), mask=column.is_null())
+        column = column if column.type == kind else column.cast(kind)
+    except _DAMAGED:
+        raise InputError(f"{where}: column {name} holds {column.type}, expected {kind}", _AGAIN) from None
+    if column.null_count and not nulls:
+        raise InputError(f"{where}: column {name} is empty in {column.null_count} rows", f"fill it in, or {_AGAIN}")
+    return column
+
+
+def _texts(column: pa.Array, name: str, where: object) -> list[str]:
+    return typed(column, name, pa.string(), where).to_pylist()
+
+
+def _label_matrix(column: pa.ListArray, classes: Sequence[str], where: object) -> np.ndarray:
+    """List of names per row -> (n, n_classes) bool."""
+    flat = column.flatten()
+    codes = pc.index_in(flat, value_set=pa.array(classes, pa.string()))
+    if codes.null_count:
+        odd = flat.filter(codes.is_null())[0].as_py()
+        raise InputError(
+            f"{where}: label {odd!r} is none of the {len(classes)} classes ({classes[0]}, ...)",
+            f"correct the spelling, or {_AGAIN}",
+        )
+    rows = np.repeat(np.arange(len(column)), pc.list_value_length(column).to_numpy(zero_copy_only=False))
+    table = np.zeros((len(column), len(classes)), dtype=bool)
+    table[rows, codes.to_numpy(zero_copy_only=False)] = True
+    return table
+
+
+def _split_column(column: pa.Array, no_split: bool, where: object) -> np.ndarray:
+    """Official split names -> (n,) of SPLITS or ``""``."""
+    encoded = column.dictionary_encode()
+    known: Mapping[str, str] = {**_OFFICIAL, **({"": ""} if no_split else {})}
+    values = encoded.dictionary.to_pylist()
+    odd = [value for value in values if value not in known]
+    if odd:
+        raise InputError(f"{where}: split {odd[0]!r} is none of train, validation, test", f"correct it, or {_AGAIN}")
+    names = np.array([known[value] for value in values] or [""], dtype=f"<U{max(map(len, SPLITS))}")
+    return names[encoded.indices.to_numpy(zero_copy_only=False)]
+
+
+def _as_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    if isinstance(error, PermissionError):
+        return InputError(f"{path}: no permission to read it", "correct the permissions (chmod a+r)")
+    return InputError(f"{path}: no readable parquet table ({_first_line(error)})", _AGAIN)

@@ -1,0 +1,176 @@
+"""Random splits, and how much they leak: how many test patches lie beside a training patch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.data.archives.base import SPLITS, Archive, Patch
+
+Names = Sequence[str] | np.ndarray
+#: Columns and rows of the cells that a Sentinel-2 tile is cut into stay below this (BigEarthNet: 91).
+LARGEST_INDEX = 1000
+
+
+def random_split(
+    patches: Archive | Names, seed: int, shares: tuple[float, float, float] = (0.6, 0.2, 0.2)
+) -> np.ndarray:
+    """(len,) of ``"train"``, ``"val"``, ``"test"``, drawn without looking at place or label.
+
+    Names are sorted before they are drawn from, so that the same patches in another order fall into the same parts.
+    Sizes are exact, train and val rounded and test the rest: 590,326 patches give the paper's 354,196.
+
+    Args:
+        patches: an archive, or the names of its patches, each once.
+        seed: decides the draw.
+        shares: of train, val and test; they must add up to 1.
+
+    Raises:
+        InputError: a share is negative, or they do not add up to 1.
+    """
+    if min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
+        raise InputError(f"shares {shares} are no split", "give three that are not negative and add up to 1")
+    names = np.asarray(patches.names if isinstance(patches, Archive) else patches)
+    train, val = (round(share * len(names)) for share in shares[:2])
+    drawn = np.argsort(names, kind="stable")[np.random.default_rng(seed).permutation(len(names))]
+    parts = np.full(len(names), "test", dtype="<U5")
+    parts[drawn[:train]] = "train"
+    parts[drawn[train : train + val]] = "val"
+    return parts
+
+
+def neighbour_leakage(
+    names: Names,
+    splits: np.ndarray,
+    *,
+    s1_names: Names | None = None,
+    same_acquisition: bool = False,
+    part: str = "test",
+) -> float:
+    """Share of the test patches with a training patch in their own or one of the 8 adjoining cells of the same tile.
+
+    The cells of a Sentinel-2 tile adjoin each other (1.2 km), and a tile seen on several days has patches of several
+    days in one cell. A lower bound: neighbours across the edge of a tile, or in an overlapping tile, are not seen.
+
+    Args:
+        names: Sentinel-2 names; those of v2 carry the tile (``..._T33UUP_26_57``), those of v1 do not.
+        splits: (len,) of train, val, test.
+        s1_names: Sentinel-1 names (``..._33UUP_26_57``), the source of the tile where `names` lacks it.
+        same_acquisition: count a neighbour only if it was taken by the same overpass: same light, same season.
+        part: ``"val"`` to ask about validation patches instead.
+
+    Raises:
+        InputError: no test patch, or a name that does not end in tile, column and row.
+    """
+    asked = splits == part
+    if not asked.any():
+        raise InputError(f"the split has no {part} patch", "give one that has")
+    tiles, columns, rows = _places(names if s1_names is None else s1_names)
+    if same_acquisition:
+        overpasses = [name.rsplit("_", 2)[0] for name in names]
+        tiles = list(zip(tiles, overpasses, strict=True))
+    number: dict[object, int] = {}
+    groups = np.array([number.setdefault(tile, len(number)) for tile in tiles])
+    # one plane of cells per group, with a rim of one cell, so that the 9 shifts below need no special case
+    near = np.zeros((len(number), columns.max() + 3, rows.max() + 3), dtype=bool)
+    group, column, row = (values[splits == "train"] for values in (groups, columns, rows))
+    for right in range(3):
+        for down in range(3):
+            near[group, column + right, row + down] = True
+    return float(near[groups[asked], columns[asked] + 1, rows[asked] + 1].mean())
+
+
+def archive_leakage(archive: Archive, splits: np.ndarray | None = None, *, same_acquisition: bool = False) -> float:
+    """:func:`neighbour_leakage` of an archive's own split, or of another one for the same patches."""
+    s1_names = [archive.keys(index)["s1"] for index in range(len(archive))]
+    chosen = archive.splits if splits is None else splits
+    return neighbour_leakage(archive.names, chosen, s1_names=s1_names, same_acquisition=same_acquisition)
+
+
+def with_random_split(
+    archive: Archive, seed: int, shares: tuple[float, float, float] = (0.6, 0.2, 0.2)
+) -> ResplitArchive:
+    """The same archive with a random split in place of its own; nothing on disk changes."""
+    return ResplitArchive(archive, random_split(archive, seed, shares), f"random split, seed {seed}")
+
+
+class ResplitArchive(Archive):
+    """Another archive's patches under another split. Everything but the split is the other's.
+
+    Args:
+        archive: the archive to read from.
+        splits: (len,) of train, val, test or "".
+        title: what `describe` adds to the name of the format.
+    """
+
+    def __init__(self, archive: Archive, splits: np.ndarray, title: str) -> None:
+        if len(splits) != len(archive):
+            raise InputError(f"a split of {len(splits)} patches for {len(archive)}", "give one entry per patch")
+        self.inner = archive
+        self.kind = f"{archive.kind}, {title}"  # type: ignore[misc]
+        self.layout = archive.layout  # type: ignore[misc]
+        self.root, self.names, self.classes = archive.root, archive.names, archive.classes
+        self.left_out = archive.left_out
+        self._splits = np.asarray(splits, dtype="<U5")
+
+    @classmethod
+    def matches(cls, root: Path) -> bool:
+        """Never: it is made from an archive, not found on disk."""
+        return False
+
+    @cached_property
+    def splits(self) -> np.ndarray:  # type: ignore[override]
+        """(len,) of ``"train"``, ``"val"``, ``"test"`` or ``""``."""
+        return self._splits
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The other archive's."""
+        return self.inner.labels
+
+    def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
+        """The other archive's patch; `meta` tells the new split."""
+        patch = self.inner.read(index, modalities)
+        patch.meta["split"] = str(self._splits[index])
+        return patch
+
+    def meta(self, index: int) -> dict[str, str]:
+        """The other archive's, with the new split."""
+        return {**self.inner.meta(index), "split": str(self._splits[index])}
+
+    def keys(self, index: int) -> dict[str, str]:
+        """The other archive's."""
+        return self.inner.keys(index)
+
+
+def splits_of_table(table: Path) -> tuple[Names, np.ndarray]:
+    """patch_id and split (train, val, test) of a reBEN metadata.parquet, in its order."""
+    import pyarrow.parquet as parquet  # a quarter of a second that opening a GeoTIFF archive need not wait for
+
+    if not table.is_file():
+        raise InputError(f"{table} is missing", "give the path of a reBEN metadata.parquet")
+    columns = parquet.read_table(table, columns=["patch_id", "split"])
+    splits = np.array(columns["split"].to_pylist(), dtype="<U10")
+    splits[splits == "validation"] = "val"
+    if set(np.unique(splits)) - set(SPLITS):
+        raise InputError(f"{table}: column split holds other than train, validation, test", "download it again")
+    return columns["patch_id"].to_pylist(), splits.astype("<U5")
+
+
+def _places(names: Names) -> tuple[list[object], np.ndarray, np.ndarray]:
+    """Tile, column and row of every name."""
+    try:
+        tiles, columns, rows = zip(*(name.rsplit("_", 3)[1:] for name in names), strict=True)
+        column, row = np.array(list(map(int, columns))), np.array(list(map(int, rows)))
+    except ValueError:
+        raise InputError("a name does not end in <tile>_<column>_<row>", "give names of BigEarthNet patches") from None
+    strange = next((tile for tile in set(tiles) if len(tile.lstrip("T")) != 5), None)
+    if strange is not None or max(column.max(), row.max()) >= LARGEST_INDEX or min(column.min(), row.min()) < 0:
+        raise InputError(
+            f"names carry no tile, column and row ({names[0]}, ...)", "give s1_names too: v1's S2 names lack the tile"
+        )
+    return list(tiles), column, row

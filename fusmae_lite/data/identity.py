@@ -1,0 +1,174 @@
+"""What a result was made of: one fingerprint of pairs, by their content and not by their names, that every job keeps.
+
+A few pairs (84 bundled ones are few) are read whole, so that a copy is the same and nothing else is. Of many, every
+file's size and modification time is asked and a drawn sample is read; a table by ``fusmae encode`` holds a checksum of
+every value, which needs neither. Of the sensors it covers bands, statistics and units, of the images their size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.sensors import known_modality
+from fusmae_lite.data.archives.base import Archive
+from fusmae_lite.data.archives.metadata import TableArchive
+
+if TYPE_CHECKING:
+    from fusmae_lite.data.pairs import PairDataset
+
+#: Raised whenever reading or resampling gives other pixels for the same files.
+READING = 2
+#: Pairs of one sensor are read whole up to so many files and bytes.
+WHOLE_FILES, WHOLE_BYTES = 4096, 2**28
+#: Pairs that are read of more than that.
+DRAWN = 256
+
+
+def identity(
+    archive: Archive, rows: Sequence[int] | np.ndarray | None = None, sensors: Sequence[str] = (), **more: Any
+) -> str:
+    """Fingerprint of some pairs: ``content``, or ``content.times`` where only a sample was read.
+
+    Args:
+        archive: where the pairs are.
+        rows: which of them, in their order; None: all, and their splits.
+        sensors: whose images; by default all.
+        more: whatever else the result depends on, for example the size of the images.
+    """
+    chosen = np.arange(len(archive)) if rows is None else np.asarray(rows, dtype=np.int64)
+    parts = [_of_sensor(archive, chosen, name) for name in sensors or archive.keys(0)]
+    return _joined(archive, chosen, parts, splits=archive.splits.tolist() if rows is None else None, **more)
+
+
+def identity_of(dataset: PairDataset, sensors: Sequence[str] = ()) -> str:
+    """:func:`identity` of a data set as some sensors show it; files are looked at once, when first asked."""
+    parts: dict[str, tuple[str, str]] = dataset.__dict__.setdefault("_identities", {})
+    names = [modality.name for modality in dataset.modalities if not sensors or modality.name in sensors]
+    for name in names:
+        if name not in parts:
+            parts[name] = _of_sensor(dataset.archive, dataset.indices, name)
+    more = {"size": dataset.size, "normalise": dataset.normalise}
+    return _joined(dataset.archive, dataset.indices, [parts[name] for name in names], sensors=names, **more)
+
+
+def difference(then: str, now: str) -> tuple[str, str] | None:
+    """What has happened to pairs between two fingerprints and what to do about it, in words; None if nothing."""
+    if then == now:
+        return None
+    if "." in then and then.partition(".")[0] == now.partition(".")[0]:
+        return (
+            "the files of its pairs have other times than then, which a change of pixels and a copy both explain",
+            "copy them with their times (cp -a, rsync -a), or encode them: an LMDB is known by its checksums",
+        )
+    return "its pairs are others, or have changed since", "restore them"
+
+
+def signature(archive: Archive, row: int) -> int:
+    """What tells cheaply whether one pair may have changed: a CRC-32 of its files' sizes and times, labels and meta."""
+    crc = zlib.crc32(json.dumps(archive.meta(row), sort_keys=True).encode())
+    archive = _on_disk(archive)
+    if isinstance(archive, TableArchive):
+        crc = zlib.crc32(archive.labels[row].tobytes(), crc)
+    for name in archive.keys(row):
+        sums = archive.stored_crc32(name)
+        paths = _files(archive, row, name) or [archive.store]
+        known = [sums[row]] if sums is not None else [_stat(path) for path in paths if path]
+        crc = zlib.crc32(repr([name, *known]).encode(), crc)
+    return crc
+
+
+@lru_cache(maxsize=1)
+def package() -> str:
+    """Fingerprint of this package's code."""
+    folder = Path(__file__).parents[1]
+    return digest(*(path.read_bytes() for path in sorted(folder.rglob("*.py"))))
+
+
+def digest(*parts: bytes) -> str:
+    """A short SHA-256 of bytes."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()[:24]
+
+
+def _joined(archive: Archive, rows: np.ndarray, parts: Iterable[tuple[str, str]], **more: Any) -> str:
+    contents, times = zip(*parts, strict=True)
+    facts = {"reading": READING, "classes": archive.classes, "contents": contents, **more}
+    labels = archive.labels[rows].tobytes() if isinstance(_on_disk(archive), TableArchive) else b""  # else in files
+    names = "\n".join(archive.names[row] for row in rows.tolist())
+    content = digest(json.dumps(facts, default=str).encode(), labels, names.encode())
+    return f"{content}.{digest(*(time.encode() for time in times))}" if any(times) else content
+
+
+def _of_sensor(archive: Archive, rows: np.ndarray, name: str) -> tuple[str, str]:
+    """(content, times) of one sensor's side of the pairs; no times where everything was read."""
+    archive, content, times = _on_disk(archive), hashlib.sha256(), hashlib.sha256()
+    modality = known_modality(name)
+    content.update(json.dumps([name, modality and asdict(modality)]).encode())
+    first = _files(archive, int(rows[0]), name) if len(rows) else []
+    few = len(rows) <= DRAWN
+    if first:
+        size = sum(_stat(path)[0] for path in first)
+        few = len(rows) * len(first) <= WHOLE_FILES and len(rows) * size <= WHOLE_BYTES
+    drawn = rows if few else np.random.default_rng(0).choice(rows, min(DRAWN, len(rows)), replace=False)
+    if not few:
+        sums = archive.stored_crc32(name)
+        for found in _stats(archive, rows, name) if sums is None else ():
+            content.update(b"%d " % found[0])
+            times.update(b"%d " % found[1])
+        content.update(b"" if sums is None else sums[rows].tobytes())
+        few = sums is not None
+    for row in drawn.tolist():
+        content.update(b"%d " % _crc(archive, row, name))
+    return content.hexdigest(), "" if few else times.hexdigest()
+
+
+def _on_disk(archive: Archive) -> Archive:
+    """The archive that reads the files of one that only divides its pairs otherwise."""
+    return getattr(archive, "inner", archive)
+
+
+def _files(archive: Archive, row: int, name: str) -> list[str]:
+    return archive.files(row, name) if name in archive.keys(row) else []  # an unknown sensor is told when it is read
+
+
+def _stats(archive: Archive, rows: np.ndarray, name: str) -> Iterable[tuple[int, int, int]]:
+    if archive.store is not None:
+        return [_stat(archive.store)]
+    return (_stat(path) for row in rows.tolist() for path in _files(archive, row, name))
+
+
+def _stat(path: str) -> tuple[int, int, int]:
+    """Size, time of the last change, and that of the entry, which no program can set; a missing file is told later."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return -1, 0, 0
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _crc(archive: Archive, row: int, name: str) -> int:
+    """CRC-32 of the files of one sensor's side of a pair or, where it has none of its own, of its pixels."""
+    crc = 0
+    try:
+        for path in _files(archive, row, name):
+            with open(path, "rb") as file:
+                crc = zlib.crc32(file.read(), crc)
+        if not _files(archive, row, name):
+            for array in archive.read(row, [name]).bands[name].values():
+                crc = zlib.crc32(np.ascontiguousarray(array), crc)
+    except (OSError, InputError) as error:  # told when it is read
+        crc = zlib.crc32(str(error).encode(), crc)
+    return crc

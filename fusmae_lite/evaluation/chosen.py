@@ -1,0 +1,130 @@
+"""Which weights are evaluated: those of this run or those asked for, and never others in their place."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusmae_lite.core.config import RunConfig
+from fusmae_lite.core.errors import InputError, choose
+from fusmae_lite.systems import Encoder
+from fusmae_lite.systems.weights import digest_of, load_model, shipped_weights
+from fusmae_lite.train.checkpoints import FREE_TO_CHANGE, latest_checkpoint
+
+#: Fields that say nothing about the weights wanted: evaluation uses them for itself.
+FREE = FREE_TO_CHANGE | {"seed", "augment", "precision"}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Weights to evaluate.
+
+    Args:
+        model: in evaluation mode on the CPU.
+        name: ``xae-lite``, or the file's path, relative where it can be.
+        digest: first 12 digits of the SHA-256 of names, types, shapes and values of all tensors.
+        sensors: modalities of the weights that the configuration asks for, in the order of the weights.
+    """
+
+    model: Encoder
+    name: str
+    digest: str
+    sensors: tuple[str, ...]
+
+
+def choose_weights(config: RunConfig, weights: Path | str | None = None) -> Chosen:
+    """Load the weights that `evaluate` is about, see there.
+
+    Raises:
+        InputError: no checkpoint, or weights trained with another value of a field that was given.
+    """
+    path = find_weights(config) if weights is None else weights_file(weights)
+    model = load_model(path)
+    name, names = _shown(path, config), model.config.modalities
+    trained = {**_state(path.parent / "state.json"), **model.config.model_dump(mode="json")}
+    wanted = config.model_dump(mode="json")
+    for field in RunConfig.model_fields:
+        if field in config.model_fields_set - FREE and field in trained and field != "modalities":
+            _same(name, field, trained[field], wanted[field])
+    sensors = tuple(s for s in names if s in config.modalities)
+    if "modalities" not in config.model_fields_set:
+        sensors = names
+    elif set(config.modalities) - set(names):
+        _same(name, "modalities", ",".join(names), ",".join(config.modalities))
+    return Chosen(model, name, digest_of(model.state_dict()), sensors)
+
+
+def find_weights(config: RunConfig, otherwise: str = "") -> Path:
+    """The file of the checkpoint this run trained last.
+
+    Args:
+        config: of the run; decides the folder.
+        otherwise: what to take if there is none, for example ``xae-lite``; empty: nothing.
+
+    Raises:
+        InputError: there is none, and nothing else was asked for.
+    """
+    found = latest_checkpoint(config.folder() / "pretrain" / "checkpoints")
+    if found is not None:
+        return found / "model.safetensors"
+    if otherwise:
+        return weights_file(otherwise)
+    raise InputError(
+        f"no checkpoint in {config.folder()}",
+        f"pretrain there first, or say whose weights: --weights PATH, {' or '.join(shipped_weights())}",
+    )
+
+
+def weights_file(weights: Path | str) -> Path:
+    """A shipped model's name, a file, a checkpoint's folder or a run's (its latest checkpoint) -> the file.
+
+    Raises:
+        InputError: nothing of the kind; the message lists the shipped models.
+    """
+    shipped, path = shipped_weights(), Path(weights).expanduser()
+    if str(weights) in shipped:
+        return shipped[str(weights)]
+    if not path.exists():
+        cure = f"{choose(weights, shipped, 'give one of')} or give a file or the folder of a run"
+        raise InputError(f"no weights {str(weights)!r}", cure)
+    if not path.is_dir():
+        return path
+    places = [path, *(latest_checkpoint(path / inner) for inner in ("pretrain/checkpoints", "checkpoints", "."))]
+    for place in places:
+        if place is not None and (place / "model.safetensors").is_file():
+            return place / "model.safetensors"
+    raise InputError(f"no checkpoint in {path}", "give a run's folder, one checkpoint's, or a .safetensors file")
+
+
+def shorten(path: Path, *bases: Path) -> str:
+    """`path` relative to the first of `bases` (then to the project) that holds it, else as it is."""
+    for base in (*bases, Path(__file__).resolve().parents[2]):
+        if path.resolve().is_relative_to(base.resolve()):
+            return path.resolve().relative_to(base.resolve()).as_posix() or "."
+    return path.as_posix()
+
+
+def _shown(path: Path, config: RunConfig) -> str:
+    named = {file.resolve(): name for name, file in shipped_weights().items()}
+    short = path.parent if path.name == "model.safetensors" else path
+    return named.get(path.resolve()) or shorten(short, config.folder())
+
+
+def _state(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of the run it belongs to; nothing for weights that lie alone."""
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is unreadable ({error})", f"remove {path.parent}") from None
+
+
+def _same(name: str, field: str, trained: object, wanted: object) -> None:
+    if trained != wanted:
+        raise InputError(
+            f"{name}: the weights are of {field} {trained!r}, not {wanted!r}",
+            f"leave {field} out, or choose weights trained with {field}={wanted}",
+        )

@@ -1,6 +1,0 @@
-"""Every table and figure of RESULTS.md from one command: a plan, tracks that train and score, tables made of them."""
-
-from fusmae_lite.results.plan import Plan, load_plan
-from fusmae_lite.results.run import run_results
-
-__all__ = ["Plan", "load_plan", "run_results"]

@@ -1,0 +1,190 @@
+"""The whole method as one figure, with the part a notebook is about in colour and the rest faded.
+
+Coordinates are inches from the lower left corner, so that a box width and a font size can be compared at a glance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.show.pictures import COLOURS
+
+WIDTH, HEIGHT = 10.2, 4.15
+#: (bottom, top) of each lane; ``both`` spans the two sensors, ``use`` is what follows pretraining.
+LANES = {"s1": (2.74, 3.79), "s2": (1.44, 2.49), "both": (1.44, 3.79), "use": (0.28, 1.02)}
+INK, SHARED, FADED_INK, FADED_EDGE = "#222222", "#5B5B5B", "#A3A3A3", "#D9D9D9"
+ARROW = {"arrowstyle": "-|>", "mutation_scale": 9, "shrinkA": 0, "shrinkB": 0}
+
+
+@dataclass(frozen=True)
+class Box:
+    """One box: the part it belongs to, its lane, left edge and width in inches, its name, text and equations."""
+
+    part: str
+    lane: str
+    left: float
+    width: float
+    title: str
+    text: str = ""
+    source: str = ""
+
+    @property
+    def right(self) -> float:
+        return self.left + self.width
+
+    @property
+    def middle(self) -> float:
+        return self.left + self.width / 2
+
+
+BOXES = (
+    Box("data", "s1", 0.12, 0.98, "Sentinel-1", "VV, VH", "120 x 120 px"),
+    Box("data", "s2", 0.12, 0.98, "Sentinel-2", "12 bands", "120 x 120 px"),
+    Box("tokens", "s1", 1.34, 0.92, "Tokens", "8 x 8 px\n+ position", "eq. 1"),
+    Box("tokens", "s2", 1.34, 0.92, "Tokens", "8 x 8 px\n+ position", "eq. 1"),
+    Box("masking", "s1", 2.50, 0.92, "Mask 75 %", "", "sec. 3.3"),
+    Box("masking", "s2", 2.50, 0.92, "Mask 75 %", "", "sec. 3.3"),
+    Box("xattn_encoder", "both", 3.66, 1.14, "XAttnEncoder", "cross-attention\nbefore encoding", "eqs. 2-5"),
+    Box("encoder", "both", 5.04, 1.08, "Encoder", "self-attention\nover all tokens", "eqs. 6-8"),
+    Box("xattn_decoder", "both", 6.36, 1.14, "XAttnDecoder", "cross-attention\nafter encoding", "eqs. 10-11"),
+    Box("decoders", "s1", 7.74, 0.98, "Decoder 1", "", "eq. 9"),
+    Box("decoders", "s2", 7.74, 0.98, "Decoder 2", "", "eq. 9"),
+    Box("loss", "both", 8.96, 1.12, "Loss", "squared error,\nhidden patches", "sec. 3.2"),
+    Box("features", "use", 4.88, 1.40, "Frozen features", "mean of all tokens", ""),
+    Box("probe", "use", 6.62, 2.10, "Linear probe", "average precision", "sec. 4"),
+)
+PARTS = tuple(dict.fromkeys(box.part for box in BOXES))
+
+
+def overview(highlight: Iterable[str] | str | None = None) -> Figure:
+    """Fus-MAE from archive to tables: two lanes, one per sensor, equation numbers on the boxes.
+
+    Args:
+        highlight: parts to keep in full colour, of :data:`PARTS`; the others fade. None keeps all.
+
+    Raises:
+        InputError: a part that does not exist.
+    """
+    chosen = {highlight} if isinstance(highlight, str) else set(PARTS if highlight is None else highlight)
+    if unknown := chosen - set(PARTS):
+        raise InputError(f"unknown part {sorted(unknown)[0]!r} of the overview", f"choose among {', '.join(PARTS)}")
+    figure = plt.figure(figsize=(WIDTH, HEIGHT), dpi=90)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
+    axes.axis("off")
+    _lanes(axes)
+    _arrows(axes, chosen)
+    for box in BOXES:
+        _draw_box(axes, box, box.part in chosen)
+    _glyphs(axes, chosen)
+    return figure
+
+
+def colour_of_box(box: Box, lit: bool) -> str:
+    """Edge colour: the sensor's in its lane, dark grey where both meet, light grey when faded."""
+    return COLOURS.get(box.lane, SHARED) if lit else FADED_EDGE
+
+
+def _tint(colour: str, strength: float) -> tuple[float, ...]:
+    """A colour mixed with white."""
+    return tuple(1 - strength * (1 - channel) for channel in to_rgb(colour))
+
+
+def _draw_box(axes: Axes, box: Box, lit: bool) -> None:
+    bottom, top = LANES[box.lane]
+    colour = colour_of_box(box, lit)
+    fill, line = (_tint(colour, 0.13), 1.5) if lit else ("#FAFAFA", 1.0)
+    style = {"boxstyle": "round,pad=0,rounding_size=0.08", "ec": colour, "fc": fill, "lw": line, "zorder": 2}
+    corner, name = (box.left, bottom), f"{box.part}:{box.lane}"
+    axes.add_patch(FancyBboxPatch(corner, box.width, top - bottom, gid=name, **style))
+    ink = INK if lit else FADED_INK
+    axes.text(box.middle, top - 0.17, box.title, ha="center", va="center", color=ink, fontsize=9, weight="bold")
+    if box.lane == "use":
+        line = f"{box.text}  ({box.source})" if box.source else box.text
+        axes.text(box.middle, bottom + 0.24, line, ha="center", va="center", color=ink, fontsize=8.5)
+        return
+    axes.text(box.middle, top - 0.33, box.text, ha="center", va="top", color=ink, fontsize=8.5, linespacing=1.25)
+    axes.text(box.middle, bottom + 0.14, box.source, ha="center", va="center", color=ink, fontsize=8.5, style="italic")
+
+
+def _lanes(axes: Axes) -> None:
+    """What the rows are: pretraining above, use below a dotted line."""
+    axes.plot((0.12, WIDTH - 0.12), (1.23, 1.23), color="#C8C8C8", lw=1, ls=(0, (2, 3)))
+    axes.text(0.12, 3.99, "Pretraining: rebuild what was hidden", va="center", fontsize=9.5, color=SHARED)
+    axes.text(0.12, 0.84, "Use: the encoder stays as it is", va="center", fontsize=9.5, color=SHARED)
+    note = "XAE fuses early (XAttnEncoder), XAD late (XAttnDecoder);\neach may be left out."
+    axes.text(0.12, 0.48, note, va="center", fontsize=8.5, color=SHARED, linespacing=1.3)
+
+
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, **style: object) -> None:
+    axes.add_patch(FancyArrowPatch(start, end, **(ARROW | {"color": colour, "lw": 1.4, "zorder": 3} | style)))
+
+
+def _arrows(axes: Axes, chosen: set[str]) -> None:
+    """One arrow per lane between neighbours; lit when either end is."""
+    for lane in ("s1", "s2"):
+        height = sum(LANES[lane]) / 2
+        row = [box for box in BOXES if box.lane in (lane, "both")]
+        for left, right in zip(row, row[1:], strict=False):
+            colour = COLOURS[lane] if chosen & {left.part, right.part} else FADED_EDGE
+            _arrow(axes, (left.right + 0.03, height), (right.left - 0.03, height), colour)
+    encoder, features, probe = (next(b for b in BOXES if b.part == part) for part in ("encoder", "features", "probe"))
+    colour = SHARED if chosen & {"features", "encoder"} else FADED_EDGE
+    _arrow(axes, (encoder.middle, LANES["both"][0] - 0.03), (encoder.middle, LANES["use"][1] + 0.03), colour)
+    colour = SHARED if chosen & {"features", "probe"} else FADED_EDGE
+    height = sum(LANES["use"]) / 2
+    _arrow(axes, (features.right + 0.03, height), (probe.left - 0.03, height), colour)
+
+
+def _glyphs(axes: Axes, chosen: set[str]) -> None:
+    """Small drawings inside the boxes: bands, hidden patches, crossing streams, the token sequence with CLS."""
+    for box in BOXES:
+        lit = box.part in chosen
+        colours = {lane: COLOURS[lane] if lit else FADED_EDGE for lane in ("s1", "s2", "cls")}
+        if box.part == "data":
+            _bands(axes, box, 2 if box.lane == "s1" else 12, colours[box.lane])
+        elif box.part in ("masking", "decoders"):
+            hidden = ("#CFCFCF" if lit else "#EFEFEF") if box.part == "masking" else _tint(colours[box.lane], 0.45)
+            _grid(axes, box.middle, LANES[box.lane][0] + 0.29, box.lane, colours[box.lane], hidden)
+        elif box.part == "loss":
+            for lane, bottom in (("s1", 2.55), ("s2", 1.98)):
+                _grid(axes, box.middle, bottom, lane, "#EFEFEF" if lit else "#F2F2F2", colours[lane])
+        elif box.part.startswith("xattn"):
+            for lane, (start, end) in {"s1": (2.80, 1.98), "s2": (1.98, 2.80)}.items():
+                _arrow(axes, (box.left + 0.25, start), (box.right - 0.25, end), colours[lane], lw=1.8)
+        elif box.part == "encoder":
+            for row, lane in enumerate(["s1"] * 3 + ["s2"] * 3 + ["cls"]):
+                _square(axes, box.middle - 0.065, 2.80 - 0.17 * row, 0.13, colours[lane])
+            axes.text(box.middle + 0.13, 1.845, "CLS", va="center", fontsize=8.5, color=INK if lit else FADED_INK)
+
+
+def _square(axes: Axes, left: float, bottom: float, side: float, colour: object) -> None:
+    axes.add_patch(Rectangle((left, bottom), side, side, fc=colour, ec="none", zorder=3))
+
+
+def _bands(axes: Axes, box: Box, count: int, colour: str) -> None:
+    """One square per band, six to a row."""
+    columns, cell = min(count, 6), 0.115
+    for index in range(count):
+        row, column = divmod(index, columns)
+        left = box.middle + (column - columns / 2) * cell
+        _square(axes, left, LANES[box.lane][0] + 0.43 - row * cell, cell * 0.86, colour)
+
+
+def _grid(axes: Axes, middle: float, bottom: float, lane: str, visible: object, hidden: object) -> None:
+    """A 4 x 8 token grid with the same quarter visible wherever the lane appears."""
+    rows, columns, cell = 4, 8, 0.095
+    order = np.random.default_rng(int(lane[1:])).permutation(rows * columns)
+    for index, place in enumerate(order):
+        row, column = divmod(index, columns)
+        colour = visible if place < rows * columns // 4 else hidden
+        _square(axes, middle + (column - columns / 2) * cell, bottom + row * cell, cell * 0.86, colour)

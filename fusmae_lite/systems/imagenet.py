@@ -1,0 +1,97 @@
+"""ImageNet: a ViT trained on photographs, fitted to 2, 12 or 14 channels. The paper's baseline without any radar.
+
+timm does the fitting: the RGB kernel of the patch projection is repeated over the channels and scaled to keep the size
+of its output, kernels are resampled to patches of P pixels, positions to the grid of the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from fusmae_lite.core.config import ModelConfig
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.seeding import derive
+from fusmae_lite.model.fusmae import Latents
+from fusmae_lite.systems.stack import stack, stacked_channels
+
+
+class ImageNetViT(nn.Module):
+    """timm's ViT as an :class:`~fusmae_lite.systems.Encoder` of exactly the sensors it was fitted to.
+
+    There is nothing to fill in for a missing sensor: fit another one with :func:`imagenet_encoder`, as the paper must
+    have done for each column of Table 1.
+    """
+
+    def __init__(self, vit: VisionTransformer, config: ModelConfig) -> None:
+        super().__init__()
+        self.vit, self.config = vit, config
+
+    def encode(self, images: Mapping[str, Tensor]) -> Latents:
+        """Modality -> (B, C, H, W), normalised as everywhere here -> patch tokens and CLS, after the final norm."""
+        names, stacked = self.config.modalities, stack(images, self)
+        if set(images) != set(names):
+            given = ", ".join(images) or "no modality"
+            raise InputError(f"this ImageNet ViT is fitted to {', '.join(names)}, not {given}", "fit one to these")
+        z = self.vit.forward_features(stacked)
+        return Latents({"+".join(names): z[:, self.vit.num_prefix_tokens :]}, z[:, 0])
+
+
+def imagenet_encoder(
+    sensors: Sequence[str] = ("s1", "s2"),
+    weights: str | Path = "imagenet",
+    name: str = "vit_base_patch16_224",
+    image_size: int = 120,
+    patch_size: int = 8,
+    seed: int = 0,
+    size: tuple[int, int, int] | None = None,
+) -> ImageNetViT:
+    """A ViT with ImageNet's weights, or a local checkpoint's, fitted to these sensors.
+
+    Args:
+        sensors: which are stacked: 2 channels for s1, 12 for s2, 14 for both.
+        weights: ``imagenet`` (timm finds them in its cache or fetches them), the path of a checkpoint of that
+            architecture with 3 channels, or ``random``.
+        name: timm's name of the architecture; this default is ViT-B, the size of the paper's models.
+        image_size: side of the images in pixels.
+        patch_size: P; the kernel is resampled to it.
+        seed: of random weights, and of whatever a checkpoint lacks.
+        size: width, depth and heads instead of the architecture's own, to match another system; random weights only.
+
+    Raises:
+        InputError: no such architecture, a size that ImageNet's weights do not have, a checkpoint that is absent or
+            does not fit, or weights that timm can neither find nor fetch. It never goes on with random ones unasked.
+    """
+    if name not in timm.list_models("vit_*"):
+        raise InputError(f"timm has no ViT {name!r}", "choose one of timm.list_models('vit_*')")
+    if size is not None and str(weights) != "random":
+        raise InputError(f"ImageNet's weights do not come in the size {size}", "leave size out, or ask for random ones")
+    path = None if str(weights) in ("imagenet", "random") else Path(weights).expanduser()
+    if path is not None and not path.is_file():
+        raise InputError(f"no weights at {path}", "give imagenet, random, or the path of a checkpoint")
+    config = ModelConfig(system="imagenet", modalities=tuple(sensors), image_size=image_size, patch_size=patch_size)
+    shape = {"in_chans": stacked_channels(config), "img_size": image_size, "patch_size": patch_size, "num_classes": 0}
+    if size is not None:
+        shape |= dict(zip(("embed_dim", "depth", "num_heads"), size, strict=True))
+    overlay = {"pretrained_cfg_overlay": {"file": str(path)}} if path is not None else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive("initialise", seed, 98))
+        try:
+            vit = timm.create_model(name, pretrained=str(weights) != "random", **shape, **overlay)
+        except Exception as error:  # every version of the hub's client has its own for "offline"
+            raise _refusal(name, path, error) from None
+    sizes = {"width": vit.embed_dim, "depth": len(vit.blocks), "heads": vit.blocks[0].attn.num_heads}
+    return ImageNetViT(vit, ModelConfig(**{**config.model_dump(), **sizes})).eval()
+
+
+def _refusal(name: str, path: Path | None, error: Exception) -> InputError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    if path is not None:
+        return InputError(f"{path} does not hold the weights of {name} ({reason})", "give a checkpoint that fits")
+    cure = "connect once so that timm keeps them, give a checkpoint's path, or ask for weights='random'"
+    return InputError(f"ImageNet weights of {name} can be neither found nor fetched ({reason})", cure)

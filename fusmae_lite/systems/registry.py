@@ -1,0 +1,33 @@
+"""From a configuration's field `system` to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from fusmae_lite.core.config import ModelConfig
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.model.fusmae import FusMAE
+from fusmae_lite.systems.dino import DINO
+from fusmae_lite.systems.late import LateFusion
+from fusmae_lite.systems.satvit import SatViT
+
+SYSTEMS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "fusmae": FusMAE, "late": LateFusion, "satvit": SatViT, "dino": DINO,
+}  # fmt: skip
+
+
+def build_model(config: ModelConfig) -> FusMAE | LateFusion | SatViT | DINO:
+    """The untrained model of ``config.system``, initialised from torch's global generator.
+
+    Args:
+        config: a :class:`ModelConfig`, or a whole :class:`~fusmae_lite.core.config.RunConfig`.
+
+    Raises:
+        InputError: a system that is not pretrained here.
+    """
+    if config.system not in SYSTEMS:
+        raise InputError(f"system {config.system!r} is not pretrained here", f"choose one of {', '.join(SYSTEMS)}")
+    architecture = ModelConfig(**{name: getattr(config, name) for name in ModelConfig.model_fields})
+    return SYSTEMS[config.system](architecture)

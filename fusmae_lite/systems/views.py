@@ -1,0 +1,145 @@
+"""DINO-MM's views of a pair: multi-crop, its colour changes carried over to bands, RandomSensorDrop.
+
+Sources: multi-crop and the colour changes are DINO's (Caron et al., ICCV 2021, section 3.2 and appendix), after SwAV's
+and BYOL's; RandomSensorDrop and the sizes of the crops are DINO-MM's (Wang et al., IGARSS 2022). Both change 8-bit
+pictures, which DINO-MM makes of its own data set's mean and deviation of each band. Here everything is done in units
+where 0 is a band's mean over the archive at hand and 1 its deviation there (not BigEarthNet's: where the archive varies
+less, a brightness meant for a picture would drown it): said operation by operation in :func:`draw_views`.
+
+A batch is drawn at once on the CPU, a row per sample, and made on its device without a loop over samples. Letters: B
+batch, V views (global ones first), M sensors, C channels of all sensors, s side of a view in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusmae_lite.core.config import ModelConfig
+from fusmae_lite.core.sensors import get_modality
+
+GLOBAL_AREA, LOCAL_AREA = (0.4, 1.0), (0.05, 0.4)
+STRETCH = 4 / 3  # largest ratio of a crop's sides
+JITTER, JITTER_CHANCE, GREY_CHANCE, LATER_SOLARISE_CHANCE = 0.4, 0.8, 0.2, 0.2
+BLUR_SIGMA = (0.1, 2.0)  # pixels
+FIRST_BLUR_CHANCE, LATER_BLUR_CHANCE, LOCAL_BLUR_CHANCE = 1.0, 0.1, 0.5
+
+
+def view_sides(config: ModelConfig) -> tuple[int, int]:
+    """Sides of global and local views in pixels: 112 and 48 of 120, as DINO-MM's, else the nearest multiples of P.
+
+    A local view has at least 2 patches a side.
+    """
+    p, size = config.patch_size, config.image_size
+    return min(round(size * 112 / 120 / p), size // p) * p, max(round(size * 48 / 120 / p), 2) * p
+
+
+def draw_views(config: ModelConfig, batch: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    """Every random choice of a batch's views, a row per sample, so that processes can share out a batch.
+
+    Returns:
+        - ``where`` (B, V, 2, 3): output coordinates -> input coordinates. A crop of uniform area (0.4-1 or 0.05-0.4)
+          and sides' ratio (3/4-4/3) that never leaves the image, flipped along each axis with p = 0.5. (DINO flips
+          left and right only; a satellite has no up.)
+        - ``light`` (B, V, M, 2): with p = 0.8, an amount added to all bands of a sensor (brightness, up to 0.4
+          deviations either way) and a factor on what differs from a band's mean (contrast, 0.6-1.4). Drawn for each
+          sensor: the sun does not change the radar.
+        - ``grey`` (B, V): with p = 0.2, each band of a sensor becomes the mean of that sensor's bands.
+        - ``sigma`` (B, V): of a Gaussian blur in pixels, 0.1-2, with p = 1 for the first global view, 0.1 for the
+          others, 0.5 for local ones; else 0.
+        - ``solarise`` (B, V): with p = 0.2, in global views but the first. Solarising a photograph inverts what is
+          brighter than the middle of the scale; here what is above a band's mean is mirrored at it: x -> -abs(x).
+        - ``keep`` (B, V, M): RandomSensorDrop; with p = ``sensor_drop`` one sensor, each alike, is filled with zeros.
+    """
+
+    def uniform(low: float | Tensor = 0.0, high: float | Tensor = 1.0, *more: int) -> Tensor:
+        return low + (high - low) * torch.rand(batch, views, *more, generator=generator)
+
+    n_global, sensors = config.global_crops, len(config.modalities)
+    views = n_global + config.local_crops
+    number = torch.arange(views)
+    is_global, first = number < n_global, number == 0
+    low, high = (torch.where(is_global, g, x) for g, x in zip(GLOBAL_AREA, LOCAL_AREA, strict=True))
+    blurred = torch.where(first, FIRST_BLUR_CHANCE, torch.where(is_global, LATER_BLUR_CHANCE, LOCAL_BLUR_CHANCE))
+    area = uniform(low, high)
+    ratio = uniform(-1, 1) * (-area.log()).clamp(max=math.log(STRETCH))  # of logarithms; neither side exceeds 1
+    side = (area.log()[..., None] + torch.stack([ratio, -ratio], dim=-1)).mul(0.5).exp()  # width, height
+    centre = (1 - side) * uniform(-1, 1, 2)
+    mirrored = torch.where(uniform(0, 1, 2) < 0.5, -side, side)
+    jitter = uniform(-JITTER, JITTER, sensors, 2) * (uniform(0, 1, sensors, 1) < JITTER_CHANCE)
+    dropped = (uniform() < config.sensor_drop) & (sensors > 1)
+    which = torch.randint(sensors, (batch, views), generator=generator)
+    return {
+        "where": torch.cat([torch.diag_embed(mirrored), centre[..., None]], dim=-1),
+        "light": jitter + torch.tensor([0.0, 1.0]),
+        "grey": uniform() < GREY_CHANCE,
+        "sigma": uniform(*BLUR_SIGMA) * (uniform() < blurred),
+        "solarise": (uniform() < LATER_SOLARISE_CHANCE) & is_global & ~first,
+        "keep": ~(dropped[..., None] & (which[..., None] == torch.arange(sensors))),
+    }
+
+
+def make_views(stacked: Tensor, drawn: Mapping[str, Tensor], config: ModelConfig) -> list[Tensor]:
+    """The views of stacked images (B, C, H, W): global ones (B, G, C, s, s) and, if there are any, local ones.
+
+    Args:
+        stacked: sensors stacked along the channels in the order of the configuration, in the archive's own units.
+        drawn: what :func:`draw_views` gave, for these rows.
+        config: numbers of views and their sides.
+    """
+    n_global, n_local = config.global_crops, config.local_crops
+    views = []
+    # Not under autocast: a blur is no matter of a network's precision
+    with torch.autocast(stacked.device.type, enabled=False):
+        for part, side in zip((slice(n_global), slice(n_global, n_global + n_local)), view_sides(config), strict=True):
+            here = {name: draw[:, part].to(stacked.device, non_blocking=True) for name, draw in drawn.items()}
+            if here["grey"].shape[1]:
+                views.append(_look(_crop(stacked.float(), here["where"], side), here, config))
+    return views
+
+
+def _crop(images: Tensor, where: Tensor, side: int) -> Tensor:
+    """(B, C, H, W) and (B, V, 2, 3) -> (B, V, C, side, side), bilinear; DINO's own is bicubic."""
+    batch, views = where.shape[:2]
+    grid = F.affine_grid(where.flatten(0, 1), [batch * views, 1, side, side], align_corners=False)
+    # All views of an image are sampled as one tall picture: the image need not be copied for each
+    tall = grid.view(batch, views * side, side, 2)
+    crops = F.grid_sample(images, tall, mode="bilinear", padding_mode="border", align_corners=False)
+    return crops.unflatten(2, (views, side)).transpose(1, 2)
+
+
+def _look(crops: Tensor, drawn: Mapping[str, Tensor], config: ModelConfig) -> Tensor:
+    """Change the values of (B, V, C, s, s) as drawn: light, grey, blur, solarise, and last of all drop a sensor."""
+    channels = [get_modality(name).channels for name in config.modalities]
+    light, seen = drawn["light"], []
+    for number, part in enumerate(crops.split(channels, dim=2)):
+        brightness, contrast = (_wide(light[:, :, number, i]) for i in (0, 1))
+        mean = part.mean(dim=(-2, -1), keepdim=True)
+        part = (part - mean) * contrast + mean + brightness
+        seen.append(torch.where(_wide(drawn["grey"]), part.mean(dim=2, keepdim=True), part))
+    views = blur(torch.cat(seen, dim=2), drawn["sigma"])
+    views = torch.where(_wide(drawn["solarise"]), -views.abs(), views)
+    keep = torch.cat([drawn["keep"][:, :, i, None].expand(-1, -1, n) for i, n in enumerate(channels)], dim=2)
+    return torch.where(keep[..., None, None], views, 0.0)
+
+
+def blur(views: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur of (B, V, C, s, s), a sigma in pixels for each view (B, V); 0 leaves it as it is.
+
+    Along rows and columns as a product with an (s, s) matrix, so that every view can have its own kernel; its rows sum
+    to 1, also at the edge.
+    """
+    place = torch.arange(views.shape[-1], device=views.device, dtype=views.dtype)
+    apart = (place[:, None] - place).square()
+    kernel = torch.exp(-apart / (2 * sigma.clamp(min=1e-3).square())[..., None, None])
+    kernel = (kernel / kernel.sum(dim=-1, keepdim=True)).unsqueeze(2)
+    return kernel @ views @ kernel.transpose(-1, -2)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """(B, V) -> (B, V, 1, 1, 1)."""
+    return x[..., None, None, None]

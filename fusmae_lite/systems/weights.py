@@ -1,0 +1,246 @@
+"""Models on disk: one safetensors file that carries its own configuration, bands and statistics."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from fusmae_lite.core.config import ModelConfig
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.files import parse_object, write_whole
+from fusmae_lite.core.sensors import get_modality
+from fusmae_lite.model.tokens import Positions
+from fusmae_lite.systems import Encoder, build_model
+
+FORMAT = "fusmae-lite 1"
+DAMAGED = "copy it again or retrain it"
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file that exists whole or not at all; its metadata gain a digest of everything in it."""
+    ready = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    signed = {**metadata, "digest": _signature(ready, metadata)}
+    write_whole(path, lambda temporary: save_file(ready, temporary, signed))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; :class:`InputError` if it is absent or damaged."""
+    with _opened(path) as handle:
+        return {name: handle.get_tensor(name) for name in handle.keys()}, handle.metadata() or {}  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file open for reading, whatever goes wrong in it an :class:`InputError`."""
+    if not Path(path).is_file():
+        raise InputError(
+            f"no weights at {path}", "check the path, or train a model with notebook 05 or `fusmae pretrain`"
+        )
+    try:
+        with safe_open(path, framework="pt") as handle:
+            yield handle
+    except Exception as error:  # a dtype that torch does not know raises a class of its own in every version
+        raise InputError(
+            f"{path} is not a readable safetensors file ({error or type(error).__name__})", DAMAGED
+        ) from None
+
+
+def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Twelve hexadecimal digits that change with any name, dtype, shape or byte of the tensors, e.g. a state dict."""
+    return _sha256(tensors).hexdigest()[:12]
+
+
+def check_digest(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """InputError if the file was changed after it was written; files from before there were digests pass."""
+    if metadata.get("digest") not in (None, _signature(tensors, metadata)):
+        raise InputError(f"{path} was changed after it was written: its digest is another", DAMAGED)
+
+
+def _signature(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    digest = _sha256(tensors)
+    digest.update(json.dumps(sorted((k, v) for k, v in metadata.items() if k != "digest")).encode())
+    return digest.hexdigest()
+
+
+def _sha256(tensors: Mapping[str, torch.Tensor]) -> Any:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest
+
+
+def check_tensors(
+    path: Path, found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Size], cure: str = DAMAGED
+) -> None:
+    """InputError unless the tensors have these names and shapes, are float32 and finite."""
+    odd = sorted(set(wanted) ^ set(found))
+    if odd:
+        raise InputError(f"{path}: tensor {odd[0]} is {'missing' if odd[0] in wanted else 'unknown'}", cure)
+    for name, shape in wanted.items():
+        tensor = found[name]
+        if tensor.shape != shape:
+            raise InputError(f"{path}: {name} has shape {tuple(tensor.shape)}, not {tuple(shape)}", cure)
+        if tensor.dtype != torch.float32:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise InputError(f"{path}: {name} holds {kind}, not float32", cure)
+        if not tensor.isfinite().all():
+            raise InputError(f"{path}: {name} holds NaN or infinite values", cure)
+
+
+def describe_sensors(names: tuple[str, ...]) -> dict[str, dict[str, list]]:
+    """Band order and statistics of each sensor: what weights depend on beside their architecture."""
+    sensors = {name: get_modality(name) for name in names}
+    return {k: {"bands": list(m.bands), "mean": list(m.mean), "std": list(m.std)} for k, m in sensors.items()}
+
+
+def save_model(path: Path, model: Encoder, extra: Mapping[str, object] | None = None) -> None:
+    """Save weights with everything needed to load them again.
+
+    Args:
+        path: a ``.safetensors`` file; replaced in one step if it exists.
+        model: any system of :mod:`fusmae_lite.systems`, or a Fus-MAE.
+        extra: facts to keep with the weights, for example the step or the command that trained them (JSON).
+    """
+    save_model_tensors(path, model.state_dict(), model.config, extra or {})
+
+
+def save_model_tensors(
+    path: Path, weights: Mapping[str, torch.Tensor], config: ModelConfig, extra: Mapping[str, object]
+) -> None:
+    """:func:`save_model` for weights that were gathered from several processes and have no module."""
+    metadata = {
+        "format": FORMAT,
+        "config": config.model_dump_json(),
+        "sensors": json.dumps(describe_sensors(config.modalities)),
+        "extra": json.dumps(extra),
+    }
+    save_tensors(path, weights, metadata)
+
+
+def load_model(path: Path, expected: ModelConfig | None = None) -> Encoder:
+    """The model saved at `path`, in evaluation mode on the CPU.
+
+    Args:
+        path: a file that :func:`save_model` wrote.
+        expected: refuse weights of any other architecture.
+
+    Raises:
+        InputError: no such file, not ours, another configuration, another band order or other statistics, changed since
+            it was written, or weights missing, for example a checkpoint without its decoders (which would otherwise
+            draw noise), of another shape or dtype than float32, or not finite.
+    """
+    tensors, metadata = read_tensors(path)
+    if "config" not in metadata:
+        raise InputError(f"{path} carries no configuration", "use a checkpoint written by fusmae-lite")
+    if metadata.get("format", FORMAT) != FORMAT:
+        raise InputError(f"{path} is in the format {metadata['format']!r}, not {FORMAT!r}", "update fusmae-lite")
+    config = _configuration(path, metadata)
+    if expected is not None:
+        _same_architecture(path, config, ModelConfig(**expected.model_dump(include=set(ModelConfig.model_fields))))
+    if _part(path, metadata, "sensors") != json.loads(json.dumps(describe_sensors(config.modalities))):
+        raise InputError(
+            f"{path}: band order or statistics differ from those in sensors.py",
+            "load it with the sensors it was trained with",
+        )
+    model = _skeleton(path, config, tensors)
+    check_digest(path, tensors, metadata)
+    model.to_empty(device="cpu").load_state_dict(tensors)
+    return model.eval()
+
+
+def _configuration(path: Path, metadata: Mapping[str, str]) -> ModelConfig:
+    values = _part(path, metadata, "config")
+    try:
+        return ModelConfig(**values)
+    except (InputError, TypeError) as error:
+        raise InputError(f"{path} carries a configuration that is refused ({error})", DAMAGED) from None
+
+
+def _part(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
+    """One part of our metadata, a JSON object each."""
+    try:
+        return parse_object(metadata.get(name, "{}"))
+    except ValueError as error:
+        raise InputError(f"{path}: its metadata {name!r} are unreadable ({error})", DAMAGED) from None
+
+
+def _skeleton(path: Path, config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+    """The model without memory for its weights, once the file is known to hold exactly what it needs.
+
+    Sizes come from the file's header, so they are compared with its tensors before anything of that size is made.
+    """
+    if config.depth + config.decoder_depth > len(tensors):
+        raise InputError(f"{path}: {len(tensors)} tensors for a depth of {config.depth} blocks", DAMAGED)
+    try:
+        with torch.device("meta"):
+            model = build_model(config)
+    except InputError as error:
+        raise InputError(f"{path} cannot be a model ({error})", DAMAGED) from None
+    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    decoders = [name for name in sorted(set(wanted) - set(tensors)) if name.startswith(("decoders.", "decoder."))]
+    if decoders:
+        raise InputError(
+            f"{path} has no decoder weights ({decoders[0]} is missing)", "use the full checkpoint of pretraining"
+        )
+    check_tensors(path, tensors, wanted)
+    for name, module in model.named_modules():
+        if isinstance(module, Positions) and config.positions == "sincos":
+            table, width = tensors[f"{name}.table"], module.table.shape[1]
+            # Not to the bit: sine and cosine differ by an ulp between processors, and large grids have large angles
+            if not torch.allclose(table, Positions.of(config, width).table, atol=1e-3):
+                raise InputError(f"{path}: {name}.table is not the fixed sine-cosine table", DAMAGED)
+    return model
+
+
+def read_extra(path: Path) -> dict[str, object]:
+    """The facts kept with the weights by :func:`save_model`."""
+    with _opened(path) as handle:
+        metadata = handle.metadata() or {}
+    return _part(path, metadata, "extra")
+
+
+def shipped_weights() -> dict[str, Path]:
+    """Name -> file of the models that come with the package."""
+    folder = Path(str(resources.files("fusmae_lite").joinpath("weights")))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def load_pretrained(name: str) -> Encoder:
+    """A model by the name it is shipped under (``"xae-lite"``) or by the path of a checkpoint.
+
+    Raises:
+        InputError: neither a shipped name nor a file.
+    """
+    shipped = shipped_weights()
+    if name in shipped:
+        return load_model(shipped[name])
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise InputError(
+            f"no pretrained model {name!r}", f"choose one of {', '.join(shipped)} or give a .safetensors file"
+        )
+    return load_model(path / "model.safetensors" if path.is_dir() else path)
+
+
+def _same_architecture(path: Path, config: ModelConfig, expected: ModelConfig) -> None:
+    loss_only = {  # no shape depends on them
+        "masking", "mask_ratio", "normalize_target", "drop_path", "global_crops", "local_crops", "sensor_drop",
+        "teacher_momentum", "teacher_temperature",
+    }  # fmt: skip
+    for name in ModelConfig.model_fields:
+        if name not in loss_only and getattr(config, name) != getattr(expected, name):
+            raise InputError(
+                f"{path} was trained with {name}={getattr(config, name)!r}, not {getattr(expected, name)!r}",
+                f"set {name} to that of the checkpoint, or choose another checkpoint",
+            )

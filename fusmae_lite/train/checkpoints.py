@@ -1,0 +1,230 @@
+"""Checkpoints of a training run: a folder a step, whole or absent, holding no pickle.
+
+``checkpoints/step-00000120/`` holds ``model.safetensors`` (loadable on its own), ``optimizer.safetensors`` (AdamW's
+moments by parameter name) and ``state.json`` (the step, the metrics of the epoch in progress, the precision, the
+configuration). The same files come from one process, from many, and from sharded weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+
+from fusmae_lite.core.config import RunConfig
+from fusmae_lite.core.errors import InputError, RunError
+from fusmae_lite.core.files import write_text
+from fusmae_lite.data.identity import difference
+from fusmae_lite.systems.weights import (
+    check_digest,
+    check_tensors,
+    load_model,
+    read_tensors,
+    save_model_tensors,
+    save_tensors,
+)
+
+#: Fields that may differ between a run and its continuation, because no number depends on them, or only by the order
+#: in which floats are added (accumulate, compile, fsdp): a run may go on with other devices than it began with.
+FREE_TO_CHANGE = {
+    "preset", "data_dir", "run_dir", "split", "partial", "snow_and_clouds", "max_steps", "device", "processes",
+    "workers", "cache", "checkpoint_every", "keep_checkpoints", "tensorboard", "accumulate", "compile",
+    "recompute", "fsdp", "probe_epochs", "probe_batch_size", "probe_learning_rate", "probe_seeds",
+    "label_fraction", "protocol", "finetune_epochs", "finetune_batch_size", "finetune_learning_rate",
+}  # fmt: skip
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Args:
+        step: optimiser steps done; every random choice follows from it and the seed.
+        sums: sums of the metrics over the epoch in progress.
+        precision: ``bf16`` or ``fp32``, what the steps were computed in.
+        data: :func:`~fusmae_lite.data.identity.identity_of` the pairs trained on; a continuation on others is refused.
+    """
+
+    step: Annotated[int, Field(ge=0)]
+    sums: dict[str, FiniteFloat]
+    precision: Literal["fp32", "bf16"]
+    data: str
+
+
+@dataclass
+class _State(Progress):
+    """What state.json holds: with the configuration of the run."""
+
+    config: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, config: RunConfig, main: bool
+) -> Path:
+    """Write one checkpoint beside the others and drop the oldest ones; returns its folder.
+
+    Every process must call it, because weights may be sharded; the main one writes.
+
+    Args:
+        folder: the run's ``checkpoints`` folder.
+        model, optimizer: as trained, wrapped or not.
+        main: whether this process writes.
+
+    Raises:
+        RunError: weights or moments are not finite, or the disk is full or fails; the checkpoints before this one are
+            intact.
+    """
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights, states = get_state_dict(model, optimizer, options=options)
+    final = folder / f"step-{progress.step:08d}"
+    if not main:
+        return final
+    moments = _flatten(states)
+    odd = next((name for name, value in [*weights.items(), *moments.items()] if not value.isfinite().all()), None)
+    if odd is not None:
+        raise RunError(
+            f"{odd} is no longer finite at step {progress.step}, so it is not saved; {kept(folder)}; lower "
+            "learning_rate and choose another run_dir"
+        )
+    temporary = folder / f".{final.name}.{os.getpid()}.tmp"
+    try:
+        _clear_unfinished(folder)
+        temporary.mkdir(parents=True)
+        extra = {"step": progress.step, "preset": config.preset}
+        save_model_tensors(temporary / "model.safetensors", weights, config.architecture(), extra)
+        save_tensors(temporary / "optimizer.safetensors", moments, {})
+        state = {**vars(progress), "config": config.model_dump(mode="json")}
+        write_text(temporary / "state.json", json.dumps(state, indent=1))
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(temporary, final)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"checkpoint {final} could not be written ({error}); {kept(folder)}; free space on that disk, then the "
+            "same command continues"
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for old in list_checkpoints(folder)[: -config.keep_checkpoints]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first. A half-written one carries another name and is never listed."""
+    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,18}", path.name)]
+    return sorted((path for path in found if (path / "state.json").is_file()), key=_step_of)
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint in a run's ``checkpoints`` folder, if there is one."""
+    found = list_checkpoints(folder)
+    return found[-1] if found else None
+
+
+def kept(folder: Path) -> str:
+    """What a message says of the checkpoints that are there."""
+    last = latest_checkpoint(folder)
+    return f"{last} is intact" if last else "there is no earlier one"
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _without(path: Path) -> str:
+    """How to go on without a damaged checkpoint."""
+    before = [other for other in list_checkpoints(path.parent) if _step_of(other) < _step_of(path)]
+    return f"remove {path} to " + (f"continue from {before[-1].name}" if before else "start over")
+
+
+def read_progress(path: Path, config: RunConfig, now: Progress) -> Progress:
+    """Where the run of a checkpoint stood.
+
+    Args:
+        path: folder of the checkpoint.
+        config: of the run that continues.
+        now: its patches and precision.
+
+    Raises:
+        InputError: it belongs to a run with another configuration, other patches or another precision, or is damaged.
+    """
+    cure, file = "choose another run_dir, or remove that folder to start over", path / "state.json"
+    try:
+        state = TypeAdapter(_State).validate_json(file.read_bytes(), strict=True)
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{file} is unreadable ({_reason(error)})", _without(path)) from None
+    then, given = Progress(*(getattr(state, name) for name in vars(now))), state.config
+    if then.step != _step_of(path):
+        raise InputError(f"{file} is of step {then.step}, not {_step_of(path)}", _without(path))
+    for name, value in config.model_dump(mode="json").items():
+        before = given.get(name, RunConfig.model_fields[name].default)  # the run may be older than the field
+        if name not in FREE_TO_CHANGE and before != value:
+            raise InputError(f"{path.parent} belongs to a run with {name}={before!r}, not {value!r}", cure)
+    if changed := difference(then.data, now.data):
+        raise InputError(f"{path.parent} belongs to a run on other patches: {changed[0]}", f"{changed[1]}, or {cure}")
+    if then.precision != now.precision:
+        raise InputError(f"{path.parent} was computed in {then.precision}, this would be {now.precision}", cure)
+    return then
+
+
+def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, config: RunConfig) -> None:
+    """Load a checkpoint's weights and moments into `model` and `optimizer`, wrapped or not, in every process.
+
+    Raises:
+        InputError: they do not fit the model or are damaged; neither has been changed then.
+    """
+    loaded = load_model(path / "model.safetensors", config)
+    shapes = {name: p.shape for name, p in loaded.named_parameters() if p.requires_grad}
+    states = _read_moments(path, shapes)
+    groups = get_state_dict(model, optimizer)[1]["param_groups"]
+    options = StateDictOptions(full_state_dict=True)
+    moments = {"state": states, "param_groups": groups}
+    set_state_dict(model, optimizer, model_state_dict=loaded.state_dict(), optim_state_dict=moments, options=options)
+
+
+def _read_moments(path: Path, shapes: Mapping[str, torch.Size]) -> dict[str, dict[str, torch.Tensor]]:
+    """AdamW's state by parameter, compared with the parameters first: its fused kernel does not ask for sizes."""
+    file, cure = path / "optimizer.safetensors", _without(path)
+    tensors, metadata = read_tensors(file)
+    wanted = {f"{name}.{kind}": shape for name, shape in shapes.items() for kind in ("exp_avg", "exp_avg_sq")}
+    wanted |= {f"{name}.step": torch.Size() for name in shapes}
+    check_tensors(file, tensors, wanted, cure)
+    step = min(_step_of(path), 2**24)  # where counting by one in float32 ends
+    states: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, kind = key.rpartition(".")
+        if kind == "exp_avg_sq" and (value < 0).any():
+            raise InputError(f"{file}: {key} holds negative values", cure)
+        if kind == "step" and value != step:
+            raise InputError(f"{file}: {key} is {value:g}, not {step}", cure)
+        states.setdefault(name, {})[kind] = value
+    check_digest(file, tensors, metadata)
+    return states
+
+
+def _reason(error: OSError | ValidationError) -> str:
+    if isinstance(error, OSError):
+        return str(error)
+    first = error.errors(include_url=False, include_input=False)[0]
+    return ": ".join([".".join(map(str, first["loc"])), first["msg"]] if first["loc"] else [first["msg"]])
+
+
+def _flatten(moments: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {f"{name}.{key}": torch.as_tensor(v) for name, s in moments["state"].items() for key, v in s.items()}
+
+
+def _clear_unfinished(folder: Path) -> None:
+    """Remove what a killed process left: only this run writes here, so nobody is still at it."""
+    for left in folder.glob(".step-*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
