@@ -18,7 +18,7 @@ from fusmae_lite.core.sensors import S1, S2
 
 HERE = Path(__file__).parent
 PAIRS, EPOCHS, BATCH = 354_196, 100, 400  # section 4 of the paper; the batch is our reading of it
-PARAMETERS = 91.9e6  # XAE at paper size; tests/test_model.py counts them
+PARAMETERS = 91.9e6  # XAE at paper size; tests/model/test_model.py counts them
 PAPER_RATE = PAIRS * EPOCHS / (60 * 3600)  # two RTX 3090 Ti, 60 hours
 
 

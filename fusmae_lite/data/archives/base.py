@@ -58,7 +58,7 @@ class Archive(ABC):
     `splits` where a table has them as a column). Pass every band through :func:`check_band` and the bands of a sensor
     through :func:`check_pixels`, raise :class:`InputError` for whatever is wrong on disk,
     and add the class to ``FORMATS`` in ``archives/__init__.py``.
-    The suite in ``tests/test_archives.py`` is written against this interface.
+    The suite in ``tests/data/test_archives.py`` is written against this interface.
 
     Attributes:
         kind: what messages call the format.

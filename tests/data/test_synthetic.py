@@ -34,7 +34,7 @@ from fusmae_lite.data.synthetic.statistics import (
     measure,
 )
 
-SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
+SAMPLES = Path(__file__).resolve().parents[2] / "data_samples"
 
 
 @pytest.fixture(scope="module")

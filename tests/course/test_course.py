@@ -269,7 +269,7 @@ def test_a_parameter_that_no_chosen_notebook_has_is_refused(sources: Path, tmp_p
 
 
 def test_papermill_alone_refuses_a_parameter_that_the_notebook_does_not_have(tmp_path: Path) -> None:
-    source = Path(__file__).parents[1] / "notebooks" / "00_start_here.ipynb"
+    source = Path(__file__).parents[2] / "notebooks" / "00_start_here.ipynb"
     with pytest.raises(PapermillExecutionError) as caught:
         execute_notebook(source, tmp_path / "out.ipynb", {"sead": 3}, cwd=source.parent, progress_bar=False)
     assert caught.value.ename == "InputError" and "did you mean 'seed'" in caught.value.evalue

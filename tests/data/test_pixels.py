@@ -26,7 +26,7 @@ from fusmae_lite.data.archives.tensors import pack, unpack
 from fusmae_lite.data.decode import layout_of
 from fusmae_lite.data.pairs import PairDataset
 
-SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
+SAMPLES = Path(__file__).resolve().parents[2] / "data_samples"
 SENSORS = {"s1": S1, "s2": S2}
 Change = Callable[[np.ndarray], np.ndarray]
 

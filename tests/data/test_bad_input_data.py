@@ -16,7 +16,7 @@ from fusmae_lite.core.errors import InputError
 from fusmae_lite.data.archives import open_archive
 from fusmae_lite.data.pairs import PairDataset, augment, stack_bands
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "data_samples"
 S2_NAME = "S2A_MSIL2A_20170613T101031_87_48"
 S1_NAME = "S1A_IW_GRDH_1SDV_20170613T165043_33UUP_87_48"

@@ -15,7 +15,7 @@ from fusmae_lite.core.sensors import S1, S2
 from fusmae_lite.data.archives import FORMATS, Archive, BigEarthNetV1, open_archive
 from fusmae_lite.data.archives.labels import BEN19, BEN43, TO_19, convert_43_to_19
 
-SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
+SAMPLES = Path(__file__).resolve().parents[2] / "data_samples"
 
 
 @pytest.fixture(scope="module")

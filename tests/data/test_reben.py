@@ -18,7 +18,7 @@ from fusmae_lite.data.archives import ReBEN, open_archive
 from fusmae_lite.data.archives.labels import BEN19
 from fusmae_lite.data.archives.metadata import METADATA, SNOW, read_metadata
 
-OFFICIAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "reben-metadata"
+OFFICIAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "reben-metadata"
 MANY = 480_038
 
 

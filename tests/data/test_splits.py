@@ -18,8 +18,8 @@ from fusmae_lite.data.archives.splits import (
 )
 from fusmae_lite.data.pairs import PairDataset
 
-SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
-TABLES = Path(__file__).resolve().parents[2] / "shared/data/reben-metadata"
+SAMPLES = Path(__file__).resolve().parents[2] / "data_samples"
+TABLES = Path(__file__).resolve().parents[3] / "shared/data/reben-metadata"
 
 
 def named(*cells: tuple[int, int], day: str = "20170613", tile: str = "T33UUP") -> list[str]:

@@ -14,7 +14,7 @@ from fusmae_lite.core.sensors import S1, S2
 from fusmae_lite.data.archives import Patch, open_archive
 from fusmae_lite.data.pairs import PairDataset, assemble, augment, denormalise, normalise, stack_bands
 
-SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
+SAMPLES = Path(__file__).resolve().parents[2] / "data_samples"
 
 
 @pytest.fixture(scope="module")

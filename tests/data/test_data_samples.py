@@ -16,7 +16,7 @@ import rasterio
 from fusmae_lite.data.archives import open_archive
 from fusmae_lite.data.archives.labels import BEN19
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "data_samples"
 CARD = (SAMPLES / "README.md").read_text(encoding="utf-8")
 SOURCE = Path(os.environ.get("FUSMAE_SOURCE_DATA") or ROOT.parent / "shared" / "data")
