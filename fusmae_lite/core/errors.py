@@ -14,7 +14,10 @@ _LONGEST = 1000
 
 def printable(text: object, longest: int = _LONGEST) -> str:
     """What may be shown of a text from a file: one line, no control character as such, nothing of absurd length."""
-    line = re.sub(r"[\r\n\t]", " ", str(text)[: 100 * longest])
+    try:
+        line = re.sub(r"[\r\n\t]", " ", str(text)[: 100 * longest])
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of thousands of digits"
     if not line.isprintable():  # separators of lines, formats that turn the direction of writing, half of a pair
         line = "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else f"\\x{ord(c):02x}" for c in line)
     line = re.sub(rf"\S{{{_LONGEST_WORD + 1},}}", lambda word: _ends(word[0], _LONGEST_WORD), line)
@@ -29,29 +32,23 @@ def _ends(text: str, longest: int) -> str:
 
 
 class InputError(ValueError):
-    """Bad input. The message is one line that names the file or field, what is wrong, and how to mend it.
-
-    The command line prints it as ``error: ...`` and exits with status 2; notebooks show it as is.
-    """
+    """Bad input. One line names the file or field, what is wrong, and how to mend it; exit status 2."""
 
     def __init__(self, what: str, cure: str) -> None:
         super().__init__(f"{printable(what)}; {printable(cure)}")
         self.parts = what, cure
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str]]:
-        """So that it can cross from one process to another: exceptions are rebuilt from the arguments of __init__."""
+        """Rebuild it from the arguments of __init__ when it crosses from one process to another."""
         return type(self), self.parts
 
     def _render_traceback_(self) -> list[str]:
-        """What Jupyter shows: the line alone, since the place in our code does not help to mend the input."""
+        """Show the line alone in Jupyter: the place in our code does not help to mend the input."""
         return [f"{type(self).__name__}: {self}"]
 
 
 class RunError(RuntimeError):
-    """A run that had to stop although its input was accepted, for example on a loss that is no longer finite.
-
-    One line, like :class:`InputError`; the command line exits with status 1.
-    """
+    """A run that had to stop although its input was accepted, for example on a loss that is not finite. Status 1."""
 
     def __init__(self, what: str) -> None:
         super().__init__(printable(what, 2 * _LONGEST))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -45,15 +46,25 @@ def write_bytes(path: Path, content: bytes) -> Path:
     return write_whole(path, lambda temporary: temporary.write_bytes(content))
 
 
-def refuse_special(path: Path | str) -> None:
-    """Raise InputError for a folder, pipe, socket or device in place of a file: to open one may wait for ever.
+def write_folder(path: Path, fill: Callable[[Path], object]) -> Path:
+    """:func:`write_whole` for a folder: `fill` gets an empty one, which then replaces what is at `path`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        fill(temporary)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return path
 
-    Whatever is missing passes: its reader knows better what to say.
-    """
+
+def refuse_special(path: Path | str) -> None:
+    """InputError for a folder, pipe, socket or device in place of a file: to open one may wait for ever."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
-        return
+        return  # whatever is missing: its reader knows better what to say
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "device")
         raise InputError(f"{path} is a {kind}, not a file", "put the file itself there")

@@ -31,11 +31,8 @@ def only_job(folder: Path) -> Iterator[None]:
     """Hold a folder (made if absent) while the block runs.
 
     Processes that this one forks do not inherit the lock. Where the file system knows no locks, or the folder is
-    read-only, the block runs without one, and a line says so.
-
-    Raises:
-        InputError: another job holds it; names the process, the computer, the command and since when. Or the folder
-            cannot be made.
+    read-only, the block runs without one, and a line says so. :class:`InputError` if the folder cannot be made, or if
+    another job holds it: the message names the process, the computer, the command and since when.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,34 +53,33 @@ def only_job(folder: Path) -> Iterator[None]:
 
 
 def _take(path: Path) -> BinaryIO | None:
-    """The locked file; None where there is no locking. One that its holder removed meanwhile is tried anew."""
+    """The locked file; None, and a line that says so, where there is no locking."""
     while True:
+        file = None
         try:
             file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-        except OSError as error:
-            return _without(path, error)
-        try:
             _lock(file)
-            if not _is(file, path):
-                file.close()
-                continue
+            if _lies_at(file, path):
+                break
+            file.close()  # its holder removed it meanwhile: try anew
         except OSError as error:
-            holder = _holder(file)
-            file.close()
-            if error.errno not in _BUSY:
-                return _without(path, error)
-            raise InputError(
-                f"{path.parent}: another job writes there: {holder}", "wait for it, stop it, or choose another folder"
-            ) from None
-        with suppress(OSError):  # a full disk: held, but nameless
-            _sign(file)
-        return file
+            holder = _holder(file) if file is not None and error.errno in _BUSY else None
+            if file is not None:
+                file.close()
+            if holder is None:
+                line(f"note: no lock on {path.parent} ({error.strerror}); start no second job there")
+                return None
+            what = f"{path.parent}: another job writes there: {holder}"
+            raise InputError(what, "wait for it, stop it, or choose another folder") from None
+    with suppress(OSError):  # a full disk: held, but nameless
+        _sign(file)
+    return file
 
 
 def _release(file: BinaryIO, path: Path) -> None:
     """Remove the file, then let go: whoever opened it before finds that it is not the one at `path`, and tries anew."""
     with suppress(OSError):
-        if _is(file, path):
+        if _lies_at(file, path):
             path.unlink()
     file.close()
     with suppress(OSError):  # Windows removes no open file
@@ -103,7 +99,7 @@ def _lock(file: BinaryIO) -> None:
     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: forked processes would inherit that one
 
 
-def _is(file: BinaryIO, path: Path) -> bool:
+def _lies_at(file: BinaryIO, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:
@@ -112,9 +108,9 @@ def _is(file: BinaryIO, path: Path) -> bool:
 
 def _sign(file: BinaryIO) -> None:
     program, *arguments = sys.argv or ["python"]
-    command = shlex.join([os.path.basename(program), *arguments])
+    command = shlex.join([os.path.basename(program), *arguments])[:200]
     since = datetime.now().isoformat(" ", "seconds")
-    holder = {"process": os.getpid(), "computer": socket.gethostname(), "command": command[:200], "since": since}
+    holder = {"process": os.getpid(), "computer": socket.gethostname(), "command": command, "since": since}
     file.seek(0)
     file.truncate()
     file.write(json.dumps(holder).encode())
@@ -124,12 +120,7 @@ def _sign(file: BinaryIO) -> None:
 def _holder(file: BinaryIO) -> str:
     try:
         file.seek(0)
-        said = json.loads(file.read(4096))
-        text = f"process {said['process']} on {said['computer']}, {said['command']}, since {said['since']}"
+        holder = json.loads(file.read(4096))
+        return f"process {holder['process']} on {holder['computer']}, {holder['command']}, since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "a process that has not said which"
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def _without(path: Path, error: OSError) -> None:
-    line(f"note: no lock on {path.parent} ({error.strerror}); start no second job there")

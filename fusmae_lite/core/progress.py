@@ -18,13 +18,7 @@ def interactive() -> bool:
 
 
 def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
-    """Iterate with a tqdm bar when :func:`interactive`; silently otherwise, where callers print a :func:`line` instead.
-
-    Args:
-        items: what to iterate over.
-        title: text before the bar.
-        total: number of items, if `items` does not know its length.
-    """
+    """Iterate with a tqdm bar when :func:`interactive`; silently otherwise, where callers print a :func:`line`."""
     yield from tqdm(items, desc=title, total=total, leave=False, disable=not interactive())
 
 

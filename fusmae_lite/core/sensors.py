@@ -1,7 +1,6 @@
 """What a sensor delivers: its bands in order, their resolution, units and statistics.
 
-The model never sees this module's files and the archives never see its statistics in action; it is only the
-shared vocabulary. To add a third sensor, build one more :class:`Modality` and call :func:`register`.
+To add a third sensor, build one more :class:`Modality` and call :func:`register`.
 """
 
 from __future__ import annotations
@@ -22,64 +21,49 @@ DECIBEL, REFLECTANCE = "dB", "reflectance x 10,000"
 
 @dataclass(frozen=True)
 class Modality:
-    """One sensor as the model is told about it.
+    """One sensor as the model is told about it; :class:`InputError` for a field that contradicts another."""
 
-    Args:
-        name: key in every ``images`` dict, for example ``"s1"``.
-        title: what a figure calls it.
-        bands: band names; this order is the channel order, always.
-        resolution: ground sampling distance of each band, in metres.
-        units: what a pixel value means on disk.
-        dtype: NumPy dtype of a band on disk.
-        mean: mean of each band in `units`, used to normalise.
-        std: standard deviation of each band in `units`.
-        valid: least and largest plausible value in `units`; what lies outside is refused when it is read or given to
-            a model. None: values are not checked.
-
-    Raises:
-        InputError: a field that contradicts another one or cannot be.
-    """
-
-    name: str
-    title: str
-    bands: tuple[str, ...]
-    resolution: tuple[int, ...]
-    units: str
-    dtype: str
-    mean: tuple[float, ...]
+    name: str  # key in every `images` dict, for example "s1"
+    title: str  # what a figure calls it
+    bands: tuple[str, ...]  # in the order of the channels
+    resolution: tuple[int, ...]  # ground sampling distance of each band, in metres
+    units: str  # what a pixel value means on disk
+    dtype: str  # NumPy's, of a band on disk
+    mean: tuple[float, ...]  # of each band, in `units`
     std: tuple[float, ...]
-    valid: tuple[float, float] | None = None
+    valid: tuple[float, float] | None = None  # plausible values; others are refused. None: values are not checked
 
     def __post_init__(self) -> None:
         for field in ("resolution", "mean", "std"):
             entries = len(getattr(self, field))
-            if entries != len(self.bands):
-                self._refuse(f"{field} has {entries} entries for {len(self.bands)} bands", "give one per band")
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name) or self.name == "cls":
-            self._refuse("this name cannot be a key", "choose letters, digits, - and _, and not 'cls'")
-        if not self.bands or len(set(self.bands)) < len(self.bands):
-            self._refuse("no band, or one name twice", "give each band its own name")
-        if odd := [r for r in self.resolution if not (isinstance(r, int) and r > 0 and PATCH_METRES % r == 0)]:
-            self._refuse(f"pixels of {odd[0]} m do not fill a patch of {PATCH_METRES} m", "choose a divisor, in metres")
-        if odd := [s for s in self.std if not (math.isfinite(s) and s > 0)]:
-            self._refuse(f"a standard deviation of {odd[0]}", "give one above 0 for each band")
-        if odd := [m for m in self.mean if not math.isfinite(m)]:
-            self._refuse(f"a mean of {odd[0]}", "give a finite one for each band")
-        self._check_values()
-
-    def _check_values(self) -> None:
+            self._need(
+                entries == len(self.bands),
+                f"{field} has {entries} entries for {len(self.bands)} bands",
+                "give one each",
+            )
+        key = re.fullmatch(r"[A-Za-z0-9_-]+", self.name) and self.name != "cls"
+        self._need(key, "this name cannot be a key", "choose letters, digits, - and _, and not 'cls'")
+        unique = 0 < len(self.bands) == len(set(self.bands))
+        self._need(unique, "no band, or one name twice", "give each band its own name")
+        for r in self.resolution:
+            fills = isinstance(r, int) and r > 0 and PATCH_METRES % r == 0
+            self._need(fills, f"pixels of {r} m do not fill a patch of {PATCH_METRES} m", "choose a divisor, in metres")
+        low, high = self.valid or (-math.inf, math.inf)
+        for mean, std in zip(self.mean, self.std, strict=True):
+            self._need(0 < std < math.inf, f"a standard deviation of {std}", "give one above 0 for each band")
+            self._need(math.isfinite(mean), f"a mean of {mean}", "give a finite one for each band")
+            self._need(
+                low < mean < high, f"a mean of {mean} outside valid={self.valid}", "give least and largest value"
+            )
         try:
             numeric = np.dtype(self.dtype).kind in "iuf"
         except TypeError:
             numeric = False
-        if not numeric:
-            self._refuse(f"dtype {self.dtype!r} holds no numbers", "give NumPy's name of one that does")
-        low, high = self.valid or (-math.inf, math.inf)
-        if not all(low < mean < high for mean in self.mean):
-            self._refuse(f"the means do not lie within valid={self.valid}", "give its least and its largest value")
+        self._need(numeric, f"dtype {self.dtype!r} holds no numbers", "give NumPy's name of one that does")
 
-    def _refuse(self, what: str, cure: str) -> None:
-        raise InputError(f"modality {self.name!r}: {what}", cure)
+    def _need(self, fine: object, what: str, cure: str) -> None:
+        if not fine:
+            raise InputError(f"modality {self.name!r}: {what}", cure)
 
     @property
     def channels(self) -> int:
@@ -127,11 +111,7 @@ _KNOWN: dict[str, Modality] = {S1.name: S1, S2.name: S2}
 
 
 def register(modality: Modality, replace: bool = False) -> Modality:
-    """Make a further sensor known under its name; returns it.
-
-    A name can be taken only once, so that no two parts of a program mean different things by it; `replace` puts a
-    corrected modality in the place of the one of its name.
-    """
+    """Make a further sensor known under its name; returns it. A name is taken once, unless `replace` corrects it."""
     if not replace and modality.name in _KNOWN and _KNOWN[modality.name] != modality:
         raise InputError(f"modality name {modality.name!r} is taken", "choose another name, or pass replace=True")
     _KNOWN[modality.name] = modality

@@ -9,13 +9,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from fusmae_lite.core.config import UNSET, RunConfig, load_preset
+from fusmae_lite.core.architecture import Folder
+from fusmae_lite.core.config import UNSET, RunConfig, fields_that, load_preset
 from fusmae_lite.core.errors import InputError, choose
 
 #: Types that a parameters cell may declare.
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
-#: Parameters that name a folder: relative to the caller, while notebooks run in their own folder.
-FOLDERS = ("data_dir", "run_dir")
 
 Declared = dict[str, type]
 
@@ -83,7 +82,8 @@ def check(
             others = ", ".join(notebook[:2] for notebook, parameters in notebooks.items() if name in parameters)
             what = f"parameter {name!r} does not exist in notebook {', '.join(stem[:2] for stem in running)}"
             raise InputError(what, f"leave it out, or run a notebook that has it: {others}")
-    values |= {name: str(Path(values[name]).expanduser().resolve()) for name in FOLDERS if name in values}
+    folders = fields_that(Folder) & values.keys()  # relative to the caller, while notebooks run in their own folder
+    values |= {name: str(Path(values[name]).expanduser().resolve()) for name in folders}
     config = load_preset(**{name: value for name, value in values.items() if name in RunConfig.model_fields})
     typed = {
         notebook: {name: _convert(name, values[name], kind) for name, kind in parameters.items() if name in values}

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fusmae_lite.core.config import RunConfig
+from fusmae_lite.core.architecture import Free
+from fusmae_lite.core.config import RunConfig, fields_that
 from fusmae_lite.core.errors import InputError, choose
 from fusmae_lite.systems import Encoder
 from fusmae_lite.systems.weights import digest_of, load_model, shipped_weights
-from fusmae_lite.train.checkpoints import FREE_TO_CHANGE, latest_checkpoint
+from fusmae_lite.train.checkpoints import latest_checkpoint
 
 #: Fields that say nothing about the weights wanted: evaluation uses them for itself.
-FREE = FREE_TO_CHANGE | {"seed", "augment", "precision"}
+FREE = fields_that(Free) | {"seed", "augment", "precision"}
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fusmae_lite.core.config import ModelConfig
 from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.schedule import cosine
 from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.model.fusmae import Images
 from fusmae_lite.model.tokens import PatchProjection, Positions
@@ -313,4 +314,4 @@ def distil(student: Tensor, teacher: Tensor, centre: Tensor, temperature: float)
 
 def momentum_at(step: int, steps: int, start: float) -> float:
     """Share of itself that the teacher keeps after optimiser step `step` of `steps`: a cosine from `start` to 1."""
-    return 1 - (1 - start) * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
+    return 1 - (1 - start) * cosine(step / steps)

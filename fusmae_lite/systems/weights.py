@@ -15,7 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from fusmae_lite.core.config import ModelConfig
+from fusmae_lite.core.architecture import LossOnly, ModelConfig
+from fusmae_lite.core.config import fields_that
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import parse_object, write_whole
 from fusmae_lite.core.sensors import get_modality
@@ -234,10 +235,7 @@ def load_pretrained(name: str) -> Encoder:
 
 
 def _same_architecture(path: Path, config: ModelConfig, expected: ModelConfig) -> None:
-    loss_only = {  # no shape depends on them
-        "masking", "mask_ratio", "normalize_target", "drop_path", "global_crops", "local_crops", "sensor_drop",
-        "teacher_momentum", "teacher_temperature",
-    }  # fmt: skip
+    loss_only = fields_that(LossOnly)
     for name in ModelConfig.model_fields:
         if name not in loss_only and getattr(config, name) != getattr(expected, name):
             raise InputError(

@@ -22,7 +22,8 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
-from fusmae_lite.core.config import RunConfig
+from fusmae_lite.core.architecture import Free
+from fusmae_lite.core.config import RunConfig, fields_that
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.files import write_text
 from fusmae_lite.data.identity import difference
@@ -34,16 +35,6 @@ from fusmae_lite.systems.weights import (
     save_model_tensors,
     save_tensors,
 )
-
-#: Fields that may differ between a run and its continuation, because no number depends on them, or only by the order
-#: in which floats are added (accumulate, compile, fsdp): a run may go on with other devices than it began with.
-FREE_TO_CHANGE = {
-    "preset", "data_dir", "run_dir", "split", "partial", "snow_and_clouds", "max_steps", "device", "processes",
-    "workers", "cache", "checkpoint_every", "keep_checkpoints", "tensorboard", "accumulate", "compile",
-    "recompute", "fsdp", "probe_epochs", "probe_batch_size", "probe_learning_rate", "probe_seeds",
-    "label_fraction", "protocol", "finetune_epochs", "finetune_batch_size", "finetune_learning_rate",
-}  # fmt: skip
-
 
 @dataclass
 class Progress:
@@ -169,7 +160,7 @@ def read_progress(path: Path, config: RunConfig, now: Progress) -> Progress:
         raise InputError(f"{file} is of step {then.step}, not {_step_of(path)}", _without(path))
     for name, value in config.model_dump(mode="json").items():
         before = given.get(name, RunConfig.model_fields[name].default)  # the run may be older than the field
-        if name not in FREE_TO_CHANGE and before != value:
+        if name not in fields_that(Free) and before != value:
             raise InputError(f"{path.parent} belongs to a run with {name}={before!r}, not {value!r}", cure)
     if changed := difference(then.data, now.data):
         raise InputError(f"{path.parent} belongs to a run on other patches: {changed[0]}", f"{changed[1]}, or {cure}")

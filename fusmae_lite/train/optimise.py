@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 
 from fusmae_lite.core.config import RunConfig
 from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.schedule import cosine
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -38,16 +37,15 @@ def learning_rate_at(step: int, steps_per_epoch: int, config: RunConfig) -> floa
     if step < warmup:
         return config.learning_rate * (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(total - warmup, 1)
-    span = config.learning_rate - config.min_learning_rate
-    return config.min_learning_rate + span * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return config.min_learning_rate + (config.learning_rate - config.min_learning_rate) * cosine(progress)
 
 
 def weight_decay_at(step: int, steps_per_epoch: int, config: RunConfig) -> float:
     """Weight decay of optimiser step `step`: constant, or half a cosine to ``weight_decay_end`` (DINO), no warm-up."""
     if config.weight_decay_end is None:
         return config.weight_decay
-    share = 0.5 * (1 - math.cos(math.pi * min(step / (config.epochs * steps_per_epoch), 1.0)))
-    return config.weight_decay + (config.weight_decay_end - config.weight_decay) * share
+    climbed = 1 - cosine(step / (config.epochs * steps_per_epoch))
+    return config.weight_decay + (config.weight_decay_end - config.weight_decay) * climbed
 
 
 def choose_device(config: RunConfig) -> torch.device:
