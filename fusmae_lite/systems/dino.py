@@ -22,7 +22,6 @@ warm it up), and small models have small heads (:class:`Head`).
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

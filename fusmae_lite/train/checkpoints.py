@@ -36,6 +36,7 @@ from fusmae_lite.systems.weights import (
     save_tensors,
 )
 
+
 @dataclass
 class Progress:
     """Where a run stands.
