@@ -12,15 +12,16 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path, PurePosixPath
 
 from pages import Stage, find_pages, staged
 
-from fusmae_lite.core.config import project_root
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.files import write_text
 from fusmae_lite.core.progress import duration, line
+from fusmae_lite.course.cli import exit_status
 
 HERE = Path(__file__).resolve().parent
 NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
@@ -28,29 +29,17 @@ MATHJAX = "tex-svg-full.js"
 CELL = 10_000  # myst-nb counts lines of a notebook as cell * 10,000 + line + 1
 
 
-def missing() -> list[str]:
-    """Modules of the optional group `site` that are not installed."""
-    return [name for name in NEEDED if importlib.util.find_spec(name) is None]
-
-
 def build(root: Path, out: Path) -> Path:
-    """Build the site of the repository at `root` into ``out/html``.
-
-    Args:
-        root: the repository.
-        out: folder for the site and for what building leaves.
-
-    Returns:
-        Path of its index.html.
+    """Build the site of the repository at `root` into ``out/html``; returns the path of its index.html.
 
     Raises:
         InputError: a page is bad; the message names it.
         RunError: Sphinx stopped for another reason.
     """
-    if missing():
-        raise InputError(f"{', '.join(missing())} not installed", "run `make site`, or pip install -e '.[site]'")
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise InputError(f"{', '.join(missing)} not installed", "run `make site`, or pip install -e '.[site]'")
     stage, fresh, html = out / "pages", out / "html.new", out / "html"
-    for folder in (stage, fresh, out / "doctrees"):
+    for folder in (stage, fresh):
         shutil.rmtree(folder, ignore_errors=True)
     lay_out(root, stage)
     run_sphinx(stage, fresh, out)
@@ -58,7 +47,6 @@ def build(root: Path, out: Path) -> Path:
         template.unlink()
     shutil.rmtree(html, ignore_errors=True)
     fresh.rename(html)
-    shutil.rmtree(out / "doctrees", ignore_errors=True)
     return html / "index.html"
 
 
@@ -88,22 +76,22 @@ def navigation(pages: list[PurePosixPath]) -> str:
         in_docs = page.parent.name == "docs" or page.name == "RESULTS.md"
         group = "The course" if page.suffix == ".ipynb" else "To look up" if in_docs else "The project"
         groups[group].append(str(staged(page).with_suffix("")))
-    trees = [
-        "\n".join(["", "```{toctree}", ":hidden:", f":caption: {name}", "", *entries, "```", ""])
+    return "".join(
+        "\n".join(["\n", "```{toctree}", ":hidden:", f":caption: {name}", "", *entries, "```", ""])
         for name, entries in groups.items()
         if entries
-    ]
-    return "\n" + "\n".join(trees)
+    )
 
 
 def run_sphinx(stage: Path, target: Path, out: Path) -> None:
     """Let Sphinx render `stage` into `target`; raises the first of its warnings as an :class:`InputError`."""
     report = out / "problems.txt"
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-d", str(out / "doctrees"), "-w", str(report)]
-    done = subprocess.run([*command, str(stage), str(target)], capture_output=True, text=True, cwd=stage)
+    with tempfile.TemporaryDirectory() as doctrees:
+        command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-d", doctrees, "-w", report, stage, target]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=stage)
     text = report.read_text(encoding="utf-8") if report.is_file() else ""
-    problems = [said for said in text.splitlines() if "WARNING: " in said or "ERROR: " in said]
+    problems = [row for row in text.splitlines() if "WARNING: " in row or "ERROR: " in row]
     if problems:
         rest = f" (and {len(problems) - 1} more, see {report})" if len(problems) > 1 else ""
         raise InputError(explain(problems[0], stage) + rest, "mend that page and run `make site` again")
@@ -125,23 +113,15 @@ def explain(problem: str, stage: Path) -> str:
     return ", ".join(part for part in (page, number) if part) + f": {what}"
 
 
-def main() -> int:
-    """Build and print the path of index.html; 0 when it is there, 2 for a bad page, 1 for anything else."""
-    parser = argparse.ArgumentParser(description="Build the course as a website that needs no network.")
-    parser.add_argument("--out", type=Path, default=HERE / "_build", help="folder to build in (default: %(default)s)")
-    parser.add_argument(
-        "--root", type=Path, default=project_root(), help="repository to build from (default: this one)"
-    )
-    arguments, start = parser.parse_args(), time.monotonic()
-    try:
-        index = build(arguments.root.resolve(), arguments.out.resolve())
-    except (InputError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    pages = len(list(index.parent.rglob("*.html")))
-    line(f"{pages} pages in {duration(time.monotonic() - start)}; open {index}")
-    return 0
+def main(out: Path, root: Path) -> None:
+    """Build the site and say where it is."""
+    start = time.monotonic()
+    index = build(root.resolve(), out.resolve())
+    line(f"{len(list(index.parent.rglob('*.html')))} pages in {duration(time.monotonic() - start)}; open {index}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser(description="Build the course as a website that needs no network.")
+    parser.add_argument("--out", type=Path, default=HERE / "_build", help="folder to build in (default: %(default)s)")
+    parser.add_argument("--root", type=Path, default=HERE.parents[1], help="repository to build from (default: this)")
+    sys.exit(exit_status(main, **vars(parser.parse_args())))

@@ -1,238 +1,227 @@
-"""The console command ``fusmae``. Exit status: 0 done, 1 the run failed, 2 bad input, 130 interrupted."""
+"""The console command ``fusmae``. Exit status: 0 done, 1 the run failed, 2 bad input, 130 interrupted.
+
+Each subcommand is a function: its docstring is the help, its signature the arguments (see :func:`add`).
+"""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Annotated, get_args
 
 from fusmae_lite.core.config import PRESETS, RunConfig, describe_fields, load_preset
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.course.parameters import parse
 
-Handler = Callable[[argparse.Namespace], int]
+Flag = {"action": "store_true"}
+Preset = Annotated[str, f"one of {', '.join(PRESETS)} (default smoke)", {"metavar": "NAME"}]
+Assignments = Annotated[
+    Sequence[str],
+    "replace one parameter; may be repeated",
+    {"flags": ("-p", "--parameter"), "action": "append", "metavar": "name=value"},
+]
+FIELDS = f"parameters of -p, with their defaults before the preset:\n{describe_fields()}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; errors that a user can mend become one line on stderr."""
-    options = _parser().parse_args(arguments)
+    """Run one subcommand."""
+    options = vars(_parser().parse_args(arguments))
     try:
-        return options.handler(options)
-    except InputError as error:
-        return _complain(error, 2)
-    except RunError as error:
-        return _complain(error, 1)
+        return exit_status(options.pop("run"), **options)
     except KeyboardInterrupt:
-        return _complain("interrupted; the same command continues", 130)
+        print("error: interrupted; the same command continues", file=sys.stderr)
+        return 130
 
 
-def _complain(error: object, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return status
+def exit_status(run: Callable[..., int | None], *arguments: object, **options: object) -> int:
+    """Call a function; an error that a user can mend becomes one line on stderr."""
+    try:
+        return run(*arguments, **options) or 0
+    except (InputError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
 
 
-def _course(options: argparse.Namespace) -> int:
+def course(
+    *,
+    preset: Preset = "smoke",
+    parameter: Assignments = (),
+    only: Annotated[Sequence[str], "only this notebook; may be repeated", {"action": "append", "metavar": "NN"}] = (),
+    run_dir: Annotated[str, "where results go instead of runs/<preset>/", {"metavar": "DIR"}] = "",
+    force: Annotated[bool, "run notebooks again that finished before", Flag] = False,
+) -> None:
+    """Run the notebooks; results go to runs/<preset>/, sources stay untouched."""
     from fusmae_lite.course.run import run_course  # papermill and nbconvert take a second to import
 
-    result = run_course(
-        options.preset,
-        parse(options.parameter),
-        only=options.only,
-        run_dir=options.run_dir,
-        force=options.force,
-    )
-    print(f"{len(result.executed)} notebooks run, {len(result.skipped)} skipped; open {result.folder / 'index.html'}")
-    return 0
+    folder, executed, skipped = run_course(preset, parse(parameter), only=only, run_dir=run_dir, force=force)
+    print(f"{len(executed)} notebooks run, {len(skipped)} skipped; open {folder / 'index.html'}")
 
 
-def _pretrain(options: argparse.Namespace) -> int:
+def pretrain(*, preset: Preset = "smoke", parameter: Assignments = ()) -> None:
+    """Pretrain a model, continuing a run found in its folder."""
     from fusmae_lite.train.launch import launch
 
-    result = launch(_config(options))
+    result = launch(_config(preset, parameter))
     for name, value in result.heldout.items():
         print(f"held-out {name} {value:.4g}")
     print(f"checkpoint {result.checkpoint}")
-    return 0
 
 
-def _evaluate(options: argparse.Namespace) -> int:
-    from fusmae_lite.evaluation import as_markdown, evaluate
+def evaluate(
+    *,
+    preset: Preset = "smoke",
+    parameter: Assignments = (),
+    weights: Annotated[
+        str | None,
+        "instead of the checkpoint in run_dir: xae-lite, xad-lite, a .safetensors file, or the folder of a run",
+        {"metavar": "NAME"},
+    ] = None,
+) -> None:
+    """The table: the run's model, a random encoder and the class prior, by linear probe or fine-tuning."""
+    from fusmae_lite import evaluation
 
-    config = _config(options)
-    print(as_markdown(evaluate(config, weights=options.weights)), end="")
+    config = _config(preset, parameter)
+    print(evaluation.as_markdown(evaluation.evaluate(config, weights=weights)), end="")
     print(f"written to {config.folder() / 'evaluation'}")
-    return 0
 
 
-def _export(options: argparse.Namespace) -> int:
+def export(
+    checkpoint: Annotated[str, "xae-lite, xad-lite, or a .safetensors file", {"metavar": "CHECKPOINT"}],
+    *,
+    format: Annotated[str, "of the file", {"choices": ("timm", "onnx")}],
+    sensors: Annotated[str, "s1, s2 or s1,s2 (default s1,s2)", {"metavar": "NAMES"}] = "s1,s2",
+    output: Annotated[str, "replaced in one step if it exists", {"metavar": "FILE"}],
+) -> None:
+    """Write an encoder for other programs: timm's VisionTransformer (one sensor) or ONNX, checked before it exists."""
     from fusmae_lite.systems.export import save_timm, to_onnx
     from fusmae_lite.systems.weights import load_pretrained
 
-    model, path = load_pretrained(options.checkpoint), Path(options.output).expanduser()
+    model, path = load_pretrained(checkpoint), Path(output).expanduser()
     if path.is_dir():
         raise InputError(f"{path} is a folder", "name the file to write")
-    if options.format == "timm":
-        save_timm(path, model, options.sensors)
+    if format == "timm":
+        save_timm(path, model, sensors)
     else:
-        to_onnx(model, path, options.sensors)
+        to_onnx(model, path, sensors)
     print(f"written to {path}")
-    return 0
 
 
-def _encode(options: argparse.Namespace) -> int:
+def encode(
+    source: Annotated[str, "folder of an archive", {"metavar": "SRC"}],
+    destination: Annotated[str, "folder to write; new, empty, or of a stopped encode", {"metavar": "DST"}],
+    *,
+    workers: Annotated[int | None, "processes that decode (default: one per processor)", {"metavar": "N"}] = None,
+    partial: Annotated[bool, "accept missing and damaged patches: exit status 0", Flag] = False,
+    snow_and_clouds: Annotated[bool, "also the patches of reBEN's second table", Flag] = False,
+    verify: Annotated[bool, "if DST is finished, check it, and whether SRC has changed", Flag] = False,
+) -> int:
+    """Write an archive into an LMDB that is read a hundred times as fast; continues one that was stopped."""
+    from fusmae_lite.data import encode as lmdb
     from fusmae_lite.data.archives import open_archive
-    from fusmae_lite.data.encode import compare, encode, finished, report, verify
 
-    checked = options.verify and finished(options.destination)
+    checked = verify and lmdb.finished(destination)
     if checked:
-        print(f"{verify(options.destination)} pairs read back, all as they were written")
-        if not Path(options.source).expanduser().is_dir():
-            print(f"{options.source} is not there: not compared with it")
+        print(f"{lmdb.verify(destination)} pairs read back, all as they were written")
+        if not Path(source).expanduser().is_dir():
+            print(f"{source} is not there: not compared with it")
             return 0
-    source = open_archive(
-        options.source, partial=options.partial, snow_and_clouds=options.snow_and_clouds, read_all=False
-    )
+    archive = open_archive(source, partial=partial, snow_and_clouds=snow_and_clouds, read_all=False)
     if checked:
-        compare(options.destination, source, options.workers)
-        print(f"{options.source} has not changed since")
+        lmdb.compare(destination, archive, workers)
+        print(f"{source} has not changed since")
         return 0
-    done = encode(source, options.destination, workers=options.workers, partial=options.partial)
-    print(report(done))
-    return 1 if done.skipped and not options.partial else 0
+    done = lmdb.encode(archive, destination, workers=workers, partial=partial)
+    print(lmdb.report(done))
+    return 1 if done.skipped and not partial else 0
 
 
-def _synthesise(options: argparse.Namespace) -> int:
-    from fusmae_lite.data.synthetic import Truth, read_truth, synthesise
+def synthesise(
+    destination: Annotated[str, "folder to make; must not exist", {"metavar": "DST"}],
+    *,
+    pairs: Annotated[int, "how many (lmdb: 275 KB each)", {"metavar": "N"}],
+    format: Annotated[str, "v1, reben, sen12ms or lmdb (default lmdb)"] = "lmdb",
+    seed: Annotated[int, "decides every pixel (default 0)"] = 0,
+    truth: Annotated[
+        str | None,
+        "known truth: classes that only one sensor shows, and so on",
+        {"nargs": "?", "const": "", "metavar": "FILE"},
+    ] = None,
+    workers: Annotated[int, "processes (default: one per processor)", {"metavar": "N"}] = 0,
+) -> None:
+    """Write an archive of synthetic pairs, labelled as such, with statistics measured on the bundled real ones."""
+    from fusmae_lite.data import synthetic
 
-    truth = None if options.truth is None else read_truth(Path(options.truth)) if options.truth else Truth()
-    folder = synthesise(
-        options.destination,
-        options.pairs,
-        format=options.format,
-        seed=options.seed,
-        truth=truth,
-        workers=options.workers,
-    )
-    print(f"{options.pairs} synthetic pairs in {folder}")
-    return 0
+    known = None if truth is None else synthetic.read_truth(Path(truth)) if truth else synthetic.Truth()
+    folder = synthetic.synthesise(destination, pairs, format=format, seed=seed, truth=known, workers=workers)
+    print(f"{pairs} synthetic pairs in {folder}")
 
 
-def _doctor(options: argparse.Namespace) -> int:
+def doctor(
+    *,
+    preset: Preset = "smoke",
+    parameter: Assignments = (),
+    check: Annotated[bool, "also read a sample of the pairs: unit, range, no data", Flag] = False,
+    all: Annotated[bool, "also read every pair", Flag] = False,
+) -> int:
+    """Versions, device, data and weights found, what would run."""
     from fusmae_lite.course.doctor import report
 
-    config = _config(options)
+    config = _config(preset, parameter)
     lines, good = report(config)
     print("\n".join(lines))
-    if options.check or options.all:
+    if check or all:
         from fusmae_lite.data.archives import open_data
         from fusmae_lite.data.checkup import check_up
 
-        found, sound = check_up(open_data(config), options.all)
-        print("\n".join(found))
+        lines, sound = check_up(open_data(config), all)
+        print("\n".join(lines))
         good = good and sound
     return 0 if good else 1
 
 
-def _config(options: argparse.Namespace) -> RunConfig:
-    return load_preset(**{"preset": options.preset, **parse(options.parameter)})
+def add(commands: argparse._SubParsersAction, run: Callable[..., int | None], more: str = "") -> None:
+    """Add a subcommand: a function whose parameters are ``name: Annotated[type, help, add_argument's own] = default``.
+
+    Keyword-only parameters are options, the others arguments; `more` stands below the help.
+    """
+    text = inspect.getdoc(run)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser(run.__name__, help=text, description=text, epilog=more, formatter_class=form)
+    parser.set_defaults(run=run)
+    for name, parameter in inspect.signature(run, eval_str=True).parameters.items():
+        kind, said, *own = get_args(parameter.annotation)
+        options = {"help": said, **(own[0] if own else {})}
+        if int in (kind, *get_args(kind)):
+            options["type"] = int
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            parser.add_argument(name, **options)
+            continue
+        flags = options.pop("flags", (f"--{name.replace('_', '-')}",))
+        options["required"] = parameter.default is parameter.empty
+        options["default"] = list(parameter.default) if parameter.default == () else parameter.default
+        parser.add_argument(*flags, dest=name, **options)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fusmae", description="Fus-MAE taught and implemented in notebooks.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="command")
-    course = add(commands, "course", _course, "run the notebooks; results go to runs/<preset>/, sources stay untouched")
-    course.add_argument("--only", action="append", default=[], metavar="NN", help="only this notebook; may be repeated")
-    course.add_argument("--run-dir", default="", metavar="DIR", help="where results go instead of runs/<preset>/")
-    course.add_argument("--force", action="store_true", help="run notebooks again that finished before")
-    fields = f"parameters of -p, with their defaults before the preset:\n{describe_fields()}"
-    add(commands, "pretrain", _pretrain, "pretrain a model, continuing a run found in its folder", fields)
-    _add_evaluate(commands, fields)
+    add(commands, course)
+    add(commands, pretrain, FIELDS)
+    add(commands, evaluate, FIELDS)
     for command in entry_points(group="fusmae_lite.commands"):  # results, of reproduce/: no import from here
         command.load()(commands, add)
-    _add_export(commands)
-    _add_encode(commands)
-    _add_synthesise(commands)
-    doctor = add(commands, "doctor", _doctor, "versions, device, data and weights found, what would run", fields)
-    doctor.add_argument("--check", action="store_true", help="also read a sample of the pairs: unit, range, no data")
-    doctor.add_argument("--all", action="store_true", help="also read every pair")
+    for run in (export, encode, synthesise):
+        add(commands, run)
+    add(commands, doctor, FIELDS)
     return parser
 
 
-def _add_evaluate(commands: argparse._SubParsersAction, fields: str) -> None:
-    text = "the table: the run's model, a random encoder and the class prior, by linear probe or fine-tuning"
-    parser = add(commands, "evaluate", _evaluate, text, fields)
-    parser.add_argument(
-        "--weights",
-        metavar="NAME",
-        help="instead of the checkpoint in run_dir: xae-lite, xad-lite, a .safetensors file, or the folder of a run",
-    )
-
-
-def _add_export(commands: argparse._SubParsersAction) -> None:
-    text = (
-        "write an encoder for other programs: timm's VisionTransformer (one sensor) or ONNX, checked before it is there"
-    )
-    parser = commands.add_parser("export", help=text, description=text)
-    parser.set_defaults(handler=_export)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="xae-lite, xad-lite, or a .safetensors file")
-    parser.add_argument("--format", required=True, choices=("timm", "onnx"))
-    parser.add_argument("--sensors", default="s1,s2", metavar="NAMES", help="s1, s2 or s1,s2 (default s1,s2)")
-    parser.add_argument("--output", required=True, metavar="FILE", help="replaced in one step if it exists")
-
-
-def _add_synthesise(commands: argparse._SubParsersAction) -> None:
-    text = "write an archive of synthetic pairs, labelled as such, with statistics measured on the bundled real ones"
-    parser = commands.add_parser("synthesise", help=text, description=text)
-    parser.set_defaults(handler=_synthesise)
-    parser.add_argument("destination", metavar="DST", help="folder to make; must not exist")
-    parser.add_argument("--pairs", type=int, required=True, metavar="N", help="how many (lmdb: 275 KB each)")
-    parser.add_argument("--format", default="lmdb", help="v1, reben, sen12ms or lmdb (default lmdb)")
-    parser.add_argument("--seed", type=int, default=0, help="decides every pixel (default 0)")
-    parser.add_argument(
-        "--truth",
-        nargs="?",
-        const="",
-        metavar="FILE",
-        help="known truth: classes that only one sensor shows, and so on",
-    )
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: one per processor)")
-
-
-def _add_encode(commands: argparse._SubParsersAction) -> None:
-    text = "write an archive into an LMDB that is read a hundred times as fast; continues one that was stopped"
-    parser = commands.add_parser("encode", help=text, description=text)
-    parser.set_defaults(handler=_encode)
-    parser.add_argument("source", metavar="SRC", help="folder of an archive")
-    parser.add_argument("destination", metavar="DST", help="folder to write; new, empty, or of a stopped encode")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: one per processor)")
-    parser.add_argument("--partial", action="store_true", help="accept missing and damaged patches: exit status 0")
-    parser.add_argument("--snow-and-clouds", action="store_true", help="also the patches of reBEN's second table")
-    parser.add_argument(
-        "--verify", action="store_true", help="if DST is finished, check it, and whether SRC has changed"
-    )
-
-
-def add(
-    commands: argparse._SubParsersAction, name: str, handler: Handler, text: str, more: str = ""
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name, help=text, description=text, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.set_defaults(handler=handler)
-    parser.add_argument(
-        "--preset", default="smoke", metavar="NAME", help=f"one of {', '.join(PRESETS)} (default smoke)"
-    )
-    parser.add_argument(
-        "-p",
-        "--parameter",
-        action="append",
-        default=[],
-        metavar="name=value",
-        help="replace one parameter; may be repeated",
-    )
-    return parser
+def _config(preset: str, assignments: Sequence[str]) -> RunConfig:
+    return load_preset(**{"preset": preset, **parse(assignments)})
 
 
 if __name__ == "__main__":

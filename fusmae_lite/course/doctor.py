@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -38,56 +39,49 @@ def machine() -> dict[str, Any]:
 
 def report(config: RunConfig) -> tuple[list[str], bool]:
     """Lines for people about the machine, the data, the weights and the configured run; and whether it could run."""
+    from fusmae_lite.systems.weights import shipped_weights
+
     facts = machine()
-    versions = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
-    data, good = _data(config)
-    device, problem = _device(config)
+    data, readable = _try(lambda: _data(config))
+    device, available = _try(lambda: _device(config))
+    device = device if available else f"no device ({device})"
+    folder, _ = _try(lambda: str(config.folder()))
+    weights = [f"{name} ({path.stat().st_size / 1e6:.1f} MB)" for name, path in shipped_weights().items()]
     return [
         f"python    {facts['python']}, {platform.system()} {platform.machine()}",
-        f"packages  {versions}",
+        f"packages  {', '.join(f'{name} {number}' for name, number in facts['packages'].items())}",
         f"machine   {facts['cores']} cores, {facts['memory_gib']} GiB memory, device {facts['device_name']}",
         f"data      {data}",
-        f"weights   {_weights()}",
-        f"results   {_folder(config)}",
+        f"weights   {', '.join(weights) or 'none shipped'}",
+        f"results   {folder}",
         f"would run preset {config.preset} on {device}: {config.fusion}, width {config.width}, depth {config.depth}, "
         f"{config.epochs} epochs of batch {config.batch_size}",
-    ], good and not problem
+    ], readable and available
 
 
-def _device(config: RunConfig) -> tuple[str, bool]:
+def _try(say: Callable[[], str]) -> tuple[str, bool]:
+    """What there is to say, and whether it is good."""
     try:
-        device = choose_device(config)
+        return say(), True
     except InputError as error:
-        return f"no device ({error})", True
-    return f"{device.type} in {'bf16' if uses_bf16(device, config) else 'fp32'}", False
+        return str(error), False
 
 
-def _data(config: RunConfig) -> tuple[str, bool]:
+def _device(config: RunConfig) -> str:
+    device = choose_device(config)
+    return f"{device.type} in {'bf16' if uses_bf16(device, config) else 'fp32'}"
+
+
+def _data(config: RunConfig) -> str:
     """What lies in the data folder, without reading pixels or labels."""
-    try:
-        archive = open_data(config)
-    except InputError as error:
-        return f"none: {error}", False
+    archive = open_data(config)
     try:
         counts = ", ".join(f"{len(archive.split(name))} {name}" for name in ("train", "val", "test"))
     except InputError as error:
-        return f"{len(archive)} {archive.kind_of_pairs} of {archive.kind}, but {error}", False
+        what, cure = error.parts
+        raise InputError(f"{len(archive)} {archive.kind_of_pairs} of {archive.kind}, but {what}", cure) from None
     left_out = f"; {archive.said_left_out}" if archive.left_out else ""
-    return f"{len(archive)} {archive.kind_of_pairs} ({counts}) of {archive.kind} in {archive.root}{left_out}", True
-
-
-def _weights() -> str:
-    from fusmae_lite.systems.weights import shipped_weights
-
-    shipped = shipped_weights()
-    return ", ".join(f"{name} ({path.stat().st_size / 1e6:.1f} MB)" for name, path in shipped.items()) or "none shipped"
-
-
-def _folder(config: RunConfig) -> str:
-    try:
-        return str(config.folder())
-    except InputError as error:
-        return str(error)
+    return f"{len(archive)} {archive.kind_of_pairs} ({counts}) of {archive.kind} in {archive.root}{left_out}"
 
 
 def _version(package: str) -> str:

@@ -1,12 +1,11 @@
-"""How the course executes one notebook: papermill's engine, plus a report for each cell and the peak memory."""
+"""Executes one notebook: papermill, plus a line a minute in a log and the peak memory of the kernel."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,13 @@ import psutil
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError, strip_color
-from tqdm import tqdm
+from pydantic import BaseModel
 
 from fusmae_lite.core.progress import duration, interactive, line
+from fusmae_lite.course.parameters import escaped
 
 #: Seconds between two lines about a notebook that is still running, in a log.
 HEARTBEAT = 60.0
-
 #: For the kernel: draw inline even if the shell says otherwise, and do not warn about what a reader cannot mend.
 KERNEL_ENVIRONMENT = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
@@ -30,63 +29,63 @@ KERNEL_ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True)
-class CellFailure:
-    """Where and why a notebook stopped: cell number (counted from 1, of the executed notebook) and last line."""
-
-    cell: int
-    cells: int
-    message: str
-
-
-@dataclass(frozen=True)
-class Execution:
-    """One notebook's run: cells, wall seconds, the kernel's peak memory in MiB (None: unknown), failure if any."""
+class Execution(BaseModel):
+    """One notebook's run; `failure` says where and why it stopped, the kernel's memory is None if unknown."""
 
     cells: int
     seconds: float
     peak_memory_mib: float | None
-    failure: CellFailure | None
+    failure: str | None
+
+    def summary(self) -> str:
+        """``40 cells in 12.3 s, 512 MiB``."""
+        memory = f", {self.peak_memory_mib:.0f} MiB" if self.peak_memory_mib else ""
+        return f"{self.cells} cells in {duration(self.seconds)}{memory}"
 
 
-class CellReport:
-    """Tells a person which cell runs: a bar on a terminal; in a log the first line, then one a minute."""
-
-    def __init__(self, title: str, cells: int) -> None:
-        self.title, self.cells, self.cell = title, cells, 0
-        self.peak: float | None = None
-        self.started = time.perf_counter()
-        self._stop = threading.Event()
-        self._bar = None
-        if interactive():
-            form = "{desc}: cell {n_fmt}/{total_fmt} |{bar:24}| {elapsed}"
-            self._bar = tqdm(total=cells, desc=title, leave=False, bar_format=form)
-        else:
-            line(f"{title}: {cells} cells ...")
-            threading.Thread(target=self._beat, daemon=True).start()
-
-    def at(self, cell: int) -> None:
-        """Cell number `cell`, counted from 1, starts now."""
-        self.cell = cell
-        if self._bar is not None:
-            self._bar.update(cell - self._bar.n)
-
-    def close(self) -> None:
-        """End the bar or the lines."""
-        self._stop.set()
-        if self._bar is not None:
-            self._bar.close()
-
-    def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT):
-            line(f"{self.title}: cell {self.cell}/{self.cells}, {duration(time.perf_counter() - self.started)} so far")
+def short_title(notebook: Path) -> str:
+    """``03 cross attention`` for ``03_cross_attention.ipynb``: for progress lines."""
+    return notebook.stem.replace("_", " ")
 
 
-class CourseClient(PapermillNotebookClient):
-    """A papermill client that reports each cell, and measures the kernel before it is gone."""
+def execute(source: Path, target: Path, parameters: dict[str, Any]) -> Execution:
+    """Run a notebook with parameters in its own folder, as nbval and JupyterLab do, and write the result to `target`.
 
-    report: CellReport
+    `target` grows while the notebook runs, and holds the traceback after a failure. A failure is returned, not raised.
+    """
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel python3 of this environment, not the user's
+    form = "{desc}: cell {n_fmt}/{total_fmt} |{bar:24}| {elapsed}"
+    reason = ""
+    try:
+        papermill.execute_notebook(
+            escaped(source.resolve()),
+            escaped(target.resolve()),
+            parameters,
+            engine_name="fusmae",
+            kernel_name="python3",
+            progress_bar={"desc": short_title(source), "leave": False, "bar_format": form} if interactive() else False,
+            cwd=source.parent,
+        )
+    except KeyboardInterrupt:
+        # The kernel is being stopped; nbclient's watcher may find it dead and print that as a traceback of its own.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
+    except PapermillExecutionError as error:
+        reason = ": ".join([error.ename, *strip_color(str(error.evalue)).strip().splitlines()[-1:]])
+    except RuntimeError as error:  # nbclient's DeadKernelError among them: the kernel is gone, not the cell wrong
+        reason = f"{type(error).__name__}: {error} (the notebook's process ended, often for want of memory)"
+    notebook = nbformat.read(target, as_version=4)
+    cells = [cell for cell in notebook.cells if "papermill" in cell.metadata]  # without papermill's notes on a failure
+    return Execution(
+        cells=len(cells),
+        seconds=round(notebook.metadata.papermill.duration, 2),
+        peak_memory_mib=notebook.metadata.papermill.get("peak_memory_mib"),
+        failure=f"stopped in cell {_started(cells)}/{len(cells)}: {reason}" if reason else None,
+    )
 
+
+class _Client(PapermillNotebookClient):
     def create_kernel_manager(self) -> Any:
         """Encrypt where jupyter_client can: a kernel that talks in the clear says so on stderr, for each notebook."""
         manager = super().create_kernel_manager()
@@ -94,93 +93,47 @@ class CourseClient(PapermillNotebookClient):
             manager.transport_encryption = "auto"
         return manager
 
-    def execute_cell(self, cell: Any, cell_index: int, **options: Any) -> Any:
-        """Report, then execute."""
-        self.report.at(cell_index + 1)
-        return super().execute_cell(cell, cell_index, **options)
-
     def papermill_execute_cells(self) -> None:
-        """Execute all cells, then ask how much memory the kernel took."""
+        """Execute all cells, then note in the notebook how much memory the kernel took."""
+        ended = threading.Event()
+        if not interactive():
+            title = short_title(Path(self.nb.metadata.papermill.input_path))
+            line(f"{title}: {len(self.nb.cells)} cells ...")
+            threading.Thread(target=self._beat, args=(title, ended), daemon=True).start()
         try:
             super().papermill_execute_cells()
         finally:
-            self.report.peak = peak_memory_mib(getattr(self.km.provisioner, "pid", None))
+            ended.set()
+            self.nb.metadata.papermill.peak_memory_mib = _peak_memory_mib(getattr(self.km.provisioner, "pid", None))
+
+    def _beat(self, title: str, ended: threading.Event) -> None:
+        while not ended.wait(HEARTBEAT):
+            seconds = (self.nb_man.now() - self.nb_man.start_time).total_seconds()
+            cells = self.nb.cells
+            line(f"{title}: cell {_started(cells)}/{len(cells)}, {duration(seconds)} so far")
 
 
-class CourseEngine(NBClientEngine):
-    """papermill's engine over :class:`CourseClient`; takes the report as ``report=``."""
-
+class _Engine(NBClientEngine):
     @classmethod
-    def execute_managed_notebook(
-        cls, nb_man: NotebookExecutionManager, kernel_name: str, *, report: CellReport, **options: Any
-    ) -> Any:
-        """Execute the notebook that `nb_man` holds."""
-        client = CourseClient(nb_man, kernel_name=kernel_name, startup_timeout=120, timeout=None)
-        client.report = report
+    def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, kernel_name: str, **options: Any) -> Any:
+        client = _Client(nb_man, kernel_name=kernel_name, startup_timeout=120, timeout=None)
         return client.execute(env={**os.environ, **KERNEL_ENVIRONMENT})
 
 
-papermill_engines.register("fusmae", CourseEngine)
+papermill_engines.register("fusmae", _Engine)
 
 
-def peak_memory_mib(pid: int | None) -> float | None:
-    """Largest resident memory of a running process so far, in MiB; outside Linux what it has now; None if unknown."""
-    if pid is None:
+def _started(cells: list[nbformat.NotebookNode]) -> int:
+    return sum(cell.metadata.papermill["start_time"] is not None for cell in cells)
+
+
+def _peak_memory_mib(pid: int | None) -> float | None:
+    """Largest resident memory of a running process so far; outside Linux what it has now; None if it is gone."""
+    status = Path(f"/proc/{pid}/status")
+    try:
+        if status.is_file():
+            peak = re.search(r"^VmHWM:\s*(\d+)", status.read_text(), flags=re.M)
+            return round(int(peak[1]) / 1024, 1) if peak else None
+        return None if pid is None else round(psutil.Process(pid).memory_info().rss / 2**20, 1)
+    except (OSError, psutil.Error):
         return None
-    try:
-        for row in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if row.startswith("VmHWM:"):
-                return round(int(row.split()[1]) / 1024, 1)
-    except OSError:
-        pass
-    try:
-        return round(psutil.Process(pid).memory_info().rss / 2**20, 1)
-    except psutil.Error:
-        return None
-
-
-def execute(source: Path, target: Path, parameters: dict[str, Any], title: str) -> Execution:
-    """Run a notebook with parameters in its own folder, as nbval and JupyterLab do, and write the result to `target`.
-
-    `target` grows while the notebook runs, and holds the traceback after a failure. A failure is returned, not raised.
-    """
-    logging.getLogger("papermill").setLevel(logging.ERROR)
-    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel python3 of this environment, not the user's
-    notebook = nbformat.read(source, as_version=4)
-    cells = len(notebook.cells) + bool(parameters)  # papermill injects one
-    report = CellReport(title, cells)
-    failure = None
-    try:
-        papermill.execute_notebook(
-            _escape(source),
-            _escape(target),
-            parameters,
-            engine_name="fusmae",
-            kernel_name="python3",
-            progress_bar=False,
-            cwd=source.parent,
-            report=report,
-        )
-    except KeyboardInterrupt:
-        # The kernel is being stopped; nbclient's watcher may find it dead and print that as a traceback of its own.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        raise
-    except PapermillExecutionError as error:
-        failure = CellFailure(report.cell, cells, _last_line(error))
-    except RuntimeError as error:  # nbclient's DeadKernelError among them: the kernel is gone, not the cell wrong
-        hint = "the notebook's process ended, often for want of memory"
-        failure = CellFailure(report.cell, cells, f"{type(error).__name__}: {error} ({hint})")
-    finally:
-        report.close()
-    return Execution(cells, time.perf_counter() - report.started, report.peak, failure)
-
-
-def _escape(path: Path) -> str:
-    """papermill takes braces in a path for placeholders."""
-    return str(path.resolve()).replace("{", "{{").replace("}", "}}")
-
-
-def _last_line(error: PapermillExecutionError) -> str:
-    """What a person wants of a traceback."""
-    rows = [row for row in strip_color(str(error.evalue)).splitlines() if row.strip()]
-    return f"{error.ename}: {rows[-1].strip()}" if rows else str(error.ename)

@@ -22,16 +22,10 @@ RUN_DIR_VARIABLE = "FUSMAE_RUN_DIR"
 
 
 def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunConfig, Archive]:
-    """Check a notebook's parameters, open the archive and seed torch; prints one line of versions, device and seed.
+    """Check the parameters of a notebook (``"05"``), open the archive, seed torch; prints one line on all of it.
 
-    Args:
-        notebook: number of the notebook, ``"05"``.
-        preset: smoke, laptop or paper.
-        parameters: fields of :class:`RunConfig`; ``""`` and ``-1`` mean "as the preset says".
-
-    Raises:
-        InputError: one line that names the parameter, or the data folder, and the cure; also for a parameter that
-            papermill injected and the notebook does not have.
+    `parameters` are fields of :class:`RunConfig`; ``""`` and ``-1`` mean "as the preset says". Raises
+    :class:`InputError`, also for a parameter that papermill injected and the notebook does not have.
     """
     import torch
 
@@ -55,20 +49,13 @@ def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunC
 
 
 def record(config: RunConfig, notebook: str, **numbers: Any) -> Path:
-    """Add numbers to the notebook's part of metrics.json, ``<run folder>/metrics/<notebook>.json``.
+    """Add numbers to a notebook's part of metrics.json; returns its file, ``<run folder>/metrics/<notebook>.json``.
 
-    Args:
-        config: of the run; decides the folder.
-        notebook: ``"05"``.
-        numbers: name = value; numbers, strings, lists and dicts of them, NumPy and torch scalars.
-
-    Raises:
-        InputError: a value that JSON cannot hold.
+    Values are numbers, strings, NumPy and torch ones, and lists and dicts of them; :class:`InputError` for others.
     """
     path = metrics_file(config, notebook)
     known = read_object(path, "remove it") if path.is_file() else {}
-    write_json(path, {**known, **numbers})
-    return path
+    return write_json(path, {**known, **numbers})
 
 
 def metrics_file(config: RunConfig, notebook: str) -> Path:
@@ -76,23 +63,15 @@ def metrics_file(config: RunConfig, notebook: str) -> Path:
     return config.folder() / "metrics" / f"{notebook}.json"
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> Path:
     """Write JSON so that a reader sees the old file or the new one, never half of it. NaN and infinity become null."""
     try:
-        text = json.dumps(_plain(value), indent=2, allow_nan=False)
+        finite = json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None)
     except TypeError as error:
         raise InputError(f"{path.name}: {error}", "record numbers, strings, and lists or dicts of them") from None
-    write_text(path, text + "\n")
+    return write_text(path, json.dumps(finite, indent=2) + "\n")
 
 
 def _plain(value: Any) -> Any:
-    """NumPy and torch values as Python's own; non-finite floats as None."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        return None
-    return value
+    """NumPy and torch values as Python's own."""
+    return value.tolist() if hasattr(value, "tolist") else json.JSONEncoder().default(value)

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import logging
 import re
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import nbformat
+from jinja2 import Template
 from nbconvert import HTMLExporter
 from PIL import Image
 
 from fusmae_lite.core.files import write_text
 from fusmae_lite.core.progress import duration
+from fusmae_lite.course.engine import Execution, short_title
 
 #: Longest side of a picture on a card, in pixels, and how many a card shows.
 THUMBNAIL, PICTURES = 900, 6
 #: A cell with this tag puts its pictures first on the card.
 GALLERY_TAG = "gallery"
-
-
-def short_title(notebook: Path) -> str:
-    """``03 cross attention`` for ``03_cross_attention.ipynb``: for progress lines."""
-    return notebook.stem.replace("_", " ")
 
 
 def headline(notebook: nbformat.NotebookNode, fallback: str) -> tuple[str, str]:
@@ -61,22 +55,17 @@ def write_html(executed: Path, target: Path) -> None:
     write_text(target, body)
 
 
-def pictures(notebook: nbformat.NotebookNode) -> Iterator[bytes]:
-    """PNG outputs of a notebook: those of cells tagged `gallery` first, then the others in their order, each once."""
+def pictures(notebook: nbformat.NotebookNode) -> list[bytes]:
+    """PNG outputs of a notebook, each once: those of cells tagged `gallery`, then the others in their order."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     cells.sort(key=lambda cell: GALLERY_TAG not in cell.metadata.get("tags", []))
-    seen = set()
-    for output in (output for cell in cells for output in cell.outputs):
-        data = output.get("data", {}).get("image/png")
-        if data and data not in seen:
-            seen.add(data)
-            yield base64.b64decode(data)
+    encoded = dict.fromkeys(output.get("data", {}).get("image/png") for cell in cells for output in cell.outputs)
+    return [base64.b64decode(png) for png in encoded if png]
 
 
 def thumbnail(png: bytes) -> str:
-    """A picture as a data URI, made smaller than :data:`THUMBNAIL` pixels."""
+    """A picture as a data URI, at most :data:`THUMBNAIL` pixels wide and high."""
     image = Image.open(io.BytesIO(png)).convert("RGBA")
-    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=86)
@@ -84,64 +73,35 @@ def thumbnail(png: bytes) -> str:
 
 
 def write_index(folder: Path, sources: list[Path], metrics: dict[str, Any]) -> None:
-    """Write ``index.html``: one self-contained page, no network.
+    """Write ``index.html``, one page that needs no network: a card for each of `sources`, run or not.
 
-    Args:
-        folder: the run folder, with the executed notebooks.
-        sources: the notebooks of the course, in order; those not executed get a card that says so.
-        metrics: the content of metrics.json.
+    `folder` is the run folder with the executed notebooks, `metrics` the content of metrics.json.
     """
-    done = metrics["notebooks"]
-    seconds = sum(entry["seconds"] or 0 for entry in done.values())
-    template = Template(resources.files("fusmae_lite.course").joinpath("index.html").read_text(encoding="utf-8"))
-    page = template.substitute(
-        preset=html.escape(metrics["preset"]),
-        summary=html.escape(
-            f"{len(done)} of {len(sources)} notebooks, {duration(seconds)}, {metrics['machine']['summary']}"
-        ),
-        cards="\n".join(_card(folder, source, done.get(source.stem)) for source in sources),
-    )
+    entries = metrics["notebooks"]
+    seconds = sum(entry["seconds"] or 0 for entry in entries.values())
+    summary = f"{len(entries)} of {len(sources)} notebooks, {duration(seconds)}, {metrics['machine']['summary']}"
+    template = resources.files("fusmae_lite.course").joinpath("index.html").read_text(encoding="utf-8")
+    cards = [_card(folder, source, entries.get(source.stem)) for source in sources]
+    page = Template(template, autoescape=True).render(preset=metrics["preset"], summary=summary, cards=cards)
     write_text(folder / "index.html", page)
 
 
-def _card(folder: Path, source: Path, entry: dict[str, Any] | None) -> str:
-    """One notebook as HTML."""
-    finished = folder / f"{source.stem}.ipynb"
-    failed = bool(entry and entry["failure"])
-    executed = folder / f"{source.stem}.failed.ipynb" if failed else finished
-    there = entry is not None and executed.is_file()
-    notebook = nbformat.read(executed if there else source, as_version=4)
+def _card(folder: Path, source: Path, entry: dict[str, Any] | None) -> dict[str, Any]:
+    """What index.html says of one notebook."""
     title, promise = headline(nbformat.read(source, as_version=4), short_title(source))
-    links = [thumbnail(png) for _, png in zip(range(PICTURES), pictures(notebook), strict=False)] if there else []
-    shown = "".join(f'<img src="{link}" alt="Picture of {html.escape(title)}" loading="lazy">' for link in links)
-    if failed:
-        reason = html.escape(entry["failure"]["message"])
-        state = f'<p class="failed">stopped in cell {entry["failure"]["cell"]}: {reason}</p>'
-    elif there:
-        memory = f", {entry['peak_memory_mib']:.0f} MiB" if entry["peak_memory_mib"] else ""
-        state = f'<p class="state">{entry["cells"]} cells in {duration(entry["seconds"])}{memory}</p>'
-    else:
-        state = '<p class="state">not run yet</p>'
-    target = f"{source.stem}.html"
-    name = f'<a href="{target}">{html.escape(title)}</a>' if (folder / target).is_file() else html.escape(title)
-    return (
-        f'<article><h2><span class="number">{source.stem[:2]}</span> {name}</h2><p>{html.escape(promise)}</p>'
-        f'<div class="pictures">{shown}</div>{state}{_numbers(entry)}</article>'
-    )
-
-
-def _numbers(entry: dict[str, Any] | None) -> str:
-    """The recorded single numbers, folded away; longer values stay in metrics.json."""
-    values = {
-        key: value
-        for key, value in ((entry or {}).get("metrics") or {}).items()
-        if isinstance(value, (int, float, str))
-    }
-    if not values:
-        return ""
-    shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in values.items()}
-    rows = "".join(f"<tr><th>{html.escape(key)}</th><td>{html.escape(text)}</td></tr>" for key, text in shown.items())
-    return f"<details><summary>{len(values)} numbers</summary><table>{rows}</table></details>"
+    page = f"{source.stem}.html"
+    card = {"number": source.stem[:2], "title": title, "promise": promise, "state": "not run yet"}
+    card["page"] = page if (folder / page).is_file() else ""
+    if entry is None:
+        return card
+    card["failure"] = entry["failure"]
+    executed = folder / f"{source.stem}{'.failed' if entry['failure'] else ''}.ipynb"
+    if executed.is_file():
+        card["state"] = Execution(**entry).summary()
+        card["pictures"] = [thumbnail(png) for png in pictures(nbformat.read(executed, as_version=4))[:PICTURES]]
+    numbers = {name: value for name, value in (entry["metrics"] or {}).items() if isinstance(value, int | float | str)}
+    card["numbers"] = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in numbers.items()}
+    return card  # longer values than single numbers stay in metrics.json
 
 
 def _plain(markdown: str) -> str:

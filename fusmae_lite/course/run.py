@@ -10,36 +10,51 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nbformat
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel
 
 from fusmae_lite.core.config import RunConfig, project_root
 from fusmae_lite.core.errors import InputError, RunError
-from fusmae_lite.core.files import read_object
+from fusmae_lite.core.files import read_object, write_text
 from fusmae_lite.core.locks import only_job
-from fusmae_lite.core.progress import duration, line
+from fusmae_lite.core.progress import line
 from fusmae_lite.course import pages
 from fusmae_lite.course.doctor import machine
-from fusmae_lite.course.engine import Execution, execute
+from fusmae_lite.course.engine import Execution, execute, short_title
 from fusmae_lite.course.notebook import metrics_file, write_json
 from fusmae_lite.course.parameters import check, declared, find_notebooks
-from fusmae_lite.data.archives import Archive, open_archive, open_data
+from fusmae_lite.data.archives import open_archive, open_data
 from fusmae_lite.data.identity import identity
 
 STATE = "course.json"
 
 
-@dataclass(frozen=True)
-class CourseResult:
-    """What a call did: the run folder, and the stems of the notebooks that it executed and skipped."""
+class CourseResult(NamedTuple):
+    """The run folder, and the stems of the notebooks that were executed and skipped."""
 
     folder: Path
     executed: tuple[str, ...]
     skipped: tuple[str, ...]
+
+
+class Entry(Execution):
+    """What is kept of a notebook's run: its result, when it finished, and what it was made from."""
+
+    made_from: str
+    pairs: Any = None
+    after: dict[str, float]
+    finished: float
+    metrics: dict[str, Any] | None = None
+
+
+class State(BaseModel):
+    """The content of course.json."""
+
+    preset: str = ""
+    notebooks: dict[str, Entry]
 
 
 def run_course(
@@ -72,125 +87,106 @@ def run_course(
     given = {"preset": preset, **({"run_dir": str(run_dir)} if run_dir else {}), **(parameters or {})}
     types = {path.stem: declared(path) for path in every}
     config, typed = check(given, types, [path.stem for path in chosen])
-    with only_job(config.folder()):
-        return _run(_Course(config, every), chosen, types, typed, force)
-
-
-def _run(
-    run: _Course, chosen: Iterable[Path], types: Mapping[str, Any], typed: Mapping[str, dict[str, Any]], force: bool
-) -> CourseResult:
     executed, skipped = [], []
-    for source in chosen:
-        values = typed[source.stem] | ({"run_dir": str(run.folder)} if "run_dir" in types[source.stem] else {})
-        if not force and run.finished(source, values):
-            line(f"{pages.short_title(source)}: finished before, skipped (--force runs it again)")
-            skipped.append(source.stem)
-        else:
-            run.run(source, values)
-            executed.append(source.stem)
-    run.write_pages()
-    return CourseResult(run.folder, tuple(executed), tuple(skipped))
+    with only_job(config.folder()):
+        course = Course(config, every)
+        for source in chosen:
+            values = typed[source.stem]
+            if "run_dir" in types[source.stem]:
+                values["run_dir"] = str(course.folder)
+            if not force and course.finished(source, values):
+                line(f"{short_title(source)}: finished before, skipped (--force runs it again)")
+                skipped.append(source.stem)
+            else:
+                course.run(source, values)
+                executed.append(source.stem)
+        course.write_pages()
+    return CourseResult(course.folder, tuple(executed), tuple(skipped))
 
 
-class _Course:
-    """The state of one run folder."""
+class Course:
+    """One run folder: what has run there, and what is to."""
 
     def __init__(self, config: RunConfig, every: list[Path]) -> None:
         self.config, self.every = config, every
-        self.folder = folder = config.folder().resolve()
+        self.folder = config.folder().resolve()
         self.package = _hash_files(Path(__file__).parents[1])
-        self.pairs = [identity(archive) for archive in _archives(config)]
-        self.entries: dict[str, dict[str, Any]] = {}
-        if (folder / STATE).is_file():
-            self.entries = _read_state(folder / STATE)
+        own = [open_data(config)] if config.data_dir or config.split != "official" else []
+        self.pairs = [identity(archive) for archive in (open_archive(), *own)]  # notebooks read the bundled ones too
+        self.entries = _read_state(self.folder / STATE)
+
+    def basis(self, source: Path, values: dict[str, Any]) -> dict[str, Any]:
+        """What a notebook's result depends on.
+
+        ``made_from`` is a fingerprint of its cells (not outputs), its parameters and the package; ``after`` says when
+        each predecessor finished: a later time means that it ran again, so its artefacts may differ.
+        """
+        cells = [cell.source for cell in nbformat.read(source, as_version=4).cells]
+        text = json.dumps([cells, values, self.package], sort_keys=True)
+        before = [path.stem for path in self.every if path.stem < source.stem and path.stem in self.entries]
+        after = {stem: self.entries[stem].finished for stem in before}
+        return {"made_from": hashlib.sha256(text.encode()).hexdigest(), "pairs": self.pairs, "after": after}
 
     def finished(self, source: Path, values: dict[str, Any]) -> bool:
         """True if this notebook's stored results still stand; says so if the pairs are why they do not."""
-        entry = self.entries.get(source.stem, {})
+        entry = self.entries.get(source.stem)
         files = all((self.folder / f"{source.stem}{end}").is_file() for end in (".ipynb", ".html"))
-        same = entry.get("made_from") == self._made_from(source, values) and entry.get("after") == self._after(source)
-        finished = files and same and entry.get("failure") is None
-        if finished and entry.get("pairs") != self.pairs:
-            line(f"{pages.short_title(source)}: the pairs have changed since it ran, so it runs again")
+        if entry is None or entry.failure or not files:
             return False
-        return finished
+        changed = [name for name, value in self.basis(source, values).items() if getattr(entry, name) != value]
+        if changed == ["pairs"]:
+            line(f"{short_title(source)}: the pairs have changed since it ran, so it runs again")
+        return not changed
 
     def run(self, source: Path, values: dict[str, Any]) -> None:
         """Execute one notebook; a failure is stored, then raised as :class:`RunError`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        running = self.folder / f"{source.stem}.running.ipynb"
-        title = pages.short_title(source)
-        result = execute(source, running, values, title)
-        self._store(source, values, result)
-        if result.failure is not None:
-            failed = running.replace(self.folder / f"{source.stem}.failed.ipynb")
+        running, failed = (self.folder / f"{source.stem}.{state}.ipynb" for state in ("running", "failed"))
+        basis = self.basis(source, values)
+        result = execute(source, running, values)
+        if result.failure:
+            running.replace(failed)
+            self.store(source, result, basis)
             self.write_pages()
-            where = f"{title} stopped in cell {result.failure.cell}/{result.failure.cells}"
-            raise RunError(f"{where}: {result.failure.message}; see {failed}")
+            raise RunError(f"{short_title(source)} {result.failure}; see {failed}")
         pages.write_html(running, self.folder / f"{source.stem}.html")
         running.replace(self.folder / f"{source.stem}.ipynb")
-        (self.folder / f"{source.stem}.failed.ipynb").unlink(missing_ok=True)
-        memory = f", {result.peak_memory_mib:.0f} MiB" if result.peak_memory_mib else ""
-        line(f"{title}: {result.cells} cells in {duration(result.seconds)}{memory}")
+        failed.unlink(missing_ok=True)
+        self.store(source, result, basis)
+        line(f"{short_title(source)}: {result.summary()}")
+
+    def store(self, source: Path, result: Execution, basis: dict[str, Any]) -> None:
+        """Keep a result in course.json."""
+        self.entries[source.stem] = Entry(**result.model_dump(), **basis, finished=time.time())
+        state = State(preset=self.config.preset, notebooks=self.entries)
+        write_text(self.folder / STATE, state.model_dump_json(indent=2))
 
     def write_pages(self) -> None:
-        """metrics.json and index.html, from what is there."""
+        """metrics.json and index.html, from what there is."""
         for path in self.every:
             numbers = metrics_file(self.config, path.stem[:2])
             if path.stem in self.entries and numbers.is_file():
-                self.entries[path.stem]["metrics"] = read_object(numbers, "remove it, and run that notebook again")
+                self.entries[path.stem].metrics = read_object(numbers, "remove it, and run that notebook again")
+        shown = {*Execution.model_fields, "metrics"}
         metrics = {
             "preset": self.config.preset,
             "configuration": self.config.model_dump(),
             "machine": machine(),
-            "notebooks": {
-                stem: {key: entry.get(key) for key in ("seconds", "peak_memory_mib", "cells", "failure", "metrics")}
-                for stem, entry in sorted(self.entries.items())
-            },
+            "notebooks": {stem: entry.model_dump(include=shown) for stem, entry in sorted(self.entries.items())},
         }
         write_json(self.folder / "metrics.json", metrics)
         pages.write_index(self.folder, self.every, metrics)
 
-    def _store(self, source: Path, values: dict[str, Any], result: Execution) -> None:
-        entry = {
-            "made_from": self._made_from(source, values),
-            "pairs": self.pairs,
-            "after": self._after(source),
-            "finished": time.time(),
-            **asdict(result),
-            "seconds": round(result.seconds, 2),
-        }
-        self.entries[source.stem] = entry
-        write_json(self.folder / STATE, {"preset": self.config.preset, "notebooks": self.entries})
 
-    def _after(self, source: Path) -> dict[str, float]:
-        """When each predecessor finished: a later time means that it ran again, so its artefacts may differ."""
-        before = [path.stem for path in self.every if path.stem < source.stem]
-        return {stem: self.entries[stem]["finished"] for stem in before if stem in self.entries}
-
-    def _made_from(self, source: Path, values: dict[str, Any]) -> str:
-        """Fingerprint of the notebook's cells (not its outputs), its parameters and the package."""
-        cells = [cell.source for cell in nbformat.read(source, as_version=4).cells]
-        return hashlib.sha256(json.dumps([cells, values, self.package], sort_keys=True).encode()).hexdigest()
-
-
-def _read_state(path: Path) -> dict[str, dict[str, Any]]:
-    """Notebook -> what is kept of its run; InputError for a file that holds anything else."""
-    cure = "remove it, and every notebook runs again"
-    found = read_object(path, cure).get("notebooks")
+def _read_state(path: Path) -> dict[str, Entry]:
+    """Notebook -> what is kept of its run."""
+    if not path.is_file():
+        return {}
     try:
-        for entry in TypeAdapter(dict[str, dict[str, Any]]).validate_python(found).values():
-            TypeAdapter(Execution).validate_python({name: entry[name] for name in Execution.__dataclass_fields__})
-            TypeAdapter(float).validate_python(entry["finished"])
-            TypeAdapter(dict[str, Any] | None).validate_python(entry.get("metrics"))
-    except (ValidationError, KeyError) as error:
-        raise InputError(f"{path} is not the state of a course ({type(error).__name__})", cure) from None
-    return found
-
-
-def _archives(config: RunConfig) -> list[Archive]:
-    """What notebooks read: the bundled pairs, and those the course runs on."""
-    return [open_archive(), *([open_data(config)] if config.data_dir or config.split != "official" else [])]
+        return State.model_validate_json(path.read_bytes()).notebooks
+    except (OSError, ValueError) as error:
+        what = f"{path} is not the state of a course ({type(error).__name__})"
+        raise InputError(what, "remove it, and every notebook runs again") from None
 
 
 def _hash_files(folder: Path) -> str:

@@ -15,63 +15,51 @@ from pathlib import Path
 import nbformat
 
 from fusmae_lite.core.config import project_root
-from fusmae_lite.core.errors import InputError, RunError
+from fusmae_lite.core.errors import RunError
 from fusmae_lite.core.files import write_text
-from fusmae_lite.core.progress import duration, line
+from fusmae_lite.core.progress import line
+from fusmae_lite.course.cli import exit_status
 from fusmae_lite.course.engine import execute
 from fusmae_lite.course.notebook import RUN_DIR_VARIABLE
-from fusmae_lite.course.pages import short_title, without_widgets
+from fusmae_lite.course.pages import without_widgets
 from fusmae_lite.course.parameters import find_notebooks
 
 #: One thread, as in the tests: sums then have one order, and the stored numbers are those that nbval compares.
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-TEMPORARY = ("execution", "papermill", "ExecuteTime", "collapsed", "scrolled")
 
 
 def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Remove widget state, timings and versions from a notebook; its sources, tags and outputs stay."""
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for cell in notebook.cells:
-        for key in TEMPORARY:
-            cell.metadata.pop(key, None)
-        if not cell.metadata.get("tags", True):  # papermill writes an empty list into every cell
-            del cell.metadata["tags"]
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
     return without_widgets(notebook)
 
 
 def store(source: Path) -> None:
-    """Execute one notebook and replace it by the result; on failure the source stays as it was.
-
-    Raises:
-        RunError: names the cell and the exception.
-    """
+    """Execute one notebook and replace it by the result; on failure the source stays, and RunError names the cell."""
     executed = project_root() / "runs" / "stored" / source.name
     executed.parent.mkdir(parents=True, exist_ok=True)
-    result = execute(source, executed, {}, short_title(source))
-    if result.failure is not None:
-        where = f"{source.name} stopped in cell {result.failure.cell}/{result.failure.cells}"
-        raise RunError(f"{where}: {result.failure.message}; see {executed}; the notebook is unchanged")
+    result = execute(source, executed, {})
+    if result.failure:
+        raise RunError(f"{source.name} {result.failure}; see {executed}; the notebook is unchanged")
     write_text(source, nbformat.writes(strip(nbformat.read(executed, as_version=4))))
-    line(f"{source.name}: {result.cells} cells in {duration(result.seconds)}, {source.stat().st_size / 1e6:.2f} MB")
+    subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(source)], check=True)
+    line(f"{source.name}: {result.summary()}, {source.stat().st_size / 1e6:.2f} MB")
 
 
-def main(numbers: list[str]) -> int:
+def main(numbers: list[str]) -> None:
     """Store the notebooks with these numbers, or all."""
-    os.environ.update(THREADS)
     run = project_root() / "runs" / "stored"
+    os.environ.update(THREADS)
     os.environ[RUN_DIR_VARIABLE] = str(run)
-    try:
-        if not numbers:
-            shutil.rmtree(run, ignore_errors=True)
-        for source in find_notebooks(project_root() / "notebooks", numbers):
-            store(source)
-            subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(source)], check=True)
-    except (InputError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    return 0
+    if not numbers:
+        shutil.rmtree(run, ignore_errors=True)
+    for source in find_notebooks(project_root() / "notebooks", numbers):
+        store(source)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(exit_status(main, sys.argv[1:]))

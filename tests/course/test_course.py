@@ -311,7 +311,7 @@ def test_headline_and_pictures() -> None:
     plain, cell.outputs = nbformat.v4.new_code_cell("y", outputs=data[:1]), data[1:]
     notebook.cells = [nbformat.v4.new_markdown_cell("# 03 · A **b**: [c](d)\nSee `e`,\nand *f*."), plain, cell]
     assert headline(notebook, "") == ("A b: c", "See e, and f.")
-    assert list(pictures(notebook)) == [b"b", b"a"]
+    assert pictures(notebook) == [b"b", b"a"]
 
 
 def test_store_executes_in_place_and_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,8 +55,8 @@ def resolves(name: str, modules: list[ModuleType]) -> bool:
 
 
 def modules_of(cell: str) -> list[ModuleType]:
-    paths = [Path(target) for _, target in LINK.findall(cell)]
-    return [importlib.import_module(f"fusmae_lite.{path.stem}") for path in paths]
+    paths = [(DOCS / target).resolve().relative_to(project_root()) for _, target in LINK.findall(cell)]
+    return [importlib.import_module(".".join(path.with_suffix("").parts)) for path in paths]
 
 
 def test_glossary_has_terms_of_both_trades_each_once_in_short() -> None:

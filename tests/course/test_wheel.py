@@ -12,27 +12,27 @@ import pytest
 
 from fusmae_lite.core.config import project_root
 
-PACKAGE = project_root() / "fusmae_lite"
+PACKAGES = [project_root() / name for name in ("fusmae_lite", "reproduce")]
 #: Run from elsewhere. Whatever is a preset, a plan or a model in the wheel is loaded: none is named here.
 USE = """\
 import sys
-from importlib import resources
 from pathlib import Path
 import fusmae_lite
+import reproduce
 from fusmae_lite import load_preset, load_pretrained, open_archive
-from fusmae_lite.course import cli, pages as course_pages
+from fusmae_lite.course import cli, pages
 from reproduce.plan import load_plan
 from fusmae_lite.data.synthetic import statistics
 
-package = Path(fusmae_lite.__file__).parent
-assert package.parent == Path(sys.argv[1]).resolve(), package
-used = [f"preset {load_preset(path.stem).preset}" for path in package.glob("presets/*.toml")]
-used += [f"plan {load_plan(path.stem).preset}" for path in package.glob("results/plans/*.toml")]
+package, results = Path(fusmae_lite.__file__).parent, Path(reproduce.__file__).parent
+assert package.parent == results.parent == Path(sys.argv[1]).resolve(), (package, results)
+used = [f"preset {load_preset(path.stem).preset}" for path in package.glob("core/presets/*.toml")]
+used += [f"plan {load_plan(path.stem).preset}" for path in results.glob("plans/*.toml")]
 for path in package.glob("weights/*.safetensors"):
     load_pretrained(path.stem)
     used.append(f"weights {path.stem}")
 metrics = {"notebooks": {}, "preset": "smoke", "machine": {"summary": "none"}}
-course_pages.write_index(Path.cwd(), [], metrics)
+pages.write_index(Path.cwd(), [], metrics)
 assert "0 of 0 notebooks" in Path("index.html").read_text(encoding="utf-8")
 assert len(statistics.load()["classes"]) > 10
 print(*sorted(used), sep="\\n")
@@ -45,8 +45,9 @@ sys.exit(cli.main(["course", "--preset", "smoke"]))
 
 
 def data_files(folder: Path) -> set[str]:
-    """Everything below that is no Python, by its path."""
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    """Everything below the packages in a folder that is no Python, by its path."""
+    below = (path for package in PACKAGES for path in (folder / package.name).rglob("*") if path.is_file())
+    paths = (path.relative_to(folder) for path in below)
     return {path.as_posix() for path in paths if path.suffix not in (".py", ".pyc") and not path.name.startswith(".")}
 
 
@@ -55,7 +56,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder a wheel of this checkout was installed into, without a network."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    shutil.copytree(PACKAGE, source / PACKAGE.name)  # with __pycache__: what lies about is not to be packed
+    for package in PACKAGES:
+        shutil.copytree(package, source / package.name)  # with __pycache__: what lies about is not to be packed
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(project_root() / name, source)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
@@ -67,9 +69,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_data_file_is_in_the_wheel_and_nothing_else(installed: Path) -> None:
-    expected = data_files(PACKAGE)
-    assert {"results/plans/laptop.toml", "weights/xae-lite.safetensors", "course_index.html"} <= expected
-    assert data_files(installed / PACKAGE.name) == expected
+    expected = data_files(project_root())
+    assert "reproduce/plans/laptop.toml" in expected
+    assert {f"fusmae_lite/{name}" for name in ("weights/xae-lite.safetensors", "course/index.html")} <= expected
+    assert data_files(installed) == expected
 
 
 def test_every_data_file_is_used_from_there(installed: Path, tmp_path: Path) -> None:
@@ -79,7 +82,9 @@ def test_every_data_file_is_used_from_there(installed: Path, tmp_path: Path) -> 
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr  # the course wants its notebooks
     *used, refusal = done.stdout.splitlines()
-    for kind, known in (("preset", "presets/*.toml"), ("plan", "results/plans/*.toml"), ("weights", "weights/*.s*")):
-        assert sorted(f"{kind} {path.stem}" for path in PACKAGE.glob(known)) == [u for u in used if u.startswith(kind)]
+    files = {"preset": "fusmae_lite/core/presets/*.toml", "plan": "reproduce/plans/*.toml"}
+    for kind, known in {**files, "weights": "fusmae_lite/weights/*.s*"}.items():
+        names = sorted(f"{kind} {path.stem}" for path in project_root().glob(known))
+        assert names == [name for name in used if name.startswith(kind)]
     assert len(used) > 6 and (installed / "bin" / "fusmae").is_file()
     assert refusal.startswith("no data_samples folder in") and "clone" in refusal and "clone" in done.stderr

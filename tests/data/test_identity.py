@@ -20,7 +20,7 @@ from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import S1, register
 from fusmae_lite.course.cli import main
 from fusmae_lite.course.engine import Execution
-from fusmae_lite.course.run import _Course
+from fusmae_lite.course.run import Course
 from fusmae_lite.data import identity as module
 from fusmae_lite.data.archives import open_archive
 from fusmae_lite.data.archives.lmdb_env import release
@@ -198,10 +198,12 @@ def test_a_course_runs_again_on_pairs_that_changed(tiny, root, tmp_path, capsys)
     tiny.folder().mkdir()
     for end in (".ipynb", ".html"):
         (tiny.folder() / f"00_start{end}").touch()
-    _Course(config, every)._store(every[0], {}, Execution(1, 1.0, None, None))
-    assert _Course(config, every).finished(every[0], {}) and not capsys.readouterr().out
+    course = Course(config, every)
+    done = Execution(cells=1, seconds=1.0, peak_memory_mib=None, failure=None)
+    course.store(every[0], done, course.basis(every[0], {}))
+    assert Course(config, every).finished(every[0], {}) and not capsys.readouterr().out
     brighten(root)
-    assert not _Course(config, every).finished(every[0], {})
+    assert not Course(config, every).finished(every[0], {})
     assert "the pairs have changed since it ran" in capsys.readouterr().out
 
 
