@@ -66,20 +66,13 @@ def run_course(
     force: bool = False,
     notebooks: Path | None = None,
 ) -> CourseResult:
-    """Run the notebooks of the course in their order.
+    """Run the notebooks of the course, or those with the numbers in `only`, in their order.
 
-    A notebook is skipped if it finished before on the same source, package, parameters, pairs and predecessors.
-
-    Args:
-        parameters: name = value, as text or typed; each notebook gets those that it declares.
-        only: numbers of the notebooks to run, ``["03"]``; empty: all.
-        run_dir: where results go; empty: ``runs/<preset>``.
-        force: run again what has finished.
-        notebooks: folder of the sources; by default the project's.
+    One that finished before on the same source, package, parameters, pairs and predecessors is skipped, unless `force`.
+    Each gets the parameters that it declares, as text or typed. Results go to `run_dir`, else to ``runs/<preset>``.
 
     Raises:
-        InputError: an unknown notebook, an unknown or ill-typed parameter, or a run folder that another job holds;
-            nothing has run then.
+        InputError: before anything runs: an unknown notebook or parameter, a bad value, a run folder in use.
         RunError: a notebook failed; names the cell, the exception and the executed notebook.
     """
     sources = notebooks or project_root() / "notebooks"
@@ -116,11 +109,7 @@ class Course:
         self.entries = _read_state(self.folder / STATE)
 
     def basis(self, source: Path, values: dict[str, Any]) -> dict[str, Any]:
-        """What a notebook's result depends on.
-
-        ``made_from`` is a fingerprint of its cells (not outputs), its parameters and the package; ``after`` says when
-        each predecessor finished: a later time means that it ran again, so its artefacts may differ.
-        """
+        """What a result depends on: cells, parameters and package; pairs; and when each predecessor finished."""
         cells = [cell.source for cell in nbformat.read(source, as_version=4).cells]
         text = json.dumps([cells, values, self.package], sort_keys=True)
         before = [path.stem for path in self.every if path.stem < source.stem and path.stem in self.entries]
