@@ -11,7 +11,8 @@ from sklearn.metrics import confusion_matrix
 from fusmae_lite.data.synthetic.truth import KINDS
 from fusmae_lite.evaluation.single_label import class_numbers
 from fusmae_lite.show.charts import show_confusion
-from fusmae_lite.show.figures import MATRIX_MAP, TEXT, TITLE, new_figure
+from fusmae_lite.show.figures import TEXT, TITLE, new_figure
+from fusmae_lite.show.panels import MATRIX_MAP
 from reproduce.plan import Plan
 from reproduce.scores import Scores
 from reproduce.tables import BOTH, SENSORS, cell_key, kinds, systems

@@ -70,6 +70,16 @@ class Modality:
         """C, the number of bands."""
         return len(self.bands)
 
+    @property
+    def unit(self) -> str:
+        """What figures write beside a value: ``reflectance``, or `units`."""
+        return "reflectance" if self.units == REFLECTANCE else self.units
+
+    @property
+    def scale(self) -> int:
+        """A value on disk divided by this is in `unit`."""
+        return 10_000 if self.units == REFLECTANCE else 1
+
     def band_index(self, band: str) -> int:
         """Channel of a band; raises :class:`InputError` for a band this sensor lacks."""
         if band not in self.bands:

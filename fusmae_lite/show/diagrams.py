@@ -5,8 +5,8 @@ Coordinates are inches from the lower left corner, so that a box width and a fon
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,17 +16,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.show.pictures import COLOURS
 
 WIDTH, HEIGHT = 10.2, 4.15
 #: (bottom, top) of each lane; ``both`` spans the two sensors, ``use`` is what follows pretraining.
 LANES = {"s1": (2.74, 3.79), "s2": (1.44, 2.49), "both": (1.44, 3.79), "use": (0.28, 1.02)}
 INK, SHARED, FADED_INK, FADED_EDGE = "#222222", "#5B5B5B", "#A3A3A3", "#D9D9D9"
-ARROW = {"arrowstyle": "-|>", "mutation_scale": 9, "shrinkA": 0, "shrinkB": 0}
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """One box: the part it belongs to, its lane, left edge and width in inches, its name, text and equations."""
 
     part: str
@@ -81,17 +80,20 @@ def overview(highlight: Iterable[str] | str | None = None) -> Figure:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
     axes.axis("off")
-    _lanes(axes)
+    axes.plot((0.12, WIDTH - 0.12), (1.23, 1.23), color="#C8C8C8", lw=1, ls=(0, (2, 3)))
+    note = "XAE fuses early (XAttnEncoder), XAD late (XAttnDecoder);\neach may be left out."
+    _text(axes, 0.12, 3.99, "Pretraining: rebuild what was hidden", SHARED, ha="left", fontsize=9.5)
+    _text(axes, 0.12, 0.84, "Use: the encoder stays as it is", SHARED, ha="left", fontsize=9.5)
+    _text(axes, 0.12, 0.48, note, SHARED, ha="left", linespacing=1.3)
     _arrows(axes, chosen)
     for box in BOXES:
         _draw_box(axes, box, box.part in chosen)
-    _glyphs(axes, chosen)
+        _glyph(axes, box, box.part in chosen)
     return figure
 
 
-def colour_of_box(box: Box, lit: bool) -> str:
-    """Edge colour: the sensor's in its lane, dark grey where both meet, light grey when faded."""
-    return COLOURS.get(box.lane, SHARED) if lit else FADED_EDGE
+def _text(axes: Axes, x: float, y: float, text: str, colour: str, **style: object) -> None:
+    axes.text(x, y, text, color=colour, **({"ha": "center", "va": "center", "fontsize": 8.5} | style))
 
 
 def _tint(colour: str, strength: float) -> tuple[float, ...]:
@@ -100,91 +102,71 @@ def _tint(colour: str, strength: float) -> tuple[float, ...]:
 
 
 def _draw_box(axes: Axes, box: Box, lit: bool) -> None:
+    """The frame in the colour of its lane and what is written in it; light grey when faded."""
     bottom, top = LANES[box.lane]
-    colour = colour_of_box(box, lit)
-    fill, line = (_tint(colour, 0.13), 1.5) if lit else ("#FAFAFA", 1.0)
-    style = {"boxstyle": "round,pad=0,rounding_size=0.08", "ec": colour, "fc": fill, "lw": line, "zorder": 2}
-    corner, name = (box.left, bottom), f"{box.part}:{box.lane}"
-    axes.add_patch(FancyBboxPatch(corner, box.width, top - bottom, gid=name, **style))
+    edge = COLOURS.get(box.lane, SHARED) if lit else FADED_EDGE
+    fill, line = (_tint(edge, 0.13), 1.5) if lit else ("#FAFAFA", 1.0)
+    style = {"boxstyle": "round,pad=0,rounding_size=0.08", "ec": edge, "fc": fill, "lw": line, "zorder": 2}
+    name = f"{box.part}:{box.lane}"
+    axes.add_patch(FancyBboxPatch((box.left, bottom), box.width, top - bottom, gid=name, **style))
     ink = INK if lit else FADED_INK
-    axes.text(box.middle, top - 0.17, box.title, ha="center", va="center", color=ink, fontsize=9, weight="bold")
+    _text(axes, box.middle, top - 0.17, box.title, ink, fontsize=9, weight="bold")
     if box.lane == "use":
-        line = f"{box.text}  ({box.source})" if box.source else box.text
-        axes.text(box.middle, bottom + 0.24, line, ha="center", va="center", color=ink, fontsize=8.5)
-        return
-    axes.text(box.middle, top - 0.33, box.text, ha="center", va="top", color=ink, fontsize=8.5, linespacing=1.25)
-    axes.text(box.middle, bottom + 0.14, box.source, ha="center", va="center", color=ink, fontsize=8.5, style="italic")
-
-
-def _lanes(axes: Axes) -> None:
-    """What the rows are: pretraining above, use below a dotted line."""
-    axes.plot((0.12, WIDTH - 0.12), (1.23, 1.23), color="#C8C8C8", lw=1, ls=(0, (2, 3)))
-    axes.text(0.12, 3.99, "Pretraining: rebuild what was hidden", va="center", fontsize=9.5, color=SHARED)
-    axes.text(0.12, 0.84, "Use: the encoder stays as it is", va="center", fontsize=9.5, color=SHARED)
-    note = "XAE fuses early (XAttnEncoder), XAD late (XAttnDecoder);\neach may be left out."
-    axes.text(0.12, 0.48, note, va="center", fontsize=8.5, color=SHARED, linespacing=1.3)
-
-
-def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, **style: object) -> None:
-    axes.add_patch(FancyArrowPatch(start, end, **(ARROW | {"color": colour, "lw": 1.4, "zorder": 3} | style)))
+        _text(axes, box.middle, bottom + 0.24, f"{box.text}  ({box.source})" if box.source else box.text, ink)
+    else:
+        _text(axes, box.middle, top - 0.33, box.text, ink, va="top", linespacing=1.25)
+        _text(axes, box.middle, bottom + 0.14, box.source, ink, style="italic")
 
 
 def _arrows(axes: Axes, chosen: set[str]) -> None:
-    """One arrow per lane between neighbours; lit when either end is."""
-    for lane in ("s1", "s2"):
+    """One arrow per lane between neighbours, and down to the use of the encoder; lit when either end is."""
+    for lane in ("s1", "s2", "use"):
+        row = [box for box in BOXES if box.lane == lane or (box.lane == "both" and lane != "use")]
         height = sum(LANES[lane]) / 2
-        row = [box for box in BOXES if box.lane in (lane, "both")]
         for left, right in zip(row, row[1:], strict=False):
-            colour = COLOURS[lane] if chosen & {left.part, right.part} else FADED_EDGE
+            colour = COLOURS.get(lane, SHARED) if chosen & {left.part, right.part} else FADED_EDGE
             _arrow(axes, (left.right + 0.03, height), (right.left - 0.03, height), colour)
-    encoder, features, probe = (next(b for b in BOXES if b.part == part) for part in ("encoder", "features", "probe"))
+    middle = next(box.middle for box in BOXES if box.part == "encoder")
     colour = SHARED if chosen & {"features", "encoder"} else FADED_EDGE
-    _arrow(axes, (encoder.middle, LANES["both"][0] - 0.03), (encoder.middle, LANES["use"][1] + 0.03), colour)
-    colour = SHARED if chosen & {"features", "probe"} else FADED_EDGE
-    height = sum(LANES["use"]) / 2
-    _arrow(axes, (features.right + 0.03, height), (probe.left - 0.03, height), colour)
+    _arrow(axes, (middle, LANES["both"][0] - 0.03), (middle, LANES["use"][1] + 0.03), colour)
 
 
-def _glyphs(axes: Axes, chosen: set[str]) -> None:
-    """Small drawings inside the boxes: bands, hidden patches, crossing streams, the token sequence with CLS."""
-    for box in BOXES:
-        lit = box.part in chosen
-        colours = {lane: COLOURS[lane] if lit else FADED_EDGE for lane in ("s1", "s2", "cls")}
-        if box.part == "data":
-            _bands(axes, box, 2 if box.lane == "s1" else 12, colours[box.lane])
-        elif box.part in ("masking", "decoders"):
-            hidden = ("#CFCFCF" if lit else "#EFEFEF") if box.part == "masking" else _tint(colours[box.lane], 0.45)
-            _grid(axes, box.middle, LANES[box.lane][0] + 0.29, box.lane, colours[box.lane], hidden)
-        elif box.part == "loss":
-            for lane, bottom in (("s1", 2.55), ("s2", 1.98)):
-                _grid(axes, box.middle, bottom, lane, "#EFEFEF" if lit else "#F2F2F2", colours[lane])
-        elif box.part.startswith("xattn"):
-            for lane, (start, end) in {"s1": (2.80, 1.98), "s2": (1.98, 2.80)}.items():
-                _arrow(axes, (box.left + 0.25, start), (box.right - 0.25, end), colours[lane], lw=1.8)
-        elif box.part == "encoder":
-            for row, lane in enumerate(["s1"] * 3 + ["s2"] * 3 + ["cls"]):
-                _square(axes, box.middle - 0.065, 2.80 - 0.17 * row, 0.13, colours[lane])
-            axes.text(box.middle + 0.13, 1.845, "CLS", va="center", fontsize=8.5, color=INK if lit else FADED_INK)
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, lw: float = 1.4) -> None:
+    style = {"arrowstyle": "-|>", "mutation_scale": 9, "shrinkA": 0, "shrinkB": 0, "zorder": 3}
+    axes.add_patch(FancyArrowPatch(start, end, color=colour, lw=lw, **style))
 
 
-def _square(axes: Axes, left: float, bottom: float, side: float, colour: object) -> None:
-    axes.add_patch(Rectangle((left, bottom), side, side, fc=colour, ec="none", zorder=3))
+def _glyph(axes: Axes, box: Box, lit: bool) -> None:
+    """The small drawing inside a box: bands, hidden patches, crossing streams, the token sequence with CLS."""
+    colours = {lane: COLOURS[lane] if lit else FADED_EDGE for lane in ("s1", "s2", "cls")}
+    bottom = LANES[box.lane][0]
+    if box.part == "data":
+        bands = get_modality(box.lane).channels
+        cell, rows = 0.115, -(-bands // 6)
+        _squares(axes, box.middle, bottom + 0.43 - cell * (rows - 1), [colours[box.lane]] * bands, min(bands, 6), cell)
+    elif box.part in ("masking", "decoders"):
+        hidden = ("#CFCFCF" if lit else "#EFEFEF") if box.part == "masking" else _tint(colours[box.lane], 0.45)
+        _patches(axes, box.middle, bottom + 0.29, box.lane, colours[box.lane], hidden)
+    elif box.part == "loss":
+        for lane, low in (("s1", 2.55), ("s2", 1.98)):
+            _patches(axes, box.middle, low, lane, "#EFEFEF" if lit else "#F2F2F2", colours[lane])
+    elif box.part.startswith("xattn"):
+        for lane, (start, end) in {"s1": (2.80, 1.98), "s2": (1.98, 2.80)}.items():
+            _arrow(axes, (box.left + 0.25, start), (box.right - 0.25, end), colours[lane], lw=1.8)
+    elif box.part == "encoder":
+        _squares(axes, box.middle, 1.78, [colours[lane] for lane in ("cls", *["s2"] * 3, *["s1"] * 3)], 1, 0.17)
+        _text(axes, box.middle + 0.13, 1.845, "CLS", INK if lit else FADED_INK, ha="left")
 
 
-def _bands(axes: Axes, box: Box, count: int, colour: str) -> None:
-    """One square per band, six to a row."""
-    columns, cell = min(count, 6), 0.115
-    for index in range(count):
+def _squares(axes: Axes, middle: float, bottom: float, colours: Sequence[object], columns: int, cell: float) -> None:
+    """Squares in rows of `columns`, from the lower left one upwards."""
+    for index, colour in enumerate(colours):
         row, column = divmod(index, columns)
-        left = box.middle + (column - columns / 2) * cell
-        _square(axes, left, LANES[box.lane][0] + 0.43 - row * cell, cell * 0.86, colour)
+        corner = (middle + (column - columns / 2) * cell, bottom + row * cell)
+        axes.add_patch(Rectangle(corner, cell * 0.86, cell * 0.86, fc=colour, ec="none", zorder=3))
 
 
-def _grid(axes: Axes, middle: float, bottom: float, lane: str, visible: object, hidden: object) -> None:
+def _patches(axes: Axes, middle: float, bottom: float, lane: str, visible: object, hidden: object) -> None:
     """A 4 x 8 token grid with the same quarter visible wherever the lane appears."""
-    rows, columns, cell = 4, 8, 0.095
-    order = np.random.default_rng(int(lane[1:])).permutation(rows * columns)
-    for index, place in enumerate(order):
-        row, column = divmod(index, columns)
-        colour = visible if place < rows * columns // 4 else hidden
-        _square(axes, middle + (column - columns / 2) * cell, bottom + row * cell, cell * 0.86, colour)
+    order = np.random.default_rng(int(lane[1:])).permutation(32)
+    _squares(axes, middle, bottom, [visible if place < 8 else hidden for place in order], 8, 0.095)

@@ -1,7 +1,7 @@
-"""Arrays to RGB pictures and PNG bytes, with stretches that are written down.
+"""Arrays to RGB pictures, with stretches that are written down.
 
-Every image comes in physical units: Sentinel-1 in dB, Sentinel-2 in reflectance x 10,000. Nothing here adapts to the
-picture at hand, so two patches that look alike are alike. Figures of several panels are in ``figures.py``.
+Images come in physical units: Sentinel-1 in dB, Sentinel-2 in reflectance x 10,000. Nothing here adapts to the
+picture at hand, so two patches that look alike are alike.
 """
 
 from __future__ import annotations
@@ -16,30 +16,26 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.core.sensors import get_modality
+from fusmae_lite.core.sensors import DECIBEL, REFLECTANCE, get_modality
 
 #: One colour per sensor, in every figure of the course (Okabe and Ito's colour-blind safe blue and vermilion).
 COLOURS: dict[str, str] = {"s1": "#0072B2", "s2": "#D55E00", "cls": "#4D4D4D"}
-
-#: Colours that further sensors take, in the order of their registration.
+#: Colours that further sensors take.
 SPARE_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-
 #: Grey of a masked patch, in 0..1; exactly this value in all three channels.
 MASK_GREY = 0.62
-
 #: Exponent 1/GAMMA brightens the dark end of optical composites, where most land lies.
 GAMMA = 1.6
-
-#: dB shown as black and as white.
-VV_LIMITS = (-25.0, 0.0)
-VH_LIMITS = (-32.0, -5.0)
-#: VV - VH in dB, that is the ratio of the two intensities.
-RATIO_LIMITS = (0.0, 20.0)
-
-#: Grey scale of a single Sentinel-2 band, in reflectance; the near and short-wave infrared are brighter than the rest.
-VISIBLE_LIMITS = (0.0, 0.3)
-INFRARED_LIMITS = (0.0, 0.5)
-INFRARED_BANDS = ("B06", "B07", "B08", "B8A", "B09", "B11")
+#: dB shown as black and as white; VV - VH in dB is the ratio of the two intensities.
+VV_LIMITS, VH_LIMITS, RATIO_LIMITS = (-25.0, 0.0), (-32.0, -5.0), (0.0, 20.0)
+#: Reflectance shown as black and as white; the near and short-wave infrared are brighter than the rest.
+VISIBLE_LIMITS, INFRARED_LIMITS = (0.0, 0.3), (0.0, 0.5)
+#: Grey scale of a single band; that of any other is VISIBLE_LIMITS.
+BAND_LIMITS = {
+    "VV": VV_LIMITS,
+    "VH": VH_LIMITS,
+    **dict.fromkeys(("B06", "B07", "B08", "B8A", "B09", "B11"), INFRARED_LIMITS),
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Composite:
     Args:
         title: what a figure calls it.
         modality: sensor the layers come from.
-        layers: band names, or ``"VV-VH"`` for a difference of two bands.
+        layers: band names, or ``"VV-VH"`` for a difference; a single layer is grey.
         limits: (low, high) of each layer, shown as 0 and 1; reflectance for Sentinel-2, dB for Sentinel-1.
         gamma: the stretched value is raised to 1 / gamma.
     """
@@ -62,15 +58,15 @@ class Composite:
 
     @property
     def caption(self) -> str:
-        """Layers and stretch in one line, for a title or a caption."""
-        unit = " dB" if self.modality == "s1" else ""
-        if len(set(self.limits)) == 1:
-            low, high = self.limits[0]
-            text = f"{' '.join(self.layers)}, {low:g} to {high:g}{unit}"
+        """Layers and stretch, in at most two lines."""
+        ranges = [f"{low:g} to {high:g}" for low, high in self.limits]
+        if len(set(ranges)) == 1:
+            parts = [" ".join(self.layers), ranges[0]]
         else:
-            parts = (f"{name} {low:g} to {high:g}" for name, (low, high) in zip(self.layers, self.limits, strict=True))
-            text = ", ".join(parts) + unit
-        return text + (f", gamma {self.gamma:g}" if self.gamma != 1 else "")
+            parts = [" ".join(pair) for pair in zip(self.layers, ranges, strict=True)]
+        parts[-1] += " dB" if get_modality(self.modality).units == DECIBEL else ""
+        parts += [f"gamma {self.gamma:g}"] if self.gamma != 1 else []
+        return ",\n".join(", ".join(line) for line in (parts[:2], parts[2:]) if line)
 
 
 #: Every named way to look at a patch; the first of each sensor is its default.
@@ -98,37 +94,37 @@ def stretch(values: ArrayLike, low: float, high: float, gamma: float = 1.0) -> n
     return np.clip(np.nan_to_num(scaled), 0, 1) ** (1 / gamma)
 
 
-def default_composite(modality: str) -> str:
-    """Name of the composite a sensor is shown with unless told otherwise: ``sar`` or ``true_colour``."""
-    for name, recipe in COMPOSITES.items():
-        if recipe.modality == modality:
-            return name
-    raise InputError(f"no composite for modality {modality!r}", "add one to pictures.COMPOSITES")
+def composites_of(modality: str) -> dict[str, Composite]:
+    """The composites of one sensor, its default first; empty for a sensor without any."""
+    return {name: recipe for name, recipe in COMPOSITES.items() if recipe.modality == modality}
 
 
-def composite(name: str | None, modality: str, image: ArrayLike, gain: float = 1.0) -> np.ndarray:
-    """A patch as an RGB picture.
+def find_composite(name: str | None, modality: str) -> Composite:
+    """A sensor's composite called `name`, its default for None; InputError if there is none."""
+    known = composites_of(modality)
+    if not known:
+        raise InputError(f"no composite for modality {modality!r}", "add one to pictures.COMPOSITES")
+    if name and name not in known:
+        raise InputError(f"no composite {name!r} for modality {modality!r}", f"choose one of {', '.join(known)}")
+    return known[name or next(iter(known))]
+
+
+def composite(name: str | None, modality: str, image: ArrayLike) -> np.ndarray:
+    """A patch as an RGB picture, (H, W, 3) float32 in 0..1.
 
     Args:
         name: key of :data:`COMPOSITES`; None takes the sensor's default.
         modality: ``"s1"`` or ``"s2"``.
         image: (C, H, W) in physical units, bands in the sensor's order.
-        gain: multiplies the stretched value before clipping; 1 is the stated stretch.
-
-    Returns:
-        (H, W, 3) float32 in 0..1; single layers are grey.
 
     Raises:
         InputError: unknown composite, a composite of another sensor, or the wrong number of bands.
     """
-    name = name or default_composite(modality)
-    usable = [key for key, recipe in COMPOSITES.items() if recipe.modality == modality]
-    if name not in usable:
-        raise InputError(f"no composite {name!r} for modality {modality!r}", f"choose one of {', '.join(usable)}")
-    recipe = COMPOSITES[name]
-    layers = []
-    for layer, (low, high) in zip(recipe.layers, recipe.limits, strict=True):
-        layers.append(stretch(band_values(image, modality, layer), low, low + (high - low) / gain, recipe.gamma))
+    recipe = find_composite(name, modality)
+    layers = [
+        stretch(band_values(image, modality, layer), *limits, recipe.gamma)
+        for layer, limits in zip(recipe.layers, recipe.limits, strict=True)
+    ]
     return np.stack(layers if len(layers) == 3 else layers * 3, axis=-1)
 
 
@@ -139,25 +135,22 @@ def band_values(image: ArrayLike, modality: str, layer: str) -> np.ndarray:
         raise InputError(
             f"a {modality} picture of shape {image.shape}", f"give ({sensor.channels}, H, W) in the sensor's band order"
         )
-    values, *subtracted = (image[sensor.band_index(band)] for band in layer.split("-"))
-    for other in subtracted:
-        values = values - other
-    return values / 10_000 if modality == "s2" else values
+    first, *others = (image[sensor.band_index(band)] for band in layer.split("-"))
+    return sum((-other for other in others), first) / sensor.scale
 
 
-def true_colour(s2: ArrayLike, gain: float = 1.0) -> np.ndarray:
+def band_statistics(modality: str, band: str) -> tuple[float, float, float, float]:
+    """Mean and deviation used to normalise a band, and the two ends of its histogram, in the sensor's unit."""
+    sensor = get_modality(modality)
+    index = sensor.band_index(band)
+    mean, std = sensor.mean[index] / sensor.scale, sensor.std[index] / sensor.scale
+    low, high = (0.0, mean + 3.5 * std) if sensor.units == REFLECTANCE else (mean - 4 * std, mean + 4 * std)
+    return mean, std, low, high
+
+
+def true_colour(s2: ArrayLike) -> np.ndarray:
     """B04, B03, B02 as red, green, blue: what an eye would see, brightened. (12, H, W) -> (H, W, 3) in 0..1."""
-    return composite("true_colour", "s2", s2, gain)
-
-
-def false_colour(s2: ArrayLike, gain: float = 1.0) -> np.ndarray:
-    """B08, B04, B03: living vegetation is red. (12, H, W) -> (H, W, 3) in 0..1."""
-    return composite("false_colour", "s2", s2, gain)
-
-
-def swir(s2: ArrayLike, gain: float = 1.0) -> np.ndarray:
-    """B12, B8A, B04: bare soil is pink, vegetation green, water black. (12, H, W) -> (H, W, 3) in 0..1."""
-    return composite("swir", "s2", s2, gain)
+    return composite("true_colour", "s2", s2)
 
 
 def sar(band: ArrayLike, low: float = VV_LIMITS[0], high: float = VV_LIMITS[1]) -> np.ndarray:
@@ -165,22 +158,10 @@ def sar(band: ArrayLike, low: float = VV_LIMITS[0], high: float = VV_LIMITS[1]) 
     return np.repeat(stretch(band, low, high)[..., None], 3, axis=-1)
 
 
-def sar_composite(s1: ArrayLike) -> np.ndarray:
-    """VV, VH and VV - VH as red, green, blue; forest is yellow-green, calm water blue. (2, H, W) -> (H, W, 3)."""
-    return composite("sar", "s1", s1)
-
-
-def band_limits(modality: str, band: str) -> tuple[float, float]:
-    """Grey-scale limits of a single band: dB for Sentinel-1, reflectance for Sentinel-2."""
-    if modality == "s1":
-        return VV_LIMITS if band == "VV" else VH_LIMITS
-    return INFRARED_LIMITS if band in INFRARED_BANDS else VISIBLE_LIMITS
-
-
-def mask_pixels(mask: ArrayLike, height: int, width: int, grid: int | None = None) -> np.ndarray:
+def mask_pixels(mask: ArrayLike, height: int, width: int) -> np.ndarray:
     """Blow a token mask up to pixels: (N,) -> bool (height, width). Token index = row * grid + column."""
     mask = np.asarray(mask, dtype=bool).reshape(-1)
-    grid = grid or round(mask.size**0.5)
+    grid = round(mask.size**0.5)
     if mask.size != grid * grid or height % grid or width % grid:
         raise InputError(
             f"a mask of {mask.size} tokens on a picture of {height} x {width} px", f"give {grid} x {grid} whole patches"
@@ -188,26 +169,38 @@ def mask_pixels(mask: ArrayLike, height: int, width: int, grid: int | None = Non
     return np.kron(mask.reshape(grid, grid), np.ones((height // grid, width // grid), dtype=bool))
 
 
-def show_mask(rgb: ArrayLike, mask: ArrayLike, grid: int | None = None) -> np.ndarray:
-    """The picture as the encoder sees it: masked patches become :data:`MASK_GREY`.
-
-    Args:
-        rgb: (H, W, 3) in 0..1.
-        mask: bool (N,), True where hidden.
-        grid: patches along one side; the square root of N if absent.
-    """
+def show_mask(rgb: ArrayLike, mask: ArrayLike) -> np.ndarray:
+    """A copy of (H, W, 3) as the encoder sees it: patches where the mask (N,) is True become :data:`MASK_GREY`."""
     rgb = np.array(np.asarray(rgb), dtype=np.float32)
-    rgb[mask_pixels(mask, *rgb.shape[:2], grid)] = MASK_GREY
+    rgb[mask_pixels(mask, *rgb.shape[:2])] = MASK_GREY
     return rgb
 
 
-def outline(rgb: ArrayLike, index: int, grid: int, colour: str = "#FFFFFF") -> np.ndarray:
-    """A copy of (H, W, 3) with a one-pixel frame around patch `index`."""
+def outline(rgb: ArrayLike, index: int, grid: int) -> np.ndarray:
+    """A copy of (H, W, 3) with a one-pixel frame around patch `index`, white on dark ground and black on bright."""
     rgb = np.array(np.asarray(rgb), dtype=np.float32)
-    row, column, side = index // grid, index % grid, rgb.shape[0] // grid
+    (row, column), side = divmod(index, grid), rgb.shape[0] // grid
     box = rgb[row * side : (row + 1) * side, column * side : (column + 1) * side]
-    box[[0, -1], :] = box[:, [0, -1]] = to_rgb(colour)
+    box[[0, -1], :] = box[:, [0, -1]] = float(box.mean() < 0.55)
     return rgb
+
+
+def histogram(values: ArrayLike, modality: str, band: str, side: int) -> np.ndarray:
+    """Histogram of a band as a picture (side, side, 3): a black line is the mean, a grey band one deviation around it.
+
+    Values are in the sensor's unit; the first and the last bin count what lies beyond them.
+    """
+    mean, std, low, high = band_statistics(modality, band)
+    bins = side // 4
+    counts = np.histogram(np.clip(np.asarray(values, dtype=np.float32), low, high), bins, (low, high))[0]
+    heights = (counts / max(counts.max(), 1) * (side - 4)).repeat(4)
+    places = (np.arange(side) + 0.5) / side * (high - low) + low
+    page = np.ones((side, side, 3))
+    page[:, np.abs(places - mean) <= std] = 0.9
+    page[np.arange(side, 0, -1)[:, None] <= heights] = to_rgb(colour_of(modality))
+    page[:, np.abs(places - mean).argmin()] = 0
+    page[-1] = 0
+    return page
 
 
 def png(figure: Figure, dpi: int = 90) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.show import charts, diagrams, figures, pictures
+from fusmae_lite.show import charts, diagrams, figures, panels, pictures, recipes
 
 GRID, SIDE = 15, 120
 
@@ -36,8 +36,17 @@ def masks() -> dict[str, np.ndarray]:
     return {name: rng.permutation(GRID * GRID) >= 56 for name in ("s1", "s2")}
 
 
-def pasted_in(figure, row: int, column: int, columns: int = 4) -> np.ndarray:
+def picture_in(figure, row: int, column: int, columns: int = 4) -> np.ndarray:
     return np.asarray(figure.axes[row * columns + column].images[0].get_array())
+
+
+def error_in(figure, row: int, modality: str) -> np.ndarray:
+    """Errors read off the colours of the last panel of a row: NaN where it is grey, else to 1/256 of the scale."""
+    rgb = picture_in(figure, row, 3)
+    colours = matplotlib.colormaps[panels.ERROR_MAP](np.linspace(0, 1, 256))[:, :3]
+    steps = np.abs(rgb[:, :, None] - colours).sum(axis=-1)
+    error = steps.argmin(axis=-1) / 255 * recipes.ERROR_LIMITS[modality]
+    return np.where(np.isclose(rgb, pictures.MASK_GREY).all(axis=-1), np.nan, error)
 
 
 # --- stretches and composites
@@ -69,17 +78,17 @@ def test_true_colour_reads_the_right_bands():
     assert rgb[16:].max() == 0
 
 
-@pytest.mark.parametrize(("draw", "band"), [(pictures.false_colour, 7), (pictures.swir, 11)])
-def test_red_of_the_other_composites(draw, band):
+@pytest.mark.parametrize(("name", "band"), [("false_colour", 7), ("swir", 11)])
+def test_red_of_the_other_composites(name, band):
     s2 = np.zeros((12, 4, 4), dtype=np.uint16)
     s2[band] = 6000
-    assert draw(s2)[0, 0].tolist() == [1, 0, 0]
+    assert pictures.composite(name, "s2", s2)[0, 0].tolist() == [1, 0, 0]
 
 
 def test_sar_composite_is_vv_vh_and_their_difference():
     s1 = np.zeros((2, 4, 4), dtype=np.float32)
     s1[0], s1[1] = -5.0, -25.0
-    red, green, blue = pictures.sar_composite(s1)[0, 0]
+    red, green, blue = pictures.composite("sar", "s1", s1)[0, 0]
     assert red == pytest.approx((-5 + 25) / 25)
     assert green == pytest.approx((-25 + 32) / 27)
     assert blue == pytest.approx(1.0)
@@ -97,11 +106,6 @@ def test_every_composite_draws_and_states_its_stretch(name, pair):
     assert rgb.shape == (SIDE, SIDE, 3) and rgb.min() >= 0 and rgb.max() <= 1
     for low, high in recipe.limits:
         assert f"{low:g} to {high:g}" in recipe.caption
-
-
-def test_gain_brightens():
-    s2 = np.full((12, 4, 4), 1000, dtype=np.uint16)
-    assert (pictures.true_colour(s2, gain=2) > pictures.true_colour(s2)).all()
 
 
 @pytest.mark.parametrize(
@@ -133,7 +137,7 @@ def test_token_index_is_row_times_grid_plus_column():
 def test_masked_patches_are_exactly_the_grey(pair, masks):
     rgb = pictures.true_colour(pair["s2"])
     before = rgb.copy()
-    seen = pictures.show_mask(rgb, masks["s2"], GRID)
+    seen = pictures.show_mask(rgb, masks["s2"])
     hidden = pictures.mask_pixels(masks["s2"], SIDE, SIDE)
     assert (seen[hidden] == np.float32(pictures.MASK_GREY)).all()
     assert (seen[~hidden] == rgb[~hidden]).all()
@@ -164,7 +168,7 @@ def test_error_is_zero_for_a_perfect_reconstruction(pair, masks):
     figure = figures.show_reconstruction(pair, pair, masks)
     for row, name in enumerate(pair):
         hidden = pictures.mask_pixels(masks[name], SIDE, SIDE)
-        error = np.ma.filled(pasted_in(figure, row, 3), np.nan)
+        error = error_in(figure, row, name)
         assert not error[hidden].any() and np.isnan(error[~hidden]).all()  # grey, not "no error", where visible
 
 
@@ -173,12 +177,13 @@ def test_reconstruction_pastes_visible_patches_and_measures_hidden_ones(pair, ma
     figure = figures.show_reconstruction(pair, wrong, masks)
     for row, (name, error) in enumerate({"s1": 4.0, "s2": 0.02}.items()):
         hidden = pictures.mask_pixels(masks[name], SIDE, SIDE)
-        shown, truth = pasted_in(figure, row, 2), pictures.composite(None, name, pair[name])
+        shown, truth = picture_in(figure, row, 2), pictures.composite(None, name, pair[name])
         assert np.allclose(shown[~hidden], truth[~hidden])
         assert not np.allclose(shown[hidden], truth[hidden])
-        assert np.allclose(np.ma.filled(pasted_in(figure, row, 3), 0)[hidden], error, atol=1e-5)
-    titles = [axis.get_title() for axis in figure.axes]
-    assert any("pasted back" in title for title in titles)
+        assert np.allclose(error_in(figure, row, name)[hidden], error, atol=recipes.ERROR_LIMITS[name] / 250)
+        measured = recipes.absolute_error(pair[name], wrong[name], masks[name], name)
+        assert np.allclose(measured[hidden], error, atol=1e-5)
+    assert any("pasted back" in axis.get_xlabel() for axis in figure.axes)
 
 
 def test_a_batch_gives_a_row_per_sample_and_modality(pair, masks):
@@ -221,10 +226,11 @@ def test_attention_map_in_units_of_uniform_attention(pair):
     weights = np.full(GRID * GRID, 1 / 56)
     weights[56:] = np.nan
     figure = charts.show_attention_map(*rgbs, weights, 3 * GRID + 2)
-    drawn = figure.axes[2].images[0].get_array()
-    assert np.allclose(drawn.compressed(), 1) and drawn.count() == 56
-    corner = figure.axes[0].patches[0].get_xy()
-    assert corner == (2 * 8 - 0.5, 3 * 8 - 0.5)
+    drawn = picture_in(figure, 0, 2)[3::8, 3::8].reshape(-1, 3)
+    uniform = matplotlib.colormaps[panels.MATRIX_MAP](0.5)[:3]
+    assert np.allclose(drawn[:56], uniform) and np.allclose(drawn[56:], pictures.MASK_GREY)
+    framed = (picture_in(figure, 0, 0) != rgbs[0]).any(axis=-1)
+    assert np.argwhere(framed).min(axis=0).tolist() == [3 * 8, 2 * 8] and framed.sum() == 28
     with pytest.raises(InputError, match="square grid"):
         charts.show_attention_map(*rgbs, weights[:-1], 0)
 
@@ -257,6 +263,14 @@ def test_loss_curves_leave_room_for_a_held_out_loss_on_top():
     figure = charts.show_loss_curves([{"step": s, "loss_s1": 1.0} for s in (1, 2)], heldout={"s1": 2.0})
     low, high = figure.axes[0].get_ylim()
     assert low == 0 and 2.1 < high < 2.4
+
+
+def test_losses_below_zero_and_losses_of_any_name_are_drawn():
+    history = [{"step": s, "loss_s1": 1.0 - s, "loss_dino": 0.0} for s in (1, 2, 3)]
+    dino, s1 = charts.show_loss_curves(history).axes
+    assert s1.get_ylim()[0] < -2 and dino.get_ylim() == (0, 1)
+    assert [axis.get_title() for axis in (dino, s1)] == ["DINO", "Sentinel-1"]
+    assert dino.lines[0].get_color() != s1.lines[0].get_color()
 
 
 def test_scores_from_mappings():

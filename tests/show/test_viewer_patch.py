@@ -11,7 +11,7 @@ from viewer_helpers import holds_still, memory_is_flat, pixels
 
 from fusmae_lite import InputError
 from fusmae_lite.data.synthetic import synthesise
-from fusmae_lite.show import panels
+from fusmae_lite.show import panels, pictures
 from fusmae_lite.show.locator import Locator, place_of, places_by_name, tile_corner
 from fusmae_lite.show.viewers import PatchViewer
 from fusmae_lite.show.viewers.patch import same_side
@@ -43,11 +43,14 @@ def test_bands_of_any_side_come_to_one_side_pixel_on_pixel():
 
 
 def test_histogram_counts_and_draws_the_normalisation():
-    page = panels.histogram(np.full(10, 0.6), (0.0, 1.0), mean=0.25, std=0.1, colour="#0072B2")
+    mean, std, low, high = pictures.band_statistics("s1", "VH")
+    page = pictures.histogram(np.full(10, mean + 2 * std), "s1", "VH", panels.SIDE)
     blue = np.isclose(page, np.array([0, 0x72, 0xB2]) / 255).all(axis=2)
-    assert set(np.flatnonzero(blue.any(axis=0)) // 4) == {int(0.6 * (panels.SIDE // 4))}
-    assert (page[:, panels.SIDE // 4] == 0).all(axis=1).any(), "the mean is a black line"
-    assert page[5, panels.SIDE // 5].tolist() == [0.9] * 3, "the deviation is grey"
+    share = (mean + 2 * std - low) / (high - low)
+    assert set(np.flatnonzero(blue.any(axis=0)) // 4) == {int(share * (panels.SIDE // 4))}
+    middle = int((mean - low) / (high - low) * panels.SIDE)
+    assert (page[:, middle - 1 : middle + 1] == 0).all(axis=(0, 2)).any(), "the mean is a black line"
+    assert page[5, middle - 8].tolist() == [0.9] * 3, "the deviation is grey"
 
 
 @pytest.mark.parametrize("format_", ["reben", "encoded", "rico"])

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from viewer_helpers import holds_still
 
 from fusmae_lite import InputError
+from fusmae_lite.show.charts import show_loss_curves
 from fusmae_lite.show.viewers import TrainingMonitor
-from fusmae_lite.show.viewers.training import loss_curves, read_metrics
+from fusmae_lite.show.viewers.training import read_metrics
 
 
 def write_metrics(folder, epochs: int, end: str = "") -> None:
@@ -73,7 +74,6 @@ def test_every_loss_of_a_run_is_drawn(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     monitor = TrainingMonitor(tmp_path)
     assert monitor.message.value == "" and "DINO 9.000 to 1.800" in monitor.description
-    curves = loss_curves(rows, "epoch")
-    assert list(curves) == ["DINO"] and curves["DINO"].values == (9, 4.5, 3, 2.25, 1.8)
-    both = loss_curves([{"step": 1, "loss_s1": 1.0, "loss_dino": 2.0}], "step")
-    assert list(both) == ["DINO", "Sentinel-1"] and both["DINO"].colour != both["Sentinel-1"].colour
+    (axis,) = show_loss_curves(rows, x="epoch").axes
+    assert axis.get_title() == "DINO" and list(axis.lines[0].get_ydata()) == [9, 4.5, 3, 2.25, 1.8]
+    plt.close("all")

@@ -3,8 +3,8 @@
     from fusmae_lite.show.viewers import ReconstructionViewer
     ReconstructionViewer()
 
-Controls only choose a state; pure functions draw it (panels.py, pictures.py). Where no
-kernel runs, a stored viewer is its last picture. Each works by mouse and by keyboard.
+Controls only choose a state; pure functions draw it. Where no kernel runs, a stored viewer is its last picture. Each
+works by mouse and by keyboard.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""What viewers ask of models and archives: a pair, masks from a few numbers, predictions in physical units."""
+"""What viewers ask of models: loading, masks from a few numbers, predictions in physical units."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
@@ -12,10 +11,9 @@ from torch import Tensor
 
 from fusmae_lite.core.config import ModelConfig
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.data.archives import Archive
-from fusmae_lite.data.pairs import PairDataset, denormalise
+from fusmae_lite.data.pairs import denormalise
 from fusmae_lite.model.fusmae import FusMAE
-from fusmae_lite.model.masking import STRATEGIES, sample_masks
+from fusmae_lite.model.masking import sample_masks
 from fusmae_lite.model.tokens import patchify, unpatchify
 from fusmae_lite.systems.weights import load_pretrained
 
@@ -30,56 +28,22 @@ def cross_choices(modalities: Sequence[str]) -> dict[str, tuple[tuple[str, ...] 
     return {AS_DRAWN: (None, None), **hidden, **alone}
 
 
-class Pairs:
-    """The pairs of an archive as normalised batches of one; keeps the last one read."""
-
-    def __init__(self, archive: Archive, config: ModelConfig) -> None:
-        self.data = PairDataset(archive, "all", modalities=config.modalities, size=config.image_size)
-        self._index, self._images = -1, {}
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """modality -> (1, C, H, W), normalised."""
-        if index != self._index:
-            images = self.data[index]["images"]
-            self._index, self._images = index, {name: image[None] for name, image in images.items()}
-        return self._images
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What one model made of one pair, in physical units (dB; reflectance x 10,000).
-
-    Args:
-        original: modality -> (C, H, W).
-        raw: the same, predicted at every patch.
-        pasted: the same, with the input at visible patches, where the prediction is untrained.
-        masks: modality -> bool (N,), True where hidden.
-        losses: modality -> mean squared error at hidden patches, in normalised units.
-    """
-
-    original: dict[str, np.ndarray]
-    raw: dict[str, np.ndarray]
-    pasted: dict[str, np.ndarray]
-    masks: dict[str, np.ndarray]
-    losses: dict[str, float]
-
-
 def load_models(models: Sequence[str | FusMAE] | Mapping[str, str | FusMAE]) -> dict[str, FusMAE]:
     """Name -> model on the CPU, all with one patch grid and the same sensors.
 
-    Args:
-        models: shipped names, paths of checkpoints, or models at hand; a mapping says what each is called.
+    Given are shipped names, paths of checkpoints, or models; a mapping says what each is called.
     """
     if not models:
         raise InputError("no model to look at", 'give one, for example models=("xae-lite",)')
-    named, loaded = isinstance(models, Mapping), {}
-    for number, (name, model) in enumerate(models.items() if named else ((name_of(m), m) for m in models)):
-        name = name or f"model {number + 1}"
-        name = name if name not in loaded else f"{name} ({number + 1})"
-        found = model if isinstance(model, FusMAE) else load_pretrained(str(model))
-        if not isinstance(found, FusMAE):
-            raise InputError(f"{name} is a {type(found).__name__}", "give a Fus-MAE: what this viewer shows is its own")
-        loaded[name] = found.eval().cpu()
+    loaded: dict[str, FusMAE] = {}
+    named = models.items() if isinstance(models, Mapping) else ((name_of(model), model) for model in models)
+    for number, (name, model) in enumerate(named, start=1):
+        name = name or f"model {number}"
+        name = name if name not in loaded else f"{name} ({number})"
+        model = model if isinstance(model, FusMAE) else load_pretrained(str(model))
+        if not isinstance(model, FusMAE):
+            raise InputError(f"{name} is a {type(model).__name__}", "give a Fus-MAE: what this viewer shows is its own")
+        loaded[name] = model.eval().cpu()
     first, *rest = (model.config for model in loaded.values())
     for config in rest:
         for field in ("modalities", "image_size", "patch_size"):
@@ -99,30 +63,17 @@ def name_of(model: str | FusMAE) -> str:
     return path.parent.name if path.name == "model.safetensors" else path.name
 
 
-def kept_of(config: ModelConfig, percent: int) -> int:
-    """Visible patches of a sensor when `percent` are hidden; at least one, as the encoder needs."""
-    return max(1, round(config.tokens * (100 - percent) / 100))
-
-
 def draw_masks(config: ModelConfig, strategy: str, percent: int, seed: int, cross: str = AS_DRAWN) -> dict[str, Tensor]:
     """Masks of a single pair: modality -> bool (1, N), True where hidden.
 
-    Args:
-        config: of the model.
-        strategy: ``independent`` or ``consistent``.
-        percent: share of each sensor's patches that is hidden, 0 to 100; one patch always stays.
-        seed: of the draw.
-        cross: key of :func:`cross_choices`.
+    `percent` of each sensor's patches are hidden, but one always stays; `cross` is a key of :func:`cross_choices`.
     """
-    if strategy not in STRATEGIES:
-        raise InputError(f"unknown masking {strategy!r}", f"choose one of {', '.join(STRATEGIES)}")
-    names = config.modalities
-    choices = cross_choices(names)
+    names, choices = config.modalities, cross_choices(config.modalities)
     if cross not in choices:
         raise InputError(f"no choice {cross!r} for {', '.join(names)}", f"choose one of {', '.join(choices)}")
     alone, reduced = choices[cross]
-    rng = torch.Generator().manual_seed(seed)
-    masks = sample_masks(strategy, 1, config.tokens, kept_of(config, percent), names, rng)
+    kept = max(1, round(config.tokens * (100 - percent) / 100))
+    masks = sample_masks(strategy, 1, config.tokens, kept, names, torch.Generator().manual_seed(seed))
     if reduced:
         first = int((~masks[reduced][0]).nonzero()[0])
         masks[reduced] = torch.ones_like(masks[reduced])
@@ -131,27 +82,21 @@ def draw_masks(config: ModelConfig, strategy: str, percent: int, seed: int, cros
 
 
 @torch.inference_mode()
-def predict(model: FusMAE, images: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Prediction:
-    """Run a model on one pair; `masks` says which sensors it gets.
+def predict(model: FusMAE, images: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """A model's prediction of one pair at every patch: modality -> (C, H, W) in physical units.
 
-    A model trained on patch-normalised targets predicts only structure: mean and deviation are then those of the true
-    patch, and whoever draws it must say so.
+    `masks` says which sensors the model gets. A model trained on patch-normalised targets predicts only structure: mean
+    and deviation are then those of the true patch, and whoever draws it must say so.
     """
     given = {name: images[name] for name in masks}
-    made = model(given, dict(masks))
-    raw, pasted = {}, {}
-    for name, patches in made.patches.items():
-        truth = patchify(given[name], model.config.patch_size)
+    made = {}
+    for name, patches in model(given, dict(masks)).patches.items():
         if model.config.normalize_target:
+            truth = patchify(given[name], model.config.patch_size)
             mean, var = truth.mean(dim=-1, keepdim=True), truth.var(dim=-1, keepdim=True)
             patches = patches * (var + 1e-6).sqrt() + mean
-        both = patches, torch.where(made.masks[name].unsqueeze(-1), patches, truth)
-        channels = given[name].shape[1]
-        raw[name], pasted[name] = (physical(unpatchify(x, model.config.patch_size, channels), name) for x in both)
-    original = {name: physical(image, name) for name, image in given.items()}
-    hidden = {name: mask[0].numpy() for name, mask in masks.items()}
-    losses = {name: float(loss) for name, loss in made.losses.items()}
-    return Prediction(original, raw, pasted, hidden, losses)
+        made[name] = physical(unpatchify(patches, model.config.patch_size, given[name].shape[1]), name)
+    return made
 
 
 def physical(image: Tensor, name: str) -> np.ndarray:
