@@ -92,6 +92,17 @@ def test_a_symbol_leads_to_code_that_exists(row: list[str]) -> None:
             assert resolves(bare, modules) or re.search(rf"\b{re.escape(bare)}\b", source), name
 
 
+def test_the_plan_of_the_house_names_what_exists() -> None:
+    text = (project_root() / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| an? .*", text, flags=re.M)
+    assert len(rows) == 7
+    for row in rows:
+        files = [project_root() / target for _, target in LINK.findall(row)]
+        source = "\n".join(path.read_text(encoding="utf-8") for path in files)
+        for name in re.findall(r"`(\w+)`", row):
+            assert re.search(rf"\b{name}\b", source), f"{name} is in none of the files of: {row}"
+
+
 def test_every_equation_of_the_paper_has_its_symbols() -> None:
     spans = re.findall(r"(\d+)(?:-(\d+))?(?!\.)", " ".join(row[5] for row in ROWS if row[5] not in ("3.2", "3.3")))
     covered = set(chain.from_iterable(range(int(a), int(b or a) + 1) for a, b in spans))
