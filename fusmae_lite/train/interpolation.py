@@ -67,15 +67,19 @@ class Interpolation:
     fill: Fill
     smooth: bool
 
-    def errors(self, pairs: Hidden, name: str) -> Tensor:
-        """(B,) mean squared error over hidden patches."""
+    def predict(self, pairs: Hidden, name: str) -> Tensor:
+        """Patches (B, N, K), hidden ones filled in."""
         means = self.fill(pairs, name)
         if not self.smooth:
-            return pairs.errors(name, means.repeat_interleave(pairs.side**2, dim=-1))
+            return means.repeat_interleave(pairs.side**2, dim=-1)
         grid = round(means.shape[1] ** 0.5)
         surface = means.transpose(1, 2).unflatten(-1, (grid, grid))
         surface = F.interpolate(surface, scale_factor=pairs.side, mode="bilinear", align_corners=False)
-        return pairs.errors(name, patchify(surface, pairs.side))
+        return patchify(surface, pairs.side)
+
+    def errors(self, pairs: Hidden, name: str) -> Tensor:
+        """(B,) mean squared error over hidden patches."""
+        return pairs.errors(name, self.predict(pairs, name))
 
     def loss(self, pairs: list[Hidden], name: str) -> float:
         """Mean of :meth:`errors`."""
@@ -148,8 +152,9 @@ def _harmonic(pairs: Hidden, name: str) -> Tensor:
     means, mask = pairs.means[name], pairs.masks[name]
     beside = (_distances(mask.shape[1]) == 1).double()
     laplace, one = torch.diag(beside.sum(dim=1)) - beside, torch.eye(mask.shape[1], dtype=torch.float64)
-    known = torch.where(mask[..., None], 0.0, means.double())
-    return torch.linalg.solve(torch.where(mask[..., None], laplace, one), known).to(means)
+    known, equations = torch.where(mask[..., None], 0.0, means.double()), torch.where(mask[..., None], laplace, one)
+    # NumPy's solver: torch's, of many systems at once, fails in MKL where several threads run
+    return torch.from_numpy(np.linalg.solve(equations.numpy(), known.numpy())).to(means)
 
 
 def _fit_ridge(train: list[Hidden], name: str, own: Fill) -> Fill:
