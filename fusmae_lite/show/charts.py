@@ -68,7 +68,7 @@ def show_attention_matrix(matrix: ArrayLike, slices: Mapping[str, slice], title:
     matrix = np.asarray(matrix, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"an attention matrix of shape {matrix.shape}", "average over samples and heads to (L, L)")
-    figure, axes = new_figure(1, 2, 9, 4.1 + 0.2 * bool(title), width_ratios=(1.15, 1))
+    figure, axes = new_figure(1, 2, 9, 4.1, title, width_ratios=(1.15, 1))
     tokens, blocks = axes[0]
     relative = matrix * len(matrix)
     top = max(2.0, float(np.percentile(relative, 99)))
@@ -83,7 +83,6 @@ def show_attention_matrix(matrix: ArrayLike, slices: Mapping[str, slice], title:
     shares = np.reshape(list(block_shares(matrix, slices).values()), (len(slices), len(slices)))
     _numbers(blocks, shares, [[f"{share:.0%}" for share in row] for row in shares])
     _name_ticks(blocks, {name: place for place, name in enumerate(slices)}, "share of a query's attention")
-    figure.suptitle(title, fontsize=TITLE)
     return figure
 
 
@@ -134,7 +133,7 @@ def show_loss_curves(
                 curves.setdefault(key.removeprefix("loss_"), []).append((row[x], row[key]))
     if not curves:
         raise InputError(f"history without {x!r} and a loss_<modality>", "pass the rows of a run's metrics.jsonl")
-    figure, axes = new_figure(1, len(curves), min(10, 5 * len(curves)), 3.0 + 0.2 * bool(title))
+    figure, axes = new_figure(1, len(curves), min(10, 5 * len(curves)), 3.0, title)
     for axis, (name, curve) in zip(axes[0], sorted(curves.items()), strict=True):
         colour, modality = colour_of(name), known_modality(name)
         steps, losses = zip(*curve, strict=True)
@@ -150,7 +149,6 @@ def show_loss_curves(
         _grid(axis, "y")
         axis.legend(fontsize=TEXT, frameon=False)
     axes[0, 0].set_ylabel(y)
-    figure.suptitle(title, fontsize=TITLE)
     return figure
 
 
@@ -171,7 +169,7 @@ def show_scores(rows: Sequence[object], metrics: Sequence[str] = ("micro", "macr
     if not rows:
         raise InputError("no scores to draw", "pass at least one row")
     table = [dict(row) if isinstance(row, Mapping) else vars(row) for row in rows]
-    figure, axes = new_figure(1, len(metrics), 10, 0.34 * len(table) + 0.7 + 0.25 * bool(title), sharey=True)
+    figure, axes = new_figure(1, len(metrics), 10, 0.34 * len(table) + 0.7, title, sharey=True)
     for axis, metric in zip(axes[0], metrics, strict=True):
         _score_bars(axis, table, metric, interval=metric == metrics[0])
     names = [
@@ -179,7 +177,6 @@ def show_scores(rows: Sequence[object], metrics: Sequence[str] = ("micro", "macr
     ]
     axes[0, 0].set_yticks(np.arange(len(table)), names)
     axes[0, 0].invert_yaxis()
-    figure.suptitle(title, fontsize=TITLE)
     return figure
 
 
@@ -215,7 +212,7 @@ def show_confusion(matrix: ArrayLike, classes: Sequence[str], title: str = "") -
     if not len(rows):
         raise InputError("a confusion matrix without a patch", "count at least one prediction")
     shares = matrix[rows] / matrix[rows].sum(axis=1, keepdims=True)
-    figure, axes = new_figure(1, 1, 0.62 * len(classes) + 2, 0.36 * len(rows) + 1.2 + 0.25 * bool(title))
+    figure, axes = new_figure(1, 1, 0.62 * len(classes) + 2, 0.36 * len(rows) + 1.2, title)
     axis = axes[0, 0]
     _numbers(axis, shares, [[count or "" for count in matrix[row]] for row in rows], aspect="auto")
     axis.set_xticks(range(len(classes)), classes, rotation=35, ha="right")
@@ -223,5 +220,4 @@ def show_confusion(matrix: ArrayLike, classes: Sequence[str], title: str = "") -
     axis.set_xlabel("predicted", fontsize=TEXT)
     axis.set_ylabel("true (patches)", fontsize=TEXT)
     axis.tick_params(length=0)
-    figure.suptitle(title, fontsize=TITLE)
     return figure

@@ -29,13 +29,17 @@ DPI = 90
 TITLE, TEXT = 10, 8.5  # font sizes in points
 
 
-def new_figure(rows: int, columns: int, width: float, height: float, **options: object) -> tuple[Figure, np.ndarray]:
-    """A figure of `width` x `height` inches and its (rows, columns) axes, in the course's style."""
+def new_figure(
+    rows: int, columns: int, width: float, height: float, title: str = "", **options: object
+) -> tuple[Figure, np.ndarray]:
+    """A figure of `width` x `height` inches, a little higher for a title, and its (rows, columns) axes."""
     style = {"font.size": TEXT, "axes.titlesize": TITLE, "axes.spines.top": False, "axes.spines.right": False}
+    options |= {"figsize": (width, height + 0.25 * bool(title)), "dpi": DPI, "layout": "constrained", "squeeze": False}
     with plt.rc_context(style):
-        return plt.subplots(
-            rows, columns, figsize=(width, height), dpi=DPI, layout="constrained", squeeze=False, **options
-        )
+        figure, axes = plt.subplots(rows, columns, **options)
+    if title:
+        figure.suptitle(title, fontsize=TITLE)
+    return figure, axes
 
 
 def draw(axes: Axes, picture: ArrayLike, title: str = "", caption: str = "", colour: str = "black") -> None:
@@ -52,7 +56,7 @@ def show_panels(panels: Sequence[Panel], columns: int, title: str = "", largest:
     columns = min(columns, len(panels))
     rows, side = -(-len(panels) // columns), min(largest, 10 / columns)
     text = 0.25 + 0.17 * max(len(panel.caption.splitlines()) for panel in panels)
-    figure, axes = new_figure(rows, columns, side * columns, rows * (side + text) + 0.25 * bool(title))
+    figure, axes = new_figure(rows, columns, side * columns, rows * (side + text), title)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
     for axis, panel in zip(axes.flat, panels, strict=False):
@@ -62,19 +66,11 @@ def show_panels(panels: Sequence[Panel], columns: int, title: str = "", largest:
             bar = figure.colorbar(colours, ax=axis, fraction=0.05, pad=0.02, extend="max")
             bar.set_label(scale.unit, fontsize=8)
             bar.ax.tick_params(labelsize=8)
-    figure.suptitle(title, fontsize=TITLE)
     return figure
 
 
 def show_pair(s1: ArrayLike, s2: ArrayLike, title: str = "", names: Sequence[str] = ("sar", "true_colour")) -> Figure:
-    """One place seen by both sensors, once for each composite in `names`; stretches stand below the pictures.
-
-    Args:
-        s1: (2, H, W) in dB.
-        s2: (12, H, W) in reflectance x 10,000.
-        title: line above the figure, for example the labels.
-        names: keys of :data:`fusmae_lite.show.pictures.COMPOSITES`.
-    """
+    """One place, (2, H, W) and (12, H, W), once for each composite in `names`; stretches stand below the pictures."""
     images = {"s1": s1, "s2": s2}
     sensors = [COMPOSITES[name].modality for name in names]
     panels = [recipes.composite_panel(name, key, images[key]) for name, key in zip(names, sensors, strict=True)]

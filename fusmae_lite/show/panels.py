@@ -28,13 +28,7 @@ ERROR_MAP, MATRIX_MAP = "cividis", "viridis"
 
 @dataclass(frozen=True)
 class Scale:
-    """Numbers as colours.
-
-    Args:
-        colours: name of a matplotlib colour map.
-        low, high: values of its two ends; what lies beyond takes the end's colour.
-        unit: written beside the scale.
-    """
+    """Numbers as colours of a matplotlib map between `low` and `high`; what lies beyond takes the end's colour."""
 
     colours: str
     low: float

@@ -40,14 +40,10 @@ BAND_LIMITS = {
 
 @dataclass(frozen=True)
 class Composite:
-    """How three layers of a sensor become red, green and blue.
+    """How layers of a sensor become red, green and blue, or a single one grey.
 
-    Args:
-        title: what a figure calls it.
-        modality: sensor the layers come from.
-        layers: band names, or ``"VV-VH"`` for a difference; a single layer is grey.
-        limits: (low, high) of each layer, shown as 0 and 1; reflectance for Sentinel-2, dB for Sentinel-1.
-        gamma: the stretched value is raised to 1 / gamma.
+    A layer is a band or a difference, ``"VV-VH"``. Its limits, in the sensor's unit, are shown as 0 and 1; the value
+    between is raised to 1 / gamma.
     """
 
     title: str
@@ -101,12 +97,12 @@ def composites_of(modality: str) -> dict[str, Composite]:
 
 def find_composite(name: str | None, modality: str) -> Composite:
     """A sensor's composite called `name`, its default for None; InputError if there is none."""
-    known = composites_of(modality)
-    if not known:
+    recipes = composites_of(modality)
+    if not recipes:
         raise InputError(f"no composite for modality {modality!r}", "add one to pictures.COMPOSITES")
-    if name and name not in known:
-        raise InputError(f"no composite {name!r} for modality {modality!r}", f"choose one of {', '.join(known)}")
-    return known[name or next(iter(known))]
+    if name and name not in recipes:
+        raise InputError(f"no composite {name!r} for modality {modality!r}", f"choose one of {', '.join(recipes)}")
+    return recipes[name or next(iter(recipes))]
 
 
 def composite(name: str | None, modality: str, image: ArrayLike) -> np.ndarray:

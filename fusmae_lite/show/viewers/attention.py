@@ -96,8 +96,7 @@ class AttentionViewer(PairViewer):
         panels += overall_panels(weights, index, panels[-1].scale)
         matrices, shares = matrix_panels(maps, plain, self.layer.value, head)
         title = self.pair_title()
-        labels = {value: label for label, value in (*self.layer.options, *self.head.options)}
-        how = f"{self.name}, {labels[self.layer.value]}, {labels[self.head.value]}"
+        how = f"{self.name}, {self.layer.label}, {self.head.label}"
         words = f"{how}; pair {title}. {attention_words(weights, index, query, key)} {shares}"
         return draw_panels([panels, matrices], f"{how}; {title}"), words
 

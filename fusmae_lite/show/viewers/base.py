@@ -207,12 +207,12 @@ def choice(label: str, options: Sequence[Any], value: Any = None) -> w.Dropdown:
 
 def look_choices(names: Sequence[str]) -> dict[str, w.Dropdown]:
     """Sensor -> control that chooses its composite; a sensor without any has none."""
-    known = {name: [(recipe.title, key) for key, recipe in composites_of(name).items()] for name in names}
-    return {name: choice(name.upper(), options) for name, options in known.items() if options}
+    looks = {name: [(recipe.title, key) for key, recipe in composites_of(name).items()] for name in names}
+    return {name: choice(name.upper(), options) for name, options in looks.items() if options}
 
 
 def button(label: str, clicked: Callable[[], object], **options: str) -> w.Button:
     """A button that calls `clicked`."""
-    made = w.Button(description=label, **options)
-    made.on_click(lambda _button: clicked())
-    return made
+    widget = w.Button(description=label, **options)
+    widget.on_click(lambda _button: clicked())
+    return widget

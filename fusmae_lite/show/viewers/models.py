@@ -88,15 +88,15 @@ def predict(model: FusMAE, images: Mapping[str, Tensor], masks: Mapping[str, Ten
     `masks` says which sensors the model gets. A model trained on patch-normalised targets predicts only structure: mean
     and deviation are then those of the true patch, and whoever draws it must say so.
     """
-    given = {name: images[name] for name in masks}
-    made = {}
-    for name, patches in model(given, dict(masks)).patches.items():
+    inputs = {name: images[name] for name in masks}
+    predictions = {}
+    for name, patches in model(inputs, dict(masks)).patches.items():
         if model.config.normalize_target:
-            truth = patchify(given[name], model.config.patch_size)
+            truth = patchify(inputs[name], model.config.patch_size)
             mean, var = truth.mean(dim=-1, keepdim=True), truth.var(dim=-1, keepdim=True)
             patches = patches * (var + 1e-6).sqrt() + mean
-        made[name] = physical(unpatchify(patches, model.config.patch_size, given[name].shape[1]), name)
-    return made
+        predictions[name] = physical(unpatchify(patches, model.config.patch_size, inputs[name].shape[1]), name)
+    return predictions
 
 
 def physical(image: Tensor, name: str) -> np.ndarray:

@@ -31,11 +31,6 @@ class ReconstructionViewer(PairViewer):
         pair: row of the archive to begin with.
         folder: where the save buttons write.
 
-    Attributes:
-        masks: modality -> bool (N,), True where hidden; only sensors that are encoded.
-        originals: modality -> (C, H, W) in physical units.
-        predictions: name of a model -> the same, predicted at every patch.
-
     Raises:
         InputError: no such archive, model or pair, or models that do not fit together.
     """
@@ -71,6 +66,7 @@ class ReconstructionViewer(PairViewer):
 
     def draw(self) -> tuple[bytes, str]:
         masks = draw_masks(self.config, self.strategy.value, self.percent.value, self.seed.value, self.cross.value)
+        # of the sensors that are encoded: (C, H, W) in physical units for each model, and bool (N,), True where hidden
         self.predictions = {name: predict(model, self.images, masks) for name, model in self.models.items()}
         self.masks = {name: mask[0].numpy() for name, mask in masks.items()}
         self.originals = {name: physical(self.images[name], name) for name in masks}
@@ -106,9 +102,7 @@ class ReconstructionViewer(PairViewer):
     def save_geotiff(self, path: Path | str | None = None, model: str | None = None) -> Path:
         """Write the reconstruction, visible patches pasted back, with the pair's place on the map; returns its path.
 
-        Args:
-            path: ``.tif`` to write; named after the patch in the viewer's folder if absent.
-            model: which of the two models; the first if absent.
+        By default of the first model, named after the patch, in the viewer's folder.
         """
         model = model or next(iter(self.models))
         if model not in self.predictions:
