@@ -25,7 +25,7 @@ from fusmae_lite.evaluation.finetune import fine_tune
 from fusmae_lite.evaluation.probe import linear_probe
 from fusmae_lite.evaluation.single_label import single_label_probe
 from fusmae_lite.evaluation.table import labelled_rows, sensor_sets
-from fusmae_lite.systems import Encoder, build_model, imagenet_encoder, pooling_of
+from fusmae_lite.systems import System, build_model, imagenet_encoder
 from fusmae_lite.systems.weights import save_tensors
 from fusmae_lite.train.launch import launch
 from fusmae_lite.train.optimise import choose_device
@@ -64,7 +64,7 @@ class Track:
 class ZeroFilled:
     """An encoder that is shown zeros, the mean of each band, in place of a sensor that is missing."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: System) -> None:
         self.encoder, self.config = encoder, encoder.config
 
     def __getattr__(self, name: str) -> object:
@@ -104,7 +104,7 @@ def run_track(plan: Plan, track: Track, folder: Path) -> Path:
 
 def _encoders(
     plan: Plan, track: Track, config: RunConfig, archive: Archive
-) -> tuple[dict[tuple[str, ...], Encoder], list[float]]:
+) -> tuple[dict[tuple[str, ...], System], list[float]]:
     """Sensors -> the encoder that sees them (one for all, but for ImageNet), and the losses of pretraining by epoch."""
     device = choose_device(config)
     if track.key == "imagenet":
@@ -126,7 +126,7 @@ def _encoders(
 class _Scorer:
     """Scores of one track's encoders by every protocol that its system has a place in."""
 
-    def __init__(self, plan: Plan, track: Track, config: RunConfig, models: Mapping[tuple[str, ...], Encoder]) -> None:
+    def __init__(self, plan: Plan, track: Track, config: RunConfig, models: Mapping[tuple[str, ...], System]) -> None:
         self.plan, self.track, self.config, self.models = plan, track, config, models
         self.system = plan.system(track.key)
         self.scores: dict[str, Tensor] = {}
@@ -153,7 +153,7 @@ class _Scorer:
                 self._linear(pairs, sensors, "zero-filled", "mean")
 
     def _pooling(self) -> str:
-        return pooling_of(next(iter(self.models.values())))
+        return next(iter(self.models.values())).pooling
 
     def transfer(self, archive: Archive) -> None:
         """Table 2: SEN12MS through one sensor."""

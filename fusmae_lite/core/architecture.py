@@ -142,6 +142,11 @@ class ModelConfig(BaseModel):
         return self
 
     @property
+    def channels(self) -> dict[str, int]:
+        """Bands of each sensor, in order."""
+        return {name: get_modality(name).channels for name in self.modalities}
+
+    @property
     def grid(self) -> int:
         """Patches along one side, H / P."""
         return self.image_size // self.patch_size

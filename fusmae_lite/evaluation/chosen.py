@@ -10,7 +10,7 @@ from typing import Any
 from fusmae_lite.core.architecture import Free
 from fusmae_lite.core.config import RunConfig, fields_that
 from fusmae_lite.core.errors import InputError, choose
-from fusmae_lite.systems import Encoder
+from fusmae_lite.systems import System
 from fusmae_lite.systems.weights import digest_of, load_model, shipped_weights
 from fusmae_lite.train.checkpoints import latest_checkpoint
 
@@ -29,7 +29,7 @@ class Chosen:
         sensors: modalities of the weights that the configuration asks for, in the order of the weights.
     """
 
-    model: Encoder
+    model: System
     name: str
     digest: str
     sensors: tuple[str, ...]

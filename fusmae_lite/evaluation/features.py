@@ -22,7 +22,7 @@ from fusmae_lite.data.archives import Archive
 from fusmae_lite.data.identity import digest, identity_of, package
 from fusmae_lite.data.loader import load
 from fusmae_lite.data.pairs import PairDataset, assemble
-from fusmae_lite.systems import Encoder
+from fusmae_lite.systems import System
 from fusmae_lite.systems.weights import read_tensors, save_tensors
 from fusmae_lite.train.optimise import uses_bf16
 
@@ -127,7 +127,7 @@ def load_features(path: Path, wanted: Origin | None = None) -> Features:
 
 @torch.no_grad()
 def frozen_features(
-    model: Encoder,
+    model: System,
     archive: Archive,
     split: str,
     sensors: Sequence[str],
@@ -140,7 +140,7 @@ def frozen_features(
     """Pooled latents of every patch of a split, seen through the given sensors only and without a mask.
 
     Args:
-        model: any system, see :class:`~fusmae_lite.systems.Encoder`; put into evaluation mode.
+        model: any system, see :class:`~fusmae_lite.systems.System`; put into evaluation mode.
         archive: where the patches come from.
         split: ``train``, ``val``, ``test`` or ``all``.
         sensors: which modalities the encoder sees; the others contribute no tokens.
@@ -253,7 +253,7 @@ def _place(folder: Path, origin: Origin, dataset: PairDataset) -> Path:
     return path
 
 
-def _origin(model: Encoder, dataset: PairDataset, split: str, sensors: Sequence[str], pooling: str) -> Origin:
+def _origin(model: System, dataset: PairDataset, split: str, sensors: Sequence[str], pooling: str) -> Origin:
     archive = dataset.archive
     return Origin(
         archive=f"{archive.kind} {archive.root.resolve()}",
@@ -266,10 +266,10 @@ def _origin(model: Encoder, dataset: PairDataset, split: str, sensors: Sequence[
     )
 
 
-_hashed: WeakKeyDictionary[Encoder, tuple[list[tuple[int, int]], str]] = WeakKeyDictionary()
+_hashed: WeakKeyDictionary[System, tuple[list[tuple[int, int]], str]] = WeakKeyDictionary()
 
 
-def _fingerprint(model: Encoder) -> str:
+def _fingerprint(model: System) -> str:
     """Of code, configuration and weights, which are read again only if torch says that one was written to."""
     weights = model.state_dict()
     state = [(tensor.data_ptr(), tensor._version) for tensor in weights.values()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.seeding import derive, generator
 from fusmae_lite.data.pairs import PairDataset, augment
 from fusmae_lite.evaluation.features import batches, in_bf16
-from fusmae_lite.systems import Encoder
+from fusmae_lite.systems import System
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class Classifier(nn.Module):
 
 
 def fine_tune(
-    encoder: Encoder,
+    encoder: System,
     train: PairDataset,
     test: PairDataset,
     sensors: Sequence[str],
@@ -144,9 +143,9 @@ def fine_tune(
 
 
 def _classifier(
-    encoder: Encoder, train: PairDataset, sensors: Sequence[str], settings: FineTuneSettings, device: torch.device
+    encoder: System, train: PairDataset, sensors: Sequence[str], settings: FineTuneSettings, device: torch.device
 ) -> Classifier:
-    copied = encoder.to_fine_tune() if hasattr(encoder, "to_fine_tune") else copy.deepcopy(encoder)
+    copied = encoder.to_fine_tune()
     copied.train()
     with torch.no_grad():
         images, labels = next(batches(Subset(train, [0]), 1, sensors, device))

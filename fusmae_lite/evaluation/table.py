@@ -26,7 +26,7 @@ from fusmae_lite.evaluation.probe import class_prior, linear_probe
 from fusmae_lite.evaluation.subsets import labelled_subset
 from fusmae_lite.evaluation.transfer import transfer_rows
 from fusmae_lite.evaluation.written import About, Row, Table, write_table
-from fusmae_lite.systems import Encoder, build_model, pooling_of, system_title
+from fusmae_lite.systems import System, build_model
 from fusmae_lite.train.optimise import choose_device
 
 
@@ -73,7 +73,7 @@ def _table(chosen: Chosen, archive: Archive, config: RunConfig) -> Table:
     random = [random_encoder(pretrained, seed).to(device) for seed in range(config.probe_seeds)]
     systems = {
         "random encoder": random,
-        system_title(pretrained.config): [pretrained.to(device)] * config.probe_seeds,
+        pretrained.title: [pretrained.to(device)] * config.probe_seeds,
     }
     size, options = pretrained.config.image_size, {"cache": config.cache, "native": True}
     pairs = {s: PairDataset(archive, s, modalities=chosen.sensors, size=size, **options) for s in ("train", "test")}
@@ -92,7 +92,7 @@ def _table(chosen: Chosen, archive: Archive, config: RunConfig) -> Table:
     return Table(rows, about)
 
 
-def random_encoder(like: Encoder, seed: int) -> Encoder:
+def random_encoder(like: System, seed: int) -> System:
     """The same architecture with untrained weights: what the features owe to the architecture alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive("initialise", seed, 99))
@@ -100,14 +100,14 @@ def random_encoder(like: Encoder, seed: int) -> Encoder:
 
 
 def _row(
-    system: str, models: list[Encoder], sensors: tuple[str, ...], pairs: dict[str, PairDataset], config: RunConfig
+    system: str, models: list[System], sensors: tuple[str, ...], pairs: dict[str, PairDataset], config: RunConfig
 ) -> Row:
     """One cell of linear evaluation: a probe a seed on each model's frozen features."""
     archive, cache = pairs["train"].archive, config.folder() / "evaluation" / "features"
     scores = []
     for seed, model in enumerate(models):
         train, test = (
-            frozen_features(model, archive, s, sensors, cache, pooling_of(model), dataset=pairs[s], config=config)
+            frozen_features(model, archive, s, sensors, cache, model.pooling, dataset=pairs[s], config=config)
             for s in ("train", "test")
         )
         chosen = labelled_rows(train.y.numpy() > 0, config, seed, archive.classes)
@@ -116,13 +116,13 @@ def _row(
 
 
 def _finetuned_row(
-    system: str, models: list[Encoder], sensors: tuple[str, ...], pairs: dict[str, PairDataset], config: RunConfig
+    system: str, models: list[System], sensors: tuple[str, ...], pairs: dict[str, PairDataset], config: RunConfig
 ) -> Row:
     """As :func:`_row`, with the encoder trained as well."""
     archive = pairs["train"].archive
     settings = FineTuneSettings(
         config.finetune_epochs, config.finetune_batch_size, config.finetune_learning_rate,
-        augment=config.augment, pooling=pooling_of(models[0]),
+        augment=config.augment, pooling=models[0].pooling,
     )  # fmt: skip
     truth = {s: archive.labels[archive.split(s)] for s in ("train", "test")}
     scores = []

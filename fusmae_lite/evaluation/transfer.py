@@ -12,7 +12,7 @@ from fusmae_lite.data.pairs import PairDataset
 from fusmae_lite.evaluation.features import frozen_features
 from fusmae_lite.evaluation.metrics import redraw_values
 from fusmae_lite.evaluation.single_label import class_numbers, single_label_probe, single_label_scores
-from fusmae_lite.systems import Encoder, pooling_of
+from fusmae_lite.systems import System
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class TransferRow:
 
 
 def transfer_rows(
-    systems: Mapping[str, Sequence[Encoder]],
+    systems: Mapping[str, Sequence[System]],
     sensor_sets: Sequence[tuple[str, ...]],
     pairs: Mapping[str, PairDataset],
     config: RunConfig,
@@ -57,9 +57,7 @@ def transfer_rows(
             logits: list[np.ndarray] = []
             for seed, model in enumerate(models):
                 train, test = (
-                    frozen_features(
-                        model, archive, s, sensors, cache, pooling_of(model), dataset=pairs[s], config=config
-                    )
+                    frozen_features(model, archive, s, sensors, cache, model.pooling, dataset=pairs[s], config=config)
                     for s in ("train", "test")
                 )
                 logits.append(single_label_probe(train.x, train.y, test.x, config, seed).numpy())

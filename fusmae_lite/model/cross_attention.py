@@ -17,51 +17,6 @@ from torch.nn import functional as F
 Tokens = Mapping[str, Tensor]  # modality -> (B, n, D)
 
 
-class CrossAttention(nn.Module):
-    """CA(x, y) of eqs. 4-5: queries from x, keys and values from y, in H heads of width d_q = D / H.
-
-    Args:
-        width: D, a multiple of heads.
-        heads: H.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(width, 2 * width)
-        self.proj = nn.Linear(width, width)
-
-    def split(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Q_x, K_y, V_y of eq. 4, each (B, H, n, d_q)."""
-        q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        k, v = self.kv(y).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return q, k, v
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """(B, n_x, D), (B, n_y, D) -> (B, n_x, D), by whichever kernel is faster."""
-        return self.proj(attend(*self.split(x, y)).transpose(1, 2).flatten(2))
-
-    def map(self, x: Tensor, y: Tensor) -> Tensor:
-        """The softmax of eq. 5, (B, H, n_x, n_y): row i says where query i of x looks in y. Rows sum to 1."""
-        q, k, _ = self.split(x, y)
-        return attention_map(q, k)
-
-    def forward_unfused(self, x: Tensor, y: Tensor) -> Tensor:
-        """Eq. 5 term by term, for teaching and for testing the fused path. Same shapes as :meth:`forward`."""
-        attended = self.map(x, y) @ self.split(x, y)[2]
-        return self.proj(attended.transpose(1, 2).flatten(2))
-
-
-class SelfAttention(Attention):
-    """timm's, with the kernel that :func:`attend` chooses."""
-
-    def forward(self, x: Tensor, attn_mask: None = None, is_causal: bool = False) -> Tensor:
-        """(B, L, D) -> (B, L, D). timm's Block hands a mask on, which no model here has."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
-
-
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Eq. 5 without its map: (B, H, n, d_q), twice (B, H, m, d_q) -> (B, H, n, d_q).
 
@@ -79,8 +34,48 @@ def attention_map(q: Tensor, k: Tensor) -> Tensor:
     return (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(dim=-1)
 
 
+class CrossAttention(nn.Module):
+    """CA(x, y) of eqs. 4-5: queries from x, keys and values from y, in `heads` heads of width d_q = D / H."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
+
+    def split(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Q_x, K_y, V_y of eq. 4, each (B, H, n, d_q)."""
+        q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k, v = self.kv(y).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Eq. 5: (B, n_x, D), (B, n_y, D) -> (B, n_x, D)."""
+        return self.proj(attend(*self.split(x, y)).transpose(1, 2).flatten(2))
+
+    def map(self, x: Tensor, y: Tensor) -> Tensor:
+        """The softmax of eq. 5, (B, H, n_x, n_y): row i says where query i of x looks in y. Rows sum to 1."""
+        q, k, _ = self.split(x, y)
+        return attention_map(q, k)
+
+    def forward_unfused(self, x: Tensor, y: Tensor) -> Tensor:
+        """Eq. 5 term by term, for teaching and for testing :meth:`forward`."""
+        attended = self.map(x, y) @ self.split(x, y)[2]
+        return self.proj(attended.transpose(1, 2).flatten(2))
+
+
+class SelfAttention(Attention):
+    """timm's, with the kernel that :func:`attend` chooses."""
+
+    def forward(self, x: Tensor, attn_mask: None = None, is_causal: bool = False) -> Tensor:
+        """(B, L, D) -> (B, L, D). timm's Block hands on a mask, which no model here has."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
+
+
 def self_attention_map(block: Block, x: Tensor) -> Tensor:
-    """Attention weights of a timm block for its input x (B, L, D): (B, H, L, L). timm's fused path returns none."""
+    """Attention weights of a timm block for its input x (B, L, D): (B, H, L, L)."""
     attention = block.attn
     qkv = attention.qkv(block.norm1(x)).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     return attention_map(attention.q_norm(qkv[0]), attention.k_norm(qkv[1]))
@@ -91,11 +86,33 @@ def others(tokens: Tokens, name: str) -> Tensor:
     return torch.cat([value for key, value in tokens.items() if key != name], dim=1)
 
 
-class XAttnEncoder(nn.Module):
+def concatenate(tokens: Tokens) -> Tensor:
+    """The paper's (+): modality -> (B, n_i, D), returns (B, sum of n_i, D)."""
+    return torch.cat(list(tokens.values()), dim=1)
+
+
+class _Crossing(nn.Module):
+    """A LayerNorm and a CA for each modality: separate weights for each direction, a choice the paper leaves open."""
+
+    def __init__(self, modalities: Sequence[str], width: int, heads: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleDict({name: nn.LayerNorm(width, eps=1e-6) for name in modalities})
+        self.attentions = nn.ModuleDict({name: CrossAttention(width, heads) for name in modalities})
+
+    def normed(self, tokens: Tokens) -> dict[str, Tensor]:
+        """What CA sees of each modality."""
+        return {name: self.norms[name](x) for name, x in tokens.items()}
+
+    def maps(self, tokens: Tokens) -> dict[str, Tensor]:
+        """Attention of each modality over the others: modality -> (B, H, n_i, sum of n_j); none for one sensor."""
+        normed = self.normed(tokens) if len(tokens) > 1 else {}
+        return {name: self.attentions[name].map(x, others(normed, name)) for name, x in normed.items()}
+
+
+class XAttnEncoder(_Crossing):
     """The cross-attended patch projection of eqs. 2-3, which replaces the first encoder block.
 
-    Our choices where the paper is silent: a LayerNorm per modality before CA, separate CA weights for each direction,
-    one pre-norm MLP over the concatenation. An absent sensor is not attended to.
+    Our choice where the paper is silent: one pre-norm MLP over the concatenation. An absent sensor is not attended to.
 
     Args:
         modalities: names of the sensors.
@@ -105,60 +122,40 @@ class XAttnEncoder(nn.Module):
     """
 
     def __init__(self, modalities: Sequence[str], width: int, heads: int, mlp_ratio: float = 4.0) -> None:
-        super().__init__()
-        self.norms = nn.ModuleDict({name: nn.LayerNorm(width, eps=1e-6) for name in modalities})
-        self.attentions = nn.ModuleDict({name: CrossAttention(width, heads) for name in modalities})
+        super().__init__(modalities, width, heads)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def fus(self, tokens: Tokens) -> Tensor:
-        """Eq. 2: x (+) y + CA(x, y) (+) CA(y, x), with (+) the concatenation. Returns (B, n_x + n_y, D)."""
-        normed = {name: self.norms[name](x) for name, x in tokens.items()}
-        fused = torch.cat(list(tokens.values()), dim=1)
+        """Eq. 2: x (+) y + CA(x, y) (+) CA(y, x), (B, n_x + n_y, D)."""
         if len(tokens) == 1:
-            return fused
-        return fused + torch.cat([self.attentions[name](x, others(normed, name)) for name, x in normed.items()], dim=1)
+            return concatenate(tokens)
+        normed = self.normed(tokens)
+        attended = {name: self.attentions[name](x, others(normed, name)) for name, x in normed.items()}
+        return concatenate(tokens) + concatenate(attended)
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Eq. 3: fus + MLP(fus). modality -> (B, n_i, D), returns (B, sum of n_i, D)."""
         fused = self.fus(tokens)
         return fused + self.mlp(self.norm(fused))
 
-    def maps(self, tokens: Tokens) -> dict[str, Tensor]:
-        """Attention of each modality over the others: modality -> (B, H, n_i, sum of n_j); none for one sensor."""
-        return _maps(self.norms, self.attentions, tokens)
 
-
-class XAttnDecoder(nn.Module):
+class XAttnDecoder(_Crossing):
     """Eqs. 10-11: cross-attention between the modality-biased latents, before they enter their decoders.
 
-    Works at encoder width, pre-norm, with CA and MLP of its own for each modality (our choice).
+    Works at encoder width, pre-norm, with an MLP for each modality (our choice). Arguments as for XAttnEncoder.
     """
 
     def __init__(self, modalities: Sequence[str], width: int, heads: int, mlp_ratio: float = 4.0) -> None:
-        super().__init__()
-        self.norms = nn.ModuleDict({name: nn.LayerNorm(width, eps=1e-6) for name in modalities})
-        self.attentions = nn.ModuleDict({name: CrossAttention(width, heads) for name in modalities})
+        super().__init__(modalities, width, heads)
         self.mlp_norms = nn.ModuleDict({name: nn.LayerNorm(width, eps=1e-6) for name in modalities})
         self.mlps = nn.ModuleDict({name: Mlp(width, int(width * mlp_ratio)) for name in modalities})
 
     def forward(self, latents: Tokens) -> dict[str, Tensor]:
         """modality -> (B, n_i, D) in, the same shapes out. With one sensor only the MLP acts."""
-        normed = {name: self.norms[name](z) for name, z in latents.items()}
         crossed = dict(latents)
-        if len(latents) > 1:  # eq. 10
-            crossed = {
-                name: z + self.attentions[name](normed[name], others(normed, name)) for name, z in latents.items()
-            }
+        if len(latents) > 1:
+            normed = self.normed(latents)
+            attended = {name: self.attentions[name](x, others(normed, name)) for name, x in normed.items()}
+            crossed = {name: z + attended[name] for name, z in latents.items()}  # eq. 10
         return {name: z + self.mlps[name](self.mlp_norms[name](z)) for name, z in crossed.items()}  # eq. 11
-
-    def maps(self, latents: Tokens) -> dict[str, Tensor]:
-        """Attention of each modality's latents over the others': modality -> (B, H, n_i, sum of n_j)."""
-        return _maps(self.norms, self.attentions, latents)
-
-
-def _maps(norms: nn.ModuleDict, attentions: nn.ModuleDict, tokens: Tokens) -> dict[str, Tensor]:
-    if len(tokens) == 1:
-        return {}
-    normed = {name: norms[name](x) for name, x in tokens.items()}
-    return {name: attentions[name].map(x, others(normed, name)) for name, x in normed.items()}

@@ -52,13 +52,9 @@ def draw_by_place(model: nn.Module) -> None:
 
 
 def place(model: nn.Module, rows: Tensor, batch: int, counters: Sequence[int]) -> None:
-    """Say which samples the next forward pass sees.
+    """Say which samples the next forward pass sees: `rows` (int64) of a whole batch of size `batch`.
 
-    Args:
-        model: whose modules :func:`draw_by_place` replaced.
-        rows: their places in the whole batch, int64.
-        batch: size of the whole batch.
-        counters: what the draw follows from, such as (seed, step).
+    The draw follows from `counters`, such as (seed, step).
     """
     for module in model.modules():
         if isinstance(module, BatchDropPath):

@@ -1,4 +1,4 @@
-"""Fus-MAE: equations 6-9. Read :meth:`FusMAE.forward` first; it is the paper's section 3 from top to bottom."""
+"""Fus-MAE. Read :meth:`FusMAE.forward` first; it is the paper's section 3 from top to bottom."""
 
 from __future__ import annotations
 
@@ -6,74 +6,46 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from fusmae_lite.core.config import ModelConfig
-from fusmae_lite.core.errors import InputError
-from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.model.cross_attention import SelfAttention, XAttnDecoder, XAttnEncoder, self_attention_map
+from fusmae_lite.model.blocks import Blocks, initialise
+from fusmae_lite.model.cross_attention import XAttnDecoder, XAttnEncoder, concatenate, self_attention_map
 from fusmae_lite.model.inputs import check_images
-from fusmae_lite.model.masking import sample_masks, visible_indices
-from fusmae_lite.model.tokens import PatchProjection, Positions, patchify, unpatchify
+from fusmae_lite.model.masking import visible_indices
+from fusmae_lite.model.system import Images, Latents, Losses, System
+from fusmae_lite.model.tokens import PatchProjection, Positions, unpatchify
 
-Images = Mapping[str, Tensor]  # modality -> (B, C, H, W), normalised
-
-
-@dataclass
-class Latents:
-    """z_N of eqs. 7-8, split by modality again, and the global token.
-
-    Args:
-        tokens: modality -> (B, n_i, D), only the visible patches.
-        cls: (B, D).
-    """
-
-    tokens: dict[str, Tensor]
-    cls: Tensor
-
-    def pooled(self, how: str = "mean") -> Tensor:
-        """One vector per sample, (B, D): the mean of all patch tokens, or the CLS token."""
-        if how == "cls":
-            return self.cls
-        if how != "mean":
-            raise InputError(f"unknown pooling {how!r}", "choose mean or cls")
-        return torch.cat(list(self.tokens.values()), dim=1).mean(dim=1)
+Masks = Mapping[str, Tensor]  # modality -> bool (B, N), True where hidden
 
 
 @dataclass
-class Reconstruction:
-    """What :meth:`FusMAE.forward` returns.
+class Reconstruction(Losses):
+    """What a masked autoencoder returns: `loss`, the sum over modalities, and `losses`, errors of masked patches.
 
     Args:
-        loss: scalar, the sum over modalities.
-        losses: modality -> scalar, mean squared error over masked patches only.
         patches: modality -> (B, N, C * P * P), the prediction for every patch.
         masks: modality -> (B, N), True where the encoder saw nothing.
         targets: modality -> (B, N, C * P * P), what `losses` compares with.
         patch_size: P.
     """
 
-    loss: Tensor
-    losses: dict[str, Tensor]
     patches: dict[str, Tensor]
     masks: dict[str, Tensor]
     targets: dict[str, Tensor]
     patch_size: int
 
     def images(self, paste_visible: bool = False) -> dict[str, Tensor]:
-        """Predictions as images, modality -> (B, C, H, W).
+        """Predictions as images, modality -> (B, C, H, W), in units of the target.
 
         Predictions at visible patches are untrained, because the loss never looks at them: with `paste_visible` the
-        input stands there instead. In units of the target: normalised bands, or patch-normalised ones when the
-        model was built with ``normalize_target``.
+        input stands there instead.
         """
         images = {}
         for name, patches in self.patches.items():
             if paste_visible:
                 patches = torch.where(self.masks[name].unsqueeze(-1), patches, self.targets[name].to(patches.dtype))
-            images[name] = unpatchify(patches, self.patch_size, get_modality(name).channels)
+            images[name] = unpatchify(patches, self.patch_size, patches.shape[-1] // self.patch_size**2)
         return images
 
 
@@ -86,7 +58,7 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(config.width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = Positions.of(config, width)
-        self.blocks = nn.Sequential(*_blocks(config.decoder_depth, width, config.decoder_heads, config.mlp_ratio))
+        self.blocks = nn.Sequential(*Blocks(config.decoder_depth, width, config.decoder_heads, config.mlp_ratio))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, channels * config.patch_size**2)
 
@@ -99,39 +71,37 @@ class Decoder(nn.Module):
         return self.head(self.norm(self.blocks(tokens)))
 
 
-class FusMAE(nn.Module):
+class FusMAE(System):
     """A masked autoencoder that fuses sensors by cross-attention.
 
     ``config.fusion`` chooses the paper's variants: ``xae`` puts an XAttnEncoder in place of the first block (eq. 6),
     ``xad`` an XAttnDecoder before the decoders (eq. 10), ``both`` does both and ``none`` neither, which leaves the
     joint self-attention of MultiMAE.
-
-    Args:
-        config: see :class:`~fusmae_lite.core.config.ModelConfig`; the defaults are the paper's size.
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.recompute = False  # keep only each block's input for the backward pass: less memory, a third more time
-        names, width = config.modalities, config.width
+        super().__init__(config)
+        names, width, heads, ratio = config.modalities, config.width, config.heads, config.mlp_ratio
         early, late = config.fusion in ("xae", "both"), config.fusion in ("xad", "both")
         self.projections = nn.ModuleDict(
-            {name: PatchProjection(get_modality(name).channels, width, config.patch_size) for name in names}
+            {name: PatchProjection(count, width, config.patch_size) for name, count in config.channels.items()}
         )
         self.positions = Positions.of(config, width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
-        self.xattn_encoder = XAttnEncoder(names, width, config.heads, config.mlp_ratio) if early else None
-        self.blocks = nn.ModuleList(
-            _blocks(config.depth - int(early), width, config.heads, config.mlp_ratio, config.drop_path)
-        )
+        self.xattn_encoder = XAttnEncoder(names, width, heads, ratio) if early else None
+        self.blocks = Blocks(config.depth - int(early), width, heads, ratio, config.drop_path)
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.xattn_decoder = XAttnDecoder(names, width, config.heads, config.mlp_ratio) if late else None
-        self.decoders = nn.ModuleDict({name: Decoder(config, get_modality(name).channels) for name in names})
-        self._initialise()
+        self.xattn_decoder = XAttnDecoder(names, width, heads, ratio) if late else None
+        self.decoders = nn.ModuleDict({name: Decoder(config, count) for name, count in config.channels.items()})
+        initialise(self)
+
+    @property
+    def title(self) -> str:
+        """``Fus-MAE XAE``, for example."""
+        return "MultiMAE-style" if self.config.fusion == "none" else f"Fus-MAE {self.config.fusion.upper()}"
 
     def forward(
-        self, images: Images, masks: Mapping[str, Tensor] | None = None, generator: torch.Generator | None = None
+        self, images: Images, masks: Masks | None = None, generator: torch.Generator | None = None
     ) -> Reconstruction:
         """Mask, encode what is visible, reconstruct the rest.
 
@@ -142,57 +112,36 @@ class FusMAE(nn.Module):
             generator: CPU generator for that draw.
         """
         images = check_images(images, self, masks)
-        names = list(images)
-        if masks is None:
-            batch = images[names[0]].shape[0]
-            kept = self.config.kept
-            masks = sample_masks(self.config.masking, batch, self.config.tokens, kept, names, generator)
-        latents = self._encode(images, masks).tokens  # eqs. 1-8
-        if self.xattn_decoder is not None:
-            latents = self.xattn_decoder(latents)  # eqs. 10-11
-        patches = {name: self.decoders[name](z, _visible(masks[name], z)) for name, z in latents.items()}  # eq. 9
-        targets = {name: self.target(images[name]) for name in names}
-        losses = {name: masked_mse(patches[name], targets[name], masks[name]) for name in names}
-        masks = {name: masks[name].to(images[name].device, non_blocking=True) for name in names}
-        return Reconstruction(sum(losses.values()), losses, patches, masks, targets, self.config.patch_size)
+        drawn = masks if masks is not None else self.draw_for(images, generator)  # section 3.3
+        visible = where_visible(images, drawn)
 
-    def encode(self, images: Images, masks: Mapping[str, Tensor] | None = None) -> Latents:
+        tokens = self._project(images, visible)  # eq. 1
+        z = self._append_cls((self.xattn_encoder or concatenate)(tokens))  # eqs. 2-6
+        latents = self._split(self.norm(self.blocks(z)), tokens).tokens  # eqs. 7-8
+        crossed = self.xattn_decoder(latents) if self.xattn_decoder else latents  # eqs. 10-11
+        patches = {name: self.decoders[name](x, visible[name]) for name, x in crossed.items()}  # eq. 9
+
+        targets = {name: self.target(image) for name, image in images.items()}
+        hidden = {name: drawn[name].to(image.device, non_blocking=True) for name, image in images.items()}
+        losses = {name: masked_mse(patches[name], targets[name], hidden[name]) for name in images}  # section 3.2
+        return Reconstruction(sum(losses.values()), losses, patches, hidden, targets, self.config.patch_size)
+
+    def encode(self, images: Images, masks: Masks | None = None) -> Latents:
         """Latents of the visible patches; of all patches without `masks`. Eqs. 1-8.
 
-        Args:
-            images: modality -> (B, C, H, W), normalised; any non-empty subset of the configured modalities. A sensor
-                that is missing contributes no tokens and nobody attends to it.
-            masks: modality -> bool (B, N), True where hidden.
+        A sensor that is missing contributes no tokens and nobody attends to it. Arguments as in :meth:`forward`.
         """
-        return self._encode(check_images(images, self, masks), masks)
+        tokens = self.embed(images, masks)
+        z = self._append_cls((self.xattn_encoder or concatenate)(tokens))
+        return self._split(self.norm(self.blocks(z)), tokens)
 
-    def _encode(self, images: Images, masks: Mapping[str, Tensor] | None) -> Latents:
-        tokens = self._embed(images, masks)
-        z = self._fuse(tokens)
-        for block in self.blocks:
-            z = checkpoint(block, z, use_reentrant=False) if self.recompute and self.training else block(z)
-        z = self.norm(z)
-        parts = z[:, :-1].split([x.shape[1] for x in tokens.values()], dim=1)
-        return Latents(dict(zip(tokens, parts, strict=True)), z[:, -1])
-
-    def embed(self, images: Images, masks: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def embed(self, images: Images, masks: Masks | None = None) -> dict[str, Tensor]:
         """Eq. 1 for each modality present: modality -> z_0,i (B, n_i, D), visible patches only."""
-        return self._embed(check_images(images, self, masks), masks)
-
-    def _embed(self, images: Images, masks: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        if masks is None:
-            return {name: self.projections[name](image) + self.positions() for name, image in images.items()}
-        index = {name: _visible(masks[name], image) for name, image in images.items()}
-        return {
-            name: self.projections[name](x, index[name]) + self.positions(index[name]) for name, x in images.items()
-        }
-
-    def target(self, images: Tensor) -> Tensor:
-        """What the decoder must predict for (B, C, H, W): its patches, (B, N, C * P * P), normalised if configured."""
-        return patch_targets(images, self.config)
+        images = check_images(images, self, masks)
+        return self._project(images, where_visible(images, masks))
 
     @torch.no_grad()
-    def attention_maps(self, images: Images, masks: Mapping[str, Tensor] | None = None) -> dict[str, object]:
+    def attention_maps(self, images: Images, masks: Masks | None = None) -> dict[str, object]:
         """Every softmax of the encoder for these images.
 
         Returns:
@@ -201,46 +150,44 @@ class FusMAE(nn.Module):
             ``self``: one (B, H, L, L) for each plain block, L = all patch tokens and CLS last;
             ``slices``: modality or ``cls`` -> slice of L.
         """
-        tokens = self._embed(check_images(images, self, masks), masks)
+        tokens = self.embed(images, masks)
         slices, start = {}, 0
-        for name, x in tokens.items():
-            slices[name] = slice(start, start + x.shape[1])
-            start += x.shape[1]
-        slices["cls"] = slice(start, start + 1)
-        cross = self.xattn_encoder.maps(tokens) if self.xattn_encoder is not None else {}
-        z, maps = self._fuse(tokens), []
-        for block in self.blocks:
-            maps.append(self_attention_map(block, z))
-            z = block(z)
-        z = self.norm(z)
-        latents = {name: z[:, slices[name]] for name in tokens}
-        decoder = self.xattn_decoder.maps(latents) if self.xattn_decoder is not None else {}
-        return {"cross": cross, "decoder": decoder, "self": maps, "slices": slices}
+        for name, length in [*((name, x.shape[1]) for name, x in tokens.items()), ("cls", 1)]:
+            slices[name] = slice(start, start + length)
+            start += length
+        z = self._append_cls((self.xattn_encoder or concatenate)(tokens))
+        inputs = [z, *self.blocks.outputs(z)]
+        latents = self._split(self.norm(inputs[-1]), tokens).tokens
+        return {
+            "cross": self.xattn_encoder.maps(tokens) if self.xattn_encoder else {},
+            "decoder": self.xattn_decoder.maps(latents) if self.xattn_decoder else {},
+            "self": [self_attention_map(block, x) for block, x in zip(self.blocks, inputs, strict=False)],
+            "slices": slices,
+        }
 
-    def _fuse(self, tokens: Mapping[str, Tensor]) -> Tensor:
-        """z_0 of eq. 6: the input tokens, fused or merely concatenated, with CLS appended last."""
-        z = torch.cat(list(tokens.values()), dim=1) if self.xattn_encoder is None else self.xattn_encoder(tokens)
+    def _project(self, images: Images, visible: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+        """Eq. 1 for checked images."""
+        return {n: self.projections[n](x, visible[n]) + self.positions(visible[n]) for n, x in images.items()}
+
+    def _append_cls(self, z: Tensor) -> Tensor:
+        """z_0 of eq. 6: CLS comes last."""
         cls = self.cls_token.to(z.dtype).expand(z.shape[0], -1, -1)  # len(z) would freeze the batch of an ONNX export
         return torch.cat([z, cls], dim=1)
 
-    def _initialise(self) -> None:
-        """Xavier-uniform for every Linear, as in MAE; small normal noise for the learned tokens."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        nn.init.normal_(self.cls_token, std=0.02)
-        for decoder in self.decoders.values():
-            nn.init.normal_(decoder.mask_token, std=0.02)
+    def _split(self, z: Tensor, tokens: Mapping[str, Tensor]) -> Latents:
+        """Eq. 8: z_N cut where the tokens were joined, CLS set aside."""
+        parts = z[:, :-1].split([x.shape[1] for x in tokens.values()], dim=1)
+        return Latents(dict(zip(tokens, parts, strict=True)), {"cls": z[:, -1]})
 
 
-def patch_targets(images: Tensor, config: ModelConfig) -> Tensor:
-    """Patches of (B, C, H, W) as a decoder must predict them: (B, N, C * P * P), each normalised if configured."""
-    target = patchify(images, config.patch_size)
-    if config.normalize_target:
-        mean, var = target.mean(dim=-1, keepdim=True), target.var(dim=-1, keepdim=True)
-        target = (target - mean) / (var + 1e-6).sqrt()
-    return target
+def where_visible(images: Images, masks: Masks | None) -> dict[str, Tensor | None]:
+    """Positions of the visible patches of each sensor, (B, n) on its device; None without masks: all of them.
+
+    They are found where the mask lies, so that a GPU is not asked.
+    """
+    if masks is None:
+        return dict.fromkeys(images)
+    return {name: visible_indices(masks[name]).to(x.device, non_blocking=True) for name, x in images.items()}
 
 
 def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -250,24 +197,3 @@ def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     mask = mask.to(error.device, non_blocking=True)
     # A weighted mean, not error[mask]: picking would make a GPU report how many there are, and the processor wait.
     return (error * mask).sum() / mask.sum().clamp(min=1)
-
-
-def _visible(mask: Tensor, beside: Tensor) -> Tensor:
-    """Visible positions, found where the mask lies and moved to the device of `beside`."""
-    return visible_indices(mask).to(beside.device, non_blocking=True)
-
-
-def _blocks(depth: int, width: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> list[Block]:
-    """timm's pre-norm Transformer blocks; stochastic depth grows linearly as in timm's own ViT."""
-    rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
-    return [
-        Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=_LayerNorm, drop_path=rate, attn_layer=SelfAttention)
-        for rate in rates
-    ]
-
-
-class _LayerNorm(nn.LayerNorm):
-    """LayerNorm with ViT's epsilon, as a class because timm's Block wants one to construct."""
-
-    def __init__(self, width: int, **kwargs: object) -> None:
-        super().__init__(width, eps=1e-6, **kwargs)

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusmae_lite.core.config import ModelConfig
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import Modality, get_modality
 from fusmae_lite.model.masking import check_masks
+from fusmae_lite.model.system import System
 
 #: Deviations from the mean that any normalised image may have; beyond them the sensor's plausible range decides.
 USUAL = 10.0
@@ -19,9 +20,13 @@ USUAL = 10.0
 MARGIN = 3.0
 
 
+class Checked(dict[str, Tensor]):
+    """Images that have passed, so that a model inside another need not look again."""
+
+
 def check_images(
-    images: Mapping[str, Tensor], model: nn.Module, masks: Mapping[str, Tensor] | None = None
-) -> dict[str, Tensor]:
+    images: Mapping[str, Tensor], model: System, masks: Mapping[str, Tensor] | None = None
+) -> Mapping[str, Tensor]:
     """Images as `model` can take them, in the order of its configuration.
 
     NumPy arrays become tensors, and floats of another precision the model's. Values are not looked at on a GPU in
@@ -29,45 +34,55 @@ def check_images(
 
     Args:
         images: modality -> (B, C, H, W), normalised; any non-empty subset of the configured modalities.
-        model: has a `config`, parameters and a mode.
+        model: whose configuration, device, precision and mode decide.
         masks: modality -> bool (B, N), True where hidden: what is hidden may be anything.
 
     Raises:
         InputError: no modality or an unknown one, another shape, another number of samples for each sensor, none at
             all, whole numbers, values that are not finite or that no normalised image has.
     """
-    config: ModelConfig = model.config  # type: ignore[assignment]
+    if isinstance(images, Checked):
+        return images
+    config = model.config
     if not isinstance(images, Mapping):
         raise InputError(f"images are a {type(images).__name__}", "give a dict of modality -> (B, C, H, W)")
     unknown = [name for name in images if name not in config.modalities]
     if unknown or not images:
         what = f"images hold modality {unknown[0]!r}" if unknown else "images hold no modality"
         raise InputError(what, f"this model takes {', '.join(config.modalities)}")
-    names = [name for name in config.modalities if name in images]
-    for name in names:
-        _check_shape(images[name], name, config)
     like = next(model.parameters())
-    given = {name: _as_tensor(images[name], name, like) for name in names}
+    names = [name for name in config.modalities if name in images]
+    checked = Checked({name: _as_tensor(images[name], name, config, like) for name in names})
     if masks is not None:
-        check_masks(masks, given[names[0]].shape[0], config.tokens, names)
+        check_masks(masks, checked[names[0]].shape[0], config.tokens, names)
     if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-        _check_batch(given)
+        _check_batch(checked)
         if not (like.is_meta or (like.is_cuda and model.training)):
-            for name, image in given.items():
+            for name, image in checked.items():
                 _check_values(_visible(image, masks[name] if masks else None, config), get_modality(name))
-    return given
+    return checked
 
 
-def _check_shape(image: Tensor, name: str, config: ModelConfig) -> None:
+def stack(images: Mapping[str, Tensor], model: System, masks: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Checked images stacked along the channels, (B, sum of all C_i, H, W), in the order of the configuration.
+
+    A sensor that is missing is filled with zeros, which in normalised units is every band at its mean: DINO-MM's
+    choice, and the only one that a single patch projection leaves, unlike Fus-MAE's absent tokens.
+    """
+    checked = check_images(images, model, masks)
+    like = next(iter(checked.values()))
+    absent = {name: count for name, count in model.config.channels.items() if name not in checked}
+    zeros = {name: like.new_zeros(like.shape[0], count, *like.shape[2:]) for name, count in absent.items()}
+    return torch.cat([(zeros | checked)[name] for name in model.config.modalities], dim=1)
+
+
+def _as_tensor(image: Tensor | np.ndarray, name: str, config: ModelConfig, like: Tensor) -> Tensor:
+    """In the precision of `like`; under autocast in float32, which autocast takes from there."""
     if not isinstance(image, Tensor | np.ndarray):
         raise InputError(f"images[{name!r}] is a {type(image).__name__}", "give a tensor or a NumPy array")
-    wanted = (get_modality(name).channels, config.image_size, config.image_size)
+    wanted = (config.channels[name], config.image_size, config.image_size)
     if image.ndim != 4 or tuple(image.shape[1:]) != wanted:
         raise InputError(f"images[{name!r}] has shape {tuple(image.shape)}", f"give (B, {', '.join(map(str, wanted))})")
-
-
-def _as_tensor(image: Tensor | np.ndarray, name: str, like: Tensor) -> Tensor:
-    """On the device of `like`, in its precision; under autocast in float32, which that takes from there."""
     if isinstance(image, np.ndarray) and image.dtype.kind == "f":
         image = torch.from_numpy(np.ascontiguousarray(image, image.dtype.newbyteorder("="))).to(like.device)
     if not isinstance(image, Tensor) or not image.is_floating_point():

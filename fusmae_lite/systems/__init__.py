@@ -1,13 +1,29 @@
-"""The systems Fus-MAE is compared with, all behind :class:`Encoder`: late fusion, SatViT, DINO-MM, ImageNet."""
+"""The systems Fus-MAE is compared with, each a :class:`System`: late fusion, SatViT, DINO-MM, ImageNet."""
 
+from fusmae_lite.core.config import ModelConfig
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.model.fusmae import FusMAE
+from fusmae_lite.model.system import System
 from fusmae_lite.systems.dino import DINO
-from fusmae_lite.systems.encoder import Encoder, Pooled, draw_step, loss_names, pooling_of, system_title
 from fusmae_lite.systems.imagenet import ImageNetViT, imagenet_encoder
 from fusmae_lite.systems.late import LateFusion
-from fusmae_lite.systems.registry import build_model
 from fusmae_lite.systems.satvit import SatViT
 
-__all__ = [
-    "DINO", "Encoder", "ImageNetViT", "LateFusion", "Pooled", "SatViT", "build_model", "draw_step", "imagenet_encoder",
-    "loss_names", "pooling_of", "system_title",
-]  # fmt: skip
+__all__ = ["DINO", "ImageNetViT", "LateFusion", "SatViT", "System", "build_model", "imagenet_encoder"]
+
+SYSTEMS: dict[str, type[System]] = {"fusmae": FusMAE, "late": LateFusion, "satvit": SatViT, "dino": DINO}
+
+
+def build_model(config: ModelConfig) -> System:
+    """The untrained model of ``config.system``, initialised from torch's global generator.
+
+    Args:
+        config: a :class:`ModelConfig`, or a whole :class:`~fusmae_lite.core.config.RunConfig`.
+
+    Raises:
+        InputError: a system that is not pretrained here.
+    """
+    if config.system not in SYSTEMS:
+        raise InputError(f"system {config.system!r} is not pretrained here", f"choose one of {', '.join(SYSTEMS)}")
+    architecture = ModelConfig(**{name: getattr(config, name) for name in ModelConfig.model_fields})
+    return SYSTEMS[config.system](architecture)

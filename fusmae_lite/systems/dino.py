@@ -9,10 +9,9 @@ DINO-MM is a ViT-S/8: ``-p width=384 -p depth=12 -p heads=6``. By default it is 
 compared at equal size. DINO's learning rate is 5e-4 x batch / 256: give it, ``-p learning_rate=7.8125e-4`` for the
 paper preset's 400, because presets carry Fus-MAE's; DINO warms up for 10 epochs of 100.
 
-The network sees, and the views are made of, images in the archive's own units (:meth:`Backbone.standardise`), as in
-DINO-MM, which spreads its data set's mean and two deviations either way over 8 bits. In BigEarthNet's units the zeros
-that replace a dropped sensor are four deviations off on an archive of low contrast: they are all that a network sees,
-two views of a pair then have nothing in common, and training drifts to the uniform output.
+The network sees, and the views are made of, images in the archive's own units (:meth:`Backbone.standardise`): zeros
+stand for a dropped sensor, and in BigEarthNet's units they are four deviations off on an archive of low contrast. They
+are all that a network sees then, two views of a pair have nothing in common, and training drifts to the uniform output.
 
 Ours: one norm of all gradients is clipped (DINO clips tensor by tensor), the head's last layer is not frozen in the
 first epoch, positions and CLS do not decay, the teacher's temperature is constant (DINO's default; its longer recipes
@@ -23,22 +22,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import Block
+from timm.layers import Attention
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from fusmae_lite.core.config import ModelConfig
-from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.schedule import cosine
-from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.model.fusmae import Images
-from fusmae_lite.model.tokens import PatchProjection, Positions
-from fusmae_lite.systems.stack import stack, stacked_channels
+from fusmae_lite.model.blocks import initialise
+from fusmae_lite.model.inputs import stack
+from fusmae_lite.model.system import Images, Latents, Losses, System
+from fusmae_lite.systems.stack import StackedViT, channels_of
 from fusmae_lite.systems.views import draw_views, make_views
 
 STUDENT_TEMPERATURE = 0.1
@@ -49,66 +44,17 @@ LEAST_SPREAD = 1e-2  # of a band, in normalised units; one that hardly varies is
 LAST_BLOCKS = 4
 
 
-@dataclass
-class DinoLatents:
-    """What the teacher makes of whole images.
+class Backbone(StackedViT):
+    """A ViT over stacked patches with a CLS token, for images of several sides."""
 
-    Args:
-        tokens: (B, N, D), patch tokens of the last block; one token holds every sensor.
-        cls: (B, D) of each of the last four blocks, the last one last; each after the final norm.
-    """
-
-    tokens: Tensor
-    cls: list[Tensor]
-
-    def pooled(self, how: str = "cls4") -> Tensor:
-        """``cls4``: CLS of the last four blocks, (B, 4 D), DINO's own; ``cls``: the last; ``mean``: of all patches."""
-        if how == "cls4":
-            return torch.cat(self.cls, dim=1)
-        if how not in ("cls", "mean"):
-            raise InputError(f"DINO-MM has no pooling {how!r}", "choose cls4, cls or mean")
-        return self.cls[-1] if how == "cls" else self.tokens.mean(dim=1)
-
-
-@dataclass
-class Distillation:
-    """What :meth:`DINO.forward` returns.
-
-    Args:
-        loss: scalar, cross-entropy of teacher and student.
-        losses: its two parts, ``entropy`` of the teacher and ``kl``, divergence of the student from it (DINO, section
-            5.3). An entropy of log K is collapse to the uniform, one of 0 collapse to one output.
-    """
-
-    loss: Tensor
-    losses: dict[str, Tensor]
-
-
-class Backbone(nn.Module):
-    """A ViT over stacked patches with a CLS token, for images of several sides; an Encoder on its own."""
-
-    default_pooling = "cls4"
+    title, pooling = "DINO-MM", "cls4"
 
     def __init__(self, config: ModelConfig, drop_path: float = 0.0) -> None:
-        super().__init__()
-        self.config = config
-        self.recompute = False
-        self.projection = PatchProjection(stacked_channels(config), config.width, config.patch_size)
-        self.positions = Positions.of(config, config.width)
+        super().__init__(config, drop_path, Attention)
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.width))
-        rates = torch.linspace(0, drop_path, config.depth, device="cpu").tolist()
-        norm = partial(nn.LayerNorm, eps=1e-6)  # said here, whatever timm's default becomes
-        self.blocks = nn.ModuleList(
-            Block(config.width, config.heads, config.mlp_ratio, True, drop_path=r, norm_layer=norm) for r in rates
-        )
-        self.norm = nn.LayerNorm(config.width, eps=1e-6)
         #: Mean and mean square of each band in normalised units, as the training images have them.
-        self.register_buffer("moments", torch.tensor([[0.0], [1.0]]).repeat(1, stacked_channels(config)))
-        for module in self.modules():  # as in FusMAE
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        nn.init.normal_(self.cls_token, std=0.02)
+        self.register_buffer("moments", torch.tensor([[0.0], [1.0]]).repeat(1, sum(config.channels.values())))
+        initialise(self)
 
     def forward(self, stacked: Tensor, last: int = 1) -> list[Tensor]:
         """Outputs of the `last` blocks, each after the final norm, (B, 1 + (s / P)^2, D), CLS first.
@@ -117,12 +63,8 @@ class Backbone(nn.Module):
         """
         z = self.projection(stacked) + self.positions_of(stacked.shape[-1] // self.config.patch_size)
         z = torch.cat([self.cls_token.to(z.dtype).expand(z.shape[0], -1, -1), z], dim=1)
-        outputs = []
-        for number, block in enumerate(self.blocks):
-            z = checkpoint(block, z, use_reentrant=False) if self.recompute and self.training else block(z)
-            if number >= len(self.blocks) - last:
-                outputs.append(self.norm(z))
-        return outputs
+        first = len(self.blocks) - last
+        return [self.norm(output) for number, output in enumerate(self.blocks.outputs(z)) if number >= first]
 
     def positions_of(self, grid: int) -> Tensor:
         """(grid^2, D): the table of the whole image, brought to fewer patches bicubically, as DINO does."""
@@ -132,36 +74,35 @@ class Backbone(nn.Module):
         square = table.view(1, side, side, -1).permute(0, 3, 1, 2)
         return F.interpolate(square, (grid, grid), mode="bicubic", align_corners=False).flatten(2)[0].T
 
-    def standardise(self, stacked: Tensor, names: tuple[str, ...]) -> Tensor:
-        """(B, C, H, W) in the units of the training images, each band with mean 0 and deviation 1.
+    def standardise(self, stacked: Tensor, sensors: Sequence[str]) -> Tensor:
+        """Normalised (B, C, H, W) in the units of the training images, each band with mean 0 and deviation 1.
 
-        DINO-MM's 8-bit pictures span two deviations of its own data set either way, too. Its colour changes, and the
-        zeros it fills a sensor with, mean the same on another archive only in that archive's own units.
-
-        Args:
-            stacked: normalised as everywhere.
-            names: the sensors that are there; the bands of others become 0.
+        Bands of other sensors than these become 0.
         """
         mean, spread = self.band_scale()
-        there = [get_modality(name).channels * [float(name in names)] for name in self.config.modalities]
-        scale = stacked.new_tensor([x for bands in there for x in bands]) / spread
-        return (stacked - mean[:, None, None]) * scale[:, None, None]
+        present = torch.zeros_like(spread)
+        present[channels_of(self.config, sensors)] = 1.0
+        return (stacked - mean[:, None, None]) * (present / spread)[:, None, None]
 
-    def folded(self, channels: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Kernel and bias of the projection of these channels, for images that nobody standardises."""
-        mean, spread = (x[channels, None, None] for x in self.band_scale())
-        kernel = self.projection.proj.weight[:, channels] / spread
-        return kernel, self.projection.proj.bias - (kernel * mean).sum(dim=(1, 2, 3))
+    def projection_of(self, sensors: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Kernel and bias for images that nobody standardises."""
+        mean, spread = (x[channels_of(self.config, sensors), None, None] for x in self.band_scale())
+        kernel, bias = super().projection_of(sensors)
+        return kernel / spread, bias - (kernel / spread * mean).sum(dim=(1, 2, 3))
 
     def band_scale(self) -> tuple[Tensor, Tensor]:
         """(C,) mean and (C,) deviation of each band of the training images; 0 and 1 before the first step."""
         mean, square = self.moments
         return mean, (square - mean.square()).clamp(min=LEAST_SPREAD**2).sqrt()
 
-    def encode(self, images: Images) -> DinoLatents:
-        """Modality -> (B, C, H, W), any subset; a sensor that is missing has the mean of each band, as in training."""
+    def encode(self, images: Images) -> Latents:
+        """Patch tokens of whole images; ``cls4`` joins CLS of the last four blocks, as DINO does.
+
+        A sensor that is missing has the mean of each band, as in training.
+        """
         outputs = self(self.standardise(stack(images, self), tuple(images)), LAST_BLOCKS)
-        return DinoLatents(outputs[-1][:, 1:], [z[:, 0] for z in outputs])
+        each = [z[:, 0] for z in outputs]
+        return Latents({self.name: outputs[-1][:, 1:]}, {"cls4": torch.cat(each, dim=1), "cls": each[-1]})
 
 
 class Head(nn.Module):
@@ -201,42 +142,29 @@ class Branch(nn.Module):
         return self.head(self.backbone(views.flatten(0, 1))[0][:, 0]).unflatten(0, views.shape[:2])
 
 
-class DINO(nn.Module):
-    """Student, teacher and centre; what is evaluated is the teacher's backbone.
+class DINO(System):
+    """Student, teacher and centre; what is evaluated is the teacher's backbone."""
 
-    Args:
-        config: as for :class:`~fusmae_lite.model.fusmae.FusMAE`, with ``system="dino"``.
-    """
-
-    #: Parts of the loss, in the order of ``Distillation.losses``.
+    title, pooling, reconstructs = Backbone.title, Backbone.pooling, False
     loss_names = ("entropy", "kl")
-    default_pooling = "cls4"
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.student, self.teacher = Branch(config, config.drop_path), Branch(config)
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
         self.register_buffer("centre", torch.zeros(len(self.student.head.last)))
         self._said: Tensor | None = None  # sums over this step's images, see forward; the last is how many they are
 
-    @property
-    def recompute(self) -> bool:
-        """Whether activations are recomputed in the backward pass, as in FusMAE."""
-        return self.student.backbone.recompute
-
-    @recompute.setter
-    def recompute(self, value: bool) -> None:
-        self.student.backbone.recompute = value
-
-    def draw(self, batch: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def draw(
+        self, batch: int, generator: torch.Generator | None = None, config: ModelConfig | None = None
+    ) -> dict[str, Tensor]:
         """The views of a whole batch, a row per sample; see :func:`~fusmae_lite.systems.views.draw_views`."""
         return draw_views(self.config, batch, generator)
 
     def forward(
         self, images: Images, drawn: Mapping[str, Tensor] | None = None, generator: torch.Generator | None = None
-    ) -> Distillation:
+    ) -> Losses:
         """Make views, let the student see all and the teacher the global ones, compare.
 
         Args:
@@ -263,35 +191,31 @@ class DINO(nn.Module):
 
         Both averages are those of all steps at first. (DINO's centre starts at 0 and keeps 0.9 of it from the first
         step on: for ten steps the loss is that of what all outputs have in common, far too low, then it jumps.)
-
-        Args:
-            step: the optimiser step just done, from 0.
-            steps: how many the whole run has: momentum rises along a cosine to 1.
-            reduce: sums a tensor over processes.
         """
         momentum = momentum_at(step, steps, self.config.teacher_momentum)
-        for theirs, ours in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
-            theirs.mul_(momentum).add_(ours, alpha=1 - momentum)
+        for kept, learned in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            kept.mul_(momentum).add_(learned, alpha=1 - momentum)
         assert self._said is not None  # a step has run the model
         said, self._said = reduce(self._said), None
-        centre, moments = (said[:-1] / said[-1]).split([len(self.centre), 2 * stacked_channels(self.config)])
-        self.centre.lerp_(centre, 1 - min(CENTRE_MOMENTUM, step / (step + 1)))
+        outputs = len(self.centre)
+        means = said[:-1] / said[-1]
+        self.centre.lerp_(means[:outputs], 1 - min(CENTRE_MOMENTUM, step / (step + 1)))
         for backbone in (self.student.backbone, self.teacher.backbone):
-            backbone.moments.lerp_(moments.view(2, -1), 1 - min(BAND_MOMENTUM, step / (step + 1)))
+            backbone.moments.lerp_(means[outputs:].view(2, -1), 1 - min(BAND_MOMENTUM, step / (step + 1)))
 
-    def encode(self, images: Images) -> DinoLatents:
-        """Latents of whole images by the teacher, which DINO evaluates; a missing sensor has the mean of each band."""
+    def encode(self, images: Images) -> Latents:
+        """Latents of whole images by the teacher, which DINO evaluates."""
         return self.teacher.backbone.encode(images)
 
     def to_fine_tune(self) -> Backbone:
-        """A trainable copy of what :meth:`encode` uses: no student, no head."""
+        """A trainable copy of the teacher's backbone: no student, no head."""
         backbone = copy.deepcopy(self.teacher.backbone)
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(name != "positions.table" or self.config.positions == "learned")
         return backbone
 
 
-def distil(student: Tensor, teacher: Tensor, centre: Tensor, temperature: float) -> Distillation:
+def distil(student: Tensor, teacher: Tensor, centre: Tensor, temperature: float) -> Losses:
     """DINO's loss (its eqs. 1-3 and algorithm 1): the student on every view against the teacher on every other one.
 
     Args:
@@ -299,6 +223,10 @@ def distil(student: Tensor, teacher: Tensor, centre: Tensor, temperature: float)
         teacher: (B, G, K), the same global views.
         centre: (K,), taken off the teacher's outputs against collapse to one of them.
         temperature: the teacher's; the student's is 0.1.
+
+    Returns:
+        their cross-entropy, and its two parts: ``entropy`` of the teacher and ``kl``, divergence of the student from it
+        (DINO, section 5.3). An entropy of log K is collapse to the uniform, one of 0 collapse to one output.
     """
     (batch, views), n_global = student.shape[:2], teacher.shape[1]
     log_p = F.log_softmax((teacher - centre) / temperature, dim=-1)
@@ -308,7 +236,7 @@ def distil(student: Tensor, teacher: Tensor, centre: Tensor, temperature: float)
     other = 1 - torch.eye(n_global, views, device=cross.device)
     loss = (cross * other).sum() / (n_global * (views - 1))
     entropy = -(p * log_p).sum(dim=-1).mean()
-    return Distillation(loss, {"entropy": entropy, "kl": loss.detach() - entropy})
+    return Losses(loss, {"entropy": entropy, "kl": loss.detach() - entropy})
 
 
 def momentum_at(step: int, steps: int, start: float) -> float:

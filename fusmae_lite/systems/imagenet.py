@@ -6,40 +6,41 @@ of its output, kernels are resampled to patches of P pixels, positions to the gr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
 
 from fusmae_lite.core.config import ModelConfig
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.seeding import derive
-from fusmae_lite.model.fusmae import Latents
-from fusmae_lite.systems.stack import stack, stacked_channels
+from fusmae_lite.model.inputs import stack
+from fusmae_lite.model.system import Images, Latents, System
 
 
-class ImageNetViT(nn.Module):
-    """timm's ViT as an :class:`~fusmae_lite.systems.Encoder` of exactly the sensors it was fitted to.
+class ImageNetViT(System):
+    """timm's ViT as an encoder of exactly the sensors it was fitted to.
 
     There is nothing to fill in for a missing sensor: fit another one with :func:`imagenet_encoder`, as the paper must
     have done for each column of Table 1.
     """
 
-    def __init__(self, vit: VisionTransformer, config: ModelConfig) -> None:
-        super().__init__()
-        self.vit, self.config = vit, config
+    title = "ImageNet"
 
-    def encode(self, images: Mapping[str, Tensor]) -> Latents:
-        """Modality -> (B, C, H, W), normalised as everywhere here -> patch tokens and CLS, after the final norm."""
+    def __init__(self, vit: VisionTransformer, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.vit = vit
+
+    def encode(self, images: Images) -> Latents:
+        """Patch tokens and CLS of whole images, after the final norm."""
         names, stacked = self.config.modalities, stack(images, self)
         if set(images) != set(names):
             given = ", ".join(images) or "no modality"
             raise InputError(f"this ImageNet ViT is fitted to {', '.join(names)}, not {given}", "fit one to these")
         z = self.vit.forward_features(stacked)
-        return Latents({"+".join(names): z[:, self.vit.num_prefix_tokens :]}, z[:, 0])
+        return Latents({"+".join(names): z[:, self.vit.num_prefix_tokens :]}, {"cls": z[:, 0]})
 
 
 def imagenet_encoder(
@@ -58,8 +59,7 @@ def imagenet_encoder(
         weights: ``imagenet`` (timm finds them in its cache or fetches them), the path of a checkpoint of that
             architecture with 3 channels, or ``random``.
         name: timm's name of the architecture; this default is ViT-B, the size of the paper's models.
-        image_size: side of the images in pixels.
-        patch_size: P; the kernel is resampled to it.
+        image_size, patch_size: sides in pixels.
         seed: of random weights, and of whatever a checkpoint lacks.
         size: width, depth and heads instead of the architecture's own, to match another system; random weights only.
 
@@ -75,7 +75,8 @@ def imagenet_encoder(
     if path is not None and not path.is_file():
         raise InputError(f"no weights at {path}", "give imagenet, random, or the path of a checkpoint")
     config = ModelConfig(system="imagenet", modalities=tuple(sensors), image_size=image_size, patch_size=patch_size)
-    shape = {"in_chans": stacked_channels(config), "img_size": image_size, "patch_size": patch_size, "num_classes": 0}
+    channels = sum(config.channels.values())
+    shape = {"in_chans": channels, "img_size": image_size, "patch_size": patch_size, "num_classes": 0}
     if size is not None:
         shape |= dict(zip(("embed_dim", "depth", "num_heads"), size, strict=True))
     overlay = {"pretrained_cfg_overlay": {"file": str(path)}} if path is not None else {}

@@ -1,34 +1,40 @@
-"""Sensors stacked along the channels, as SatViT takes them: the earliest fusion there is."""
+"""A ViT over sensors stacked along the channels, the earliest fusion there is: what SatViT and DINO-MM share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from fusmae_lite.core.config import ModelConfig
-from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.model.inputs import check_images
+from fusmae_lite.model.blocks import Blocks
+from fusmae_lite.model.cross_attention import SelfAttention
+from fusmae_lite.model.system import System
+from fusmae_lite.model.tokens import PatchProjection, Positions
 
 
-def stacked_channels(config: ModelConfig) -> int:
-    """Channels of all configured sensors together: 14 for s1 and s2."""
-    return sum(get_modality(name).channels for name in config.modalities)
+class StackedViT(System):
+    """Projection, positions, blocks and norm for patches of all sensors together."""
+
+    def __init__(self, config: ModelConfig, drop_path: float, attention: type[nn.Module] = SelfAttention) -> None:
+        super().__init__(config)
+        width = config.width
+        self.projection = PatchProjection(sum(config.channels.values()), width, config.patch_size)
+        self.positions = Positions.of(config, width)
+        self.blocks = Blocks(config.depth, width, config.heads, config.mlp_ratio, drop_path, attention)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+    @property
+    def name(self) -> str:
+        """What its tokens hold, ``s1+s2``."""
+        return "+".join(self.config.modalities)
+
+    def projection_of(self, sensors: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Kernel and bias of the projection for these sensors alone."""
+        return self.projection.proj.weight[:, channels_of(self.config, sensors)], self.projection.proj.bias
 
 
-def stack(images: Mapping[str, Tensor], model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> Tensor:
-    """Modality -> (B, C_i, H, W) becomes (B, sum of all C_i, H, W), in the order of the model's configuration.
-
-    A sensor that is missing is filled with zeros, which in normalised units is every band at its mean: an explicit
-    choice (DINO-MM's, and the only one that a single patch projection leaves), unlike Fus-MAE's absent tokens.
-
-    Raises:
-        InputError: whatever :func:`~fusmae_lite.model.inputs.check_images` refuses.
-    """
-    images = check_images(images, model, masks)
-    config: ModelConfig = model.config  # type: ignore[assignment]
-    first = next(iter(images.values()))
-    absent = {name: get_modality(name).channels for name in config.modalities if name not in images}
-    zeros = {name: first.new_zeros(first.shape[0], count, *first.shape[2:]) for name, count in absent.items()}
-    return torch.cat([images[name] if name in images else zeros[name] for name in config.modalities], dim=1)
+def channels_of(config: ModelConfig, sensors: Sequence[str]) -> list[int]:
+    """Which of the stacked channels belong to these sensors."""
+    owners = [name for name, count in config.channels.items() for _ in range(count)]
+    return [channel for channel, owner in enumerate(owners) if owner in sensors]

@@ -2,9 +2,9 @@
 
 Sources: multi-crop and the colour changes are DINO's (Caron et al., ICCV 2021, section 3.2 and appendix), after SwAV's
 and BYOL's; RandomSensorDrop and the sizes of the crops are DINO-MM's (Wang et al., IGARSS 2022). Both change 8-bit
-pictures, which DINO-MM makes of its own data set's mean and deviation of each band. Here everything is done in units
-where 0 is a band's mean over the archive at hand and 1 its deviation there (not BigEarthNet's: where the archive varies
-less, a brightness meant for a picture would drown it): said operation by operation in :func:`draw_views`.
+pictures, which DINO-MM makes of its own data set's mean and deviation of each band. Here 0 is a band's mean over the
+archive at hand and 1 its deviation there (where an archive varies less than BigEarthNet, a brightness meant for a
+picture would drown it).
 
 A batch is drawn at once on the CPU, a row per sample, and made on its device without a loop over samples. Letters: B
 batch, V views (global ones first), M sensors, C channels of all sensors, s side of a view in pixels.
@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusmae_lite.core.config import ModelConfig
-from fusmae_lite.core.sensors import get_modality
 
 GLOBAL_AREA, LOCAL_AREA = (0.4, 1.0), (0.05, 0.4)
 STRETCH = 4 / 3  # largest ratio of a crop's sides
@@ -96,9 +95,9 @@ def make_views(stacked: Tensor, drawn: Mapping[str, Tensor], config: ModelConfig
     # Not under autocast: a blur is no matter of a network's precision
     with torch.autocast(stacked.device.type, enabled=False):
         for part, side in zip((slice(n_global), slice(n_global, n_global + n_local)), view_sides(config), strict=True):
-            here = {name: draw[:, part].to(stacked.device, non_blocking=True) for name, draw in drawn.items()}
-            if here["grey"].shape[1]:
-                views.append(_look(_crop(stacked.float(), here["where"], side), here, config))
+            chosen = {name: draw[:, part].to(stacked.device, non_blocking=True) for name, draw in drawn.items()}
+            if chosen["grey"].shape[1]:
+                views.append(_look(_crop(stacked.float(), chosen["where"], side), chosen, config))
     return views
 
 
@@ -114,7 +113,7 @@ def _crop(images: Tensor, where: Tensor, side: int) -> Tensor:
 
 def _look(crops: Tensor, drawn: Mapping[str, Tensor], config: ModelConfig) -> Tensor:
     """Change the values of (B, V, C, s, s) as drawn: light, grey, blur, solarise, and last of all drop a sensor."""
-    channels = [get_modality(name).channels for name in config.modalities]
+    channels = list(config.channels.values())
     light, seen = drawn["light"], []
     for number, part in enumerate(crops.split(channels, dim=2)):
         brightness, contrast = (_wide(light[:, :, number, i]) for i in (0, 1))

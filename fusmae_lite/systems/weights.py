@@ -20,11 +20,34 @@ from fusmae_lite.core.config import fields_that
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import parse_object, write_whole
 from fusmae_lite.core.sensors import get_modality
+from fusmae_lite.model.system import System
 from fusmae_lite.model.tokens import Positions
-from fusmae_lite.systems import Encoder, build_model
+from fusmae_lite.systems import build_model
 
 FORMAT = "fusmae-lite 1"
 DAMAGED = "copy it again or retrain it"
+
+
+# Any tensors: digest, writing, reading, checks
+
+
+def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Twelve hexadecimal digits that change with any name, dtype, shape or byte of the tensors, e.g. a state dict."""
+    return _sha256(tensors).hexdigest()[:12]
+
+
+def _signature(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    digest = _sha256(tensors)
+    digest.update(json.dumps(sorted((k, v) for k, v in metadata.items() if k != "digest")).encode())
+    return digest.hexdigest()
+
+
+def _sha256(tensors: Mapping[str, torch.Tensor]) -> Any:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
@@ -44,21 +67,14 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 def _opened(path: Path) -> Iterator[Any]:
     """A safetensors file open for reading, whatever goes wrong in it an :class:`InputError`."""
     if not Path(path).is_file():
-        raise InputError(
-            f"no weights at {path}", "check the path, or train a model with notebook 05 or `fusmae pretrain`"
-        )
+        cure = "check the path, or train a model with notebook 05 or `fusmae pretrain`"
+        raise InputError(f"no weights at {path}", cure)
     try:
         with safe_open(path, framework="pt") as handle:
             yield handle
     except Exception as error:  # a dtype that torch does not know raises a class of its own in every version
-        raise InputError(
-            f"{path} is not a readable safetensors file ({error or type(error).__name__})", DAMAGED
-        ) from None
-
-
-def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Twelve hexadecimal digits that change with any name, dtype, shape or byte of the tensors, e.g. a state dict."""
-    return _sha256(tensors).hexdigest()[:12]
+        what = f"{path} is not a readable safetensors file ({error or type(error).__name__})"
+        raise InputError(what, DAMAGED) from None
 
 
 def check_digest(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
@@ -67,29 +83,14 @@ def check_digest(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
         raise InputError(f"{path} was changed after it was written: its digest is another", DAMAGED)
 
 
-def _signature(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
-    digest = _sha256(tensors)
-    digest.update(json.dumps(sorted((k, v) for k, v in metadata.items() if k != "digest")).encode())
-    return digest.hexdigest()
-
-
-def _sha256(tensors: Mapping[str, torch.Tensor]) -> Any:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest
-
-
 def check_tensors(
-    path: Path, found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Size], cure: str = DAMAGED
+    path: Path, tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Size], cure: str = DAMAGED
 ) -> None:
     """InputError unless the tensors have these names and shapes, are float32 and finite."""
-    odd = sorted(set(wanted) ^ set(found))
-    if odd:
-        raise InputError(f"{path}: tensor {odd[0]} is {'missing' if odd[0] in wanted else 'unknown'}", cure)
+    if names := sorted(set(wanted) ^ set(tensors)):
+        raise InputError(f"{path}: tensor {names[0]} is {'missing' if names[0] in wanted else 'unknown'}", cure)
     for name, shape in wanted.items():
-        tensor = found[name]
+        tensor = tensors[name]
         if tensor.shape != shape:
             raise InputError(f"{path}: {name} has shape {tuple(tensor.shape)}, not {tuple(shape)}", cure)
         if tensor.dtype != torch.float32:
@@ -99,18 +100,21 @@ def check_tensors(
             raise InputError(f"{path}: {name} holds NaN or infinite values", cure)
 
 
+# Models
+
+
 def describe_sensors(names: tuple[str, ...]) -> dict[str, dict[str, list]]:
     """Band order and statistics of each sensor: what weights depend on beside their architecture."""
     sensors = {name: get_modality(name) for name in names}
     return {k: {"bands": list(m.bands), "mean": list(m.mean), "std": list(m.std)} for k, m in sensors.items()}
 
 
-def save_model(path: Path, model: Encoder, extra: Mapping[str, object] | None = None) -> None:
+def save_model(path: Path, model: System, extra: Mapping[str, object] | None = None) -> None:
     """Save weights with everything needed to load them again.
 
     Args:
         path: a ``.safetensors`` file; replaced in one step if it exists.
-        model: any system of :mod:`fusmae_lite.systems`, or a Fus-MAE.
+        model: any system.
         extra: facts to keep with the weights, for example the step or the command that trained them (JSON).
     """
     save_model_tensors(path, model.state_dict(), model.config, extra or {})
@@ -129,7 +133,14 @@ def save_model_tensors(
     save_tensors(path, weights, metadata)
 
 
-def load_model(path: Path, expected: ModelConfig | None = None) -> Encoder:
+def read_extra(path: Path) -> dict[str, object]:
+    """The facts kept with the weights by :func:`save_model`."""
+    with _opened(path) as handle:
+        metadata = handle.metadata() or {}
+    return _part(path, metadata, "extra")
+
+
+def load_model(path: Path, expected: ModelConfig | None = None) -> System:
     """The model saved at `path`, in evaluation mode on the CPU.
 
     Args:
@@ -142,13 +153,7 @@ def load_model(path: Path, expected: ModelConfig | None = None) -> Encoder:
             draw noise), of another shape or dtype than float32, or not finite.
     """
     tensors, metadata = read_tensors(path)
-    if "config" not in metadata:
-        raise InputError(f"{path} carries no configuration", "use a checkpoint written by fusmae-lite")
-    if metadata.get("format", FORMAT) != FORMAT:
-        raise InputError(f"{path} is in the format {metadata['format']!r}, not {FORMAT!r}", "update fusmae-lite")
-    config = _configuration(path, metadata)
-    if expected is not None:
-        _same_architecture(path, config, ModelConfig(**expected.model_dump(include=set(ModelConfig.model_fields))))
+    config = _configuration(path, metadata, expected)
     if _part(path, metadata, "sensors") != json.loads(json.dumps(describe_sensors(config.modalities))):
         raise InputError(
             f"{path}: band order or statistics differ from those in sensors.py",
@@ -160,12 +165,26 @@ def load_model(path: Path, expected: ModelConfig | None = None) -> Encoder:
     return model.eval()
 
 
-def _configuration(path: Path, metadata: Mapping[str, str]) -> ModelConfig:
+def _configuration(path: Path, metadata: Mapping[str, str], expected: ModelConfig | None) -> ModelConfig:
+    """A file's configuration; InputError unless it is sound and, where a shape depends on it, as `expected`."""
+    if "config" not in metadata:
+        raise InputError(f"{path} carries no configuration", "use a checkpoint written by fusmae-lite")
+    if metadata.get("format", FORMAT) != FORMAT:
+        raise InputError(f"{path} is in the format {metadata['format']!r}, not {FORMAT!r}", "update fusmae-lite")
     values = _part(path, metadata, "config")
     try:
-        return ModelConfig(**values)
+        config = ModelConfig(**values)
     except (InputError, TypeError) as error:
         raise InputError(f"{path} carries a configuration that is refused ({error})", DAMAGED) from None
+    loss_only = fields_that(LossOnly)
+    for name in ModelConfig.model_fields if expected is not None else ():
+        trained = getattr(config, name)
+        if name not in loss_only and trained != getattr(expected, name):
+            raise InputError(
+                f"{path} was trained with {name}={trained!r}, not {getattr(expected, name)!r}",
+                f"set {name} to that of the checkpoint, or choose another checkpoint",
+            )
+    return config
 
 
 def _part(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
@@ -189,11 +208,10 @@ def _skeleton(path: Path, config: ModelConfig, tensors: Mapping[str, torch.Tenso
     except InputError as error:
         raise InputError(f"{path} cannot be a model ({error})", DAMAGED) from None
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    decoders = [name for name in sorted(set(wanted) - set(tensors)) if name.startswith(("decoders.", "decoder."))]
-    if decoders:
-        raise InputError(
-            f"{path} has no decoder weights ({decoders[0]} is missing)", "use the full checkpoint of pretraining"
-        )
+    absent = sorted(name for name in set(wanted) - set(tensors) if name.startswith(("decoders.", "decoder.")))
+    if absent:
+        what = f"{path} has no decoder weights ({absent[0]} is missing)"
+        raise InputError(what, "use the full checkpoint of pretraining")
     check_tensors(path, tensors, wanted)
     for name, module in model.named_modules():
         if isinstance(module, Positions) and config.positions == "sincos":
@@ -204,41 +222,22 @@ def _skeleton(path: Path, config: ModelConfig, tensors: Mapping[str, torch.Tenso
     return model
 
 
-def read_extra(path: Path) -> dict[str, object]:
-    """The facts kept with the weights by :func:`save_model`."""
-    with _opened(path) as handle:
-        metadata = handle.metadata() or {}
-    return _part(path, metadata, "extra")
-
-
 def shipped_weights() -> dict[str, Path]:
     """Name -> file of the models that come with the package."""
     folder = Path(str(resources.files("fusmae_lite").joinpath("weights")))
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
-def load_pretrained(name: str) -> Encoder:
+def load_pretrained(name: str | Path) -> System:
     """A model by the name it is shipped under (``"xae-lite"``) or by the path of a checkpoint.
 
     Raises:
         InputError: neither a shipped name nor a file.
     """
-    shipped = shipped_weights()
+    shipped, path = shipped_weights(), Path(name).expanduser()
     if name in shipped:
         return load_model(shipped[name])
-    path = Path(name).expanduser()
     if not path.exists():
-        raise InputError(
-            f"no pretrained model {name!r}", f"choose one of {', '.join(shipped)} or give a .safetensors file"
-        )
+        cure = f"choose one of {', '.join(shipped)} or give a .safetensors file"
+        raise InputError(f"no pretrained model {str(name)!r}", cure)
     return load_model(path / "model.safetensors" if path.is_dir() else path)
-
-
-def _same_architecture(path: Path, config: ModelConfig, expected: ModelConfig) -> None:
-    loss_only = fields_that(LossOnly)
-    for name in ModelConfig.model_fields:
-        if name not in loss_only and getattr(config, name) != getattr(expected, name):
-            raise InputError(
-                f"{path} was trained with {name}={getattr(config, name)!r}, not {getattr(expected, name)!r}",
-                f"set {name} to that of the checkpoint, or choose another checkpoint",
-            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusmae_lite.core.config import RunConfig
 from fusmae_lite.core.seeding import derive, generator
@@ -13,7 +13,7 @@ from fusmae_lite.data.archives import Archive
 from fusmae_lite.data.loader import load
 from fusmae_lite.data.pairs import PairDataset
 from fusmae_lite.model.fusmae import masked_mse
-from fusmae_lite.systems import draw_step
+from fusmae_lite.systems import System
 from fusmae_lite.train.interpolation import Hidden, Interpolation, best_kernel, hidden_pairs
 
 #: Training pairs on which the width of the kernel is chosen, at most.
@@ -22,7 +22,7 @@ CHOSEN_ON = 200
 
 @torch.no_grad()
 def heldout_losses(
-    model: nn.Module, archive: Archive, config: RunConfig, split: str = "val", limit: int = 1000
+    model: System, archive: Archive, config: RunConfig, split: str = "val", limit: int = 1000
 ) -> dict[str, float]:
     """Loss on patches the model never saw, with masks that follow from the seed, beside a constant predictor's.
 
@@ -43,7 +43,7 @@ def heldout_losses(
     if not len(dataset):
         return {}
     device = next(model.parameters()).device
-    predicts = hasattr(model, "target") and not config.normalize_target  # pixels, in units a constant can be given in
+    predicts = model.reconstructs and not config.normalize_target  # pixels, in units a constant can be given in
     means = {name: mean.to(device) for name, mean in band_means(archive, config, limit).items()} if predicts else {}
     kernels = _kernels(archive, config) if predicts else {}
     sums: dict[str, float] = {}
@@ -51,7 +51,7 @@ def heldout_losses(
         images = {name: image.to(device) for name, image in sample["images"].items()}
         batch = len(sample["index"])
         rng = generator("validate", config.seed, number)
-        masks = draw_step(model, config, batch, rng)
+        masks = model.draw(batch, rng, config)
         result = model(images, masks)
         hidden = Hidden(sample["images"], masks, config.patch_size)
         for name, loss in result.losses.items():

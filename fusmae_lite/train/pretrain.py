@@ -30,7 +30,7 @@ from fusmae_lite.data.loader import load, told_when_killed
 from fusmae_lite.data.pairs import PairDataset
 from fusmae_lite.model.drop_path import draw_by_place, place
 from fusmae_lite.model.masking import draw_together
-from fusmae_lite.systems import Encoder, build_model, draw_step, loss_names
+from fusmae_lite.systems import System, build_model
 from fusmae_lite.systems.weights import load_model
 from fusmae_lite.train.checkpoints import Progress, kept, latest_checkpoint, read_progress, restore, save_checkpoint
 from fusmae_lite.train.distributed import (
@@ -66,7 +66,7 @@ class PretrainResult:
         resumed_from: step the run was continued from, 0 for a fresh one.
     """
 
-    model: Encoder
+    model: System
     history: Rows
     heldout: dict[str, float]
     checkpoint: Path
@@ -81,7 +81,7 @@ class _Run:
     accelerator: Accelerator
     dataset: PairDataset
     showing: Showing
-    system: nn.Module
+    system: System
     model: nn.Module
     optimizer: torch.optim.Optimizer
     log: TrainingLog
@@ -166,12 +166,12 @@ def _prepare(config: RunConfig, archive: Archive, folder: Path, quiet: bool) -> 
     torch.manual_seed(derive("initialise", config.seed))
     system = build_model(config)
     draw_by_place(system)
-    system.recompute = config.recompute
+    system.recompute(config.recompute)
     system.to(device)
     compile_blocks(system, config, device)
     model, optimizer = divide_model(system.train(), config, accelerator)
     precision = "bf16" if uses_bf16(device, config) else "fp32"
-    log = TrainingLog(folder, config, device, accelerator.is_main_process, quiet, loss_names(system, config))
+    log = TrainingLog(folder, config, device, accelerator.is_main_process, quiet, system.loss_names)
     progress = Progress(0, {}, precision, identity_of(dataset))
     showing = Showing(config, dataset)
     return _Run(config, accelerator, dataset, showing, system, model, optimizer, log, progress)
@@ -280,7 +280,7 @@ def _step(run: _Run, bands: dict[str, dict[int, Tensor]], step: int) -> Tensor:
     Everything random is drawn for the whole batch; each process then takes its rows.
     """
     config, device = run.config, run.accelerator.device
-    masks = draw_step(run.system, config, run.batch, generator("masks", config.seed, step))
+    masks = run.system.draw(run.batch, generator("masks", config.seed, step), config)
     masks = {name: run.own(mask) for name, mask in masks.items()}
     images = run.showing.images(bands, step, run.own, device)
     for group in run.optimizer.param_groups:
@@ -293,8 +293,7 @@ def _step(run: _Run, bands: dict[str, dict[int, Tensor]], step: int) -> Tensor:
             parameter.grad = torch.zeros_like(parameter)
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip_grad or math.inf)
     run.optimizer.step()
-    if hasattr(run.system, "after_step"):
-        run.system.after_step(step, run.planned_steps, lambda tensor: run.accelerator.reduce(tensor, "sum"))
+    run.system.after_step(step, run.planned_steps, lambda tensor: run.accelerator.reduce(tensor, "sum"))
     norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # sharded gradients have a sharded norm
     return torch.cat([losses, norm[None]])
 
@@ -303,7 +302,7 @@ def _accumulate(run: _Run, images: Drawn, masks: Drawn, step: int) -> Tensor:
     """Gradient of the whole batch, from this process's rows in pieces; returns the losses over all processes."""
     accelerator, config, world = run.accelerator, run.config, run.accelerator.num_processes
     together = draw_together(config.modalities, config.sensor_dropout, generator("sensors", config.seed, step))
-    places, names = run.own(torch.arange(run.batch)), loss_names(run.system, config)
+    places, names = run.own(torch.arange(run.batch)), run.system.loss_names
     pieces = torch.arange(len(places)).chunk(config.accumulate)
     passes = [(piece, seen) for piece in pieces for seen in together]
     losses = torch.zeros(1 + len(names), device=accelerator.device)

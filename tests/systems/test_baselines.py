@@ -16,7 +16,7 @@ from fusmae_lite.core.errors import InputError
 from fusmae_lite.evaluation import evaluate, frozen_features
 from fusmae_lite.model.masking import random_mask
 from fusmae_lite.model.tokens import patchify, unpatchify
-from fusmae_lite.systems import SatViT, build_model, system_title
+from fusmae_lite.systems import SatViT, build_model
 from fusmae_lite.systems.weights import load_model, save_model
 from fusmae_lite.train.checkpoints import Progress, read_progress
 from fusmae_lite.train.pretrain import pretrain
@@ -68,7 +68,7 @@ def test_satvit_fills_a_missing_sensor_with_the_mean_and_has_no_cls():
     zeros = {**images, "s1": torch.zeros_like(images["s1"])}
     latents = model.encode(only(images, ("s2",)))
     assert torch.equal(latents.pooled(), model.encode(zeros).pooled())
-    assert latents.tokens.shape == (3, 25, 16)
+    assert latents.tokens["s1+s2"].shape == (3, 25, 16)
     with pytest.raises(InputError, match="pooling 'cls'"):
         latents.pooled("cls")
 
@@ -168,7 +168,7 @@ def test_bad_input_is_one_line_that_names_it(case):
 
 def test_titles_and_types():
     assert isinstance(make("satvit"), SatViT)
-    assert [system_title(config_of(s)) for s in ("fusmae", *MASKED)] == ["Fus-MAE XAE", "late fusion", "SatViT"]
+    assert [make(s).title for s in ("fusmae", *MASKED)] == ["Fus-MAE XAE", "late fusion", "SatViT"]
 
 
 def test_a_baseline_has_its_own_rows_in_the_table_and_learns_from_a_share_of_the_labels(archive, tmp_path):

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from fusmae_lite.core.config import load_preset
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.systems import build_model, imagenet_encoder, system_title
+from fusmae_lite.systems import build_model, imagenet_encoder
 
 NAME = "vit_tiny_patch16_224"
 
@@ -40,7 +40,7 @@ def test_a_checkpoint_is_fitted_to_the_channels_and_the_grid(checkpoint, sensors
         latents = model.encode(images)
     assert latents.pooled().shape == latents.pooled("cls").shape == (2, 192)
     assert not torch.equal(latents.pooled(), latents.pooled("cls"))
-    assert model.config.width == 192 and system_title(model.config) == "ImageNet"
+    assert model.config.width == 192 and model.title == "ImageNet"
 
 
 def test_weights_are_random_only_when_asked(monkeypatch):

@@ -7,12 +7,13 @@ keeps it so at 0) and bounded, hence has a fixed point by Brouwer's theorem. New
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 
 import torch
 from timm.layers import Mlp
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fusmae_lite.core.errors import InputError
 
@@ -29,52 +30,33 @@ def token_before(norm: nn.LayerNorm, mlp: Mlp, wanted: Tensor) -> Tensor:
         InputError: no start led there.
     """
     wanted = wanted.detach().double().flatten().cpu()
-    weights = {name: p.detach().double().cpu() for part in (norm, mlp) for name, p in part.named_parameters()}
-    rng = torch.Generator().manual_seed(0)
-    best = math.inf
+    block = nn.Sequential(copy.deepcopy(norm), copy.deepcopy(mlp)).double().cpu().requires_grad_(False)
+    rng, nearest = torch.Generator().manual_seed(0), math.inf
     for start in range(STARTS):
         noise = torch.randn(len(wanted), generator=rng, dtype=torch.float64)
-        c = wanted.clone() if start == 0 else wanted - _mlp(noise, norm.eps, weights)[0]
-        c, residual = _newton(c, wanted, norm.eps, weights)
-        best = min(best, residual)
-        if residual < TOLERANCE:
+        c = _newton(wanted if start == 0 else wanted - block(noise), lambda c: wanted - c - block(c))
+        nearest = min(nearest, float((wanted - c - block(c)).abs().max()))
+        if nearest < TOLERANCE:
             return c
     raise InputError(
-        f"no CLS token found that timm's first block turns into this model's (nearest {best:.1g} away)",
+        f"no CLS token found that timm's first block turns into this model's (nearest {nearest:.1g} away)",
         "export it as onnx, which keeps XAttnEncoder as it is",
     )
 
 
-def _newton(c: Tensor, wanted: Tensor, eps: float, weights: dict[str, Tensor]) -> tuple[Tensor, float]:
-    """Where Newton's method ends from `c`, and the largest number still missing there."""
-    value, jacobian = _mlp(c, eps, weights)
-    missing = wanted - c - value
+def _newton(c: Tensor, missing: Callable[[Tensor], Tensor]) -> Tensor:
+    """Where Newton's method for `missing` (c) = 0 ends from `c`."""
+    left = missing(c)
     for _ in range(STEPS):
-        step = torch.linalg.solve(jacobian + torch.eye(len(c), dtype=c.dtype), missing)
+        step = torch.linalg.solve(-torch.func.jacrev(missing)(c), left)
         for halvings in range(12):
             share = 0.5**halvings
-            there = c + share * step
-            value, slope = _mlp(there, eps, weights)
-            left = wanted - there - value
-            if left.norm() < (1 - 0.1 * share) * missing.norm():
+            after = missing(c + share * step)
+            if after.norm() < (1 - 0.1 * share) * left.norm():
                 break
         else:
-            break
-        c, missing, jacobian = there, left, slope
-        if missing.abs().max() < TOLERANCE:
-            break
-    return c, float(missing.abs().max())
-
-
-def _mlp(c: Tensor, eps: float, weights: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """MLP(LN(c)) of one token (D,), and its Jacobian (D, D)."""
-    deviation = (c.var(correction=0) + eps).sqrt()
-    normed = (c - c.mean()) / deviation
-    hidden = F.linear(normed * weights["weight"] + weights["bias"], weights["fc1.weight"], weights["fc1.bias"])
-    value = F.linear(F.gelu(hidden), weights["fc2.weight"], weights["fc2.bias"])
-    density = torch.exp(-hidden.square() / 2) / (2 * math.pi) ** 0.5
-    gelu_slope = 0.5 * (1 + torch.erf(hidden / 2**0.5)) + hidden * density
-    through = weights["fc2.weight"] @ (gelu_slope[:, None] * weights["fc1.weight"] * weights["weight"])
-    size = len(c)  # d normed / d c = (1 - ones / D - normed normed^T / D) / deviation
-    slope = through - through.mean(dim=1, keepdim=True) - torch.outer(through @ normed, normed) / size
-    return value, slope / deviation
+            return c
+        c, left = c + share * step, after
+        if left.abs().max() < TOLERANCE:
+            return c
+    return c

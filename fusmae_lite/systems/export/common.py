@@ -1,4 +1,4 @@
-"""What both exports need: which sensors, images to try them on, tokens whatever the system calls them."""
+"""What both exports need: which sensors, images to try them on, names of tokens, metadata."""
 
 from __future__ import annotations
 
@@ -9,41 +9,42 @@ import torch
 from torch import Tensor
 
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.systems import Encoder, Pooled
-from fusmae_lite.systems.late import JoinedLatents
+from fusmae_lite.model.system import Latents, System
 from fusmae_lite.systems.weights import describe_sensors
 
+#: Largest difference between the export and the model, over the largest number they give, that counts as rounding.
+TOLERANCE = 1e-4
 
-def sensor_names(model: Encoder, sensors: str | Sequence[str]) -> tuple[str, ...]:
-    """The sensors asked for, ``"s2"`` or ``("s1", "s2")``, in the model's order; InputError for one it has not."""
-    given = tuple(part.strip() for part in sensors.split(",")) if isinstance(sensors, str) else tuple(sensors)
+
+def sensor_names(model: System, sensors: str | Sequence[str]) -> tuple[str, ...]:
+    """The sensors asked for, ``"s2"`` or ``("s1", "s2")``, in the model's order; InputError for one it lacks."""
+    asked = tuple(part.strip() for part in sensors.split(",")) if isinstance(sensors, str) else tuple(sensors)
     known = model.config.modalities
-    odd = [name for name in given if name not in known]
-    if odd or not given:
-        what = f"sensor {odd[0]!r} is not one of this model's" if odd else "no sensor is named"
+    unknown = [name for name in asked if name not in known]
+    if unknown or not asked:
+        what = f"sensor {unknown[0]!r} is not one of this model's" if unknown else "no sensor is named"
         raise InputError(what, f"choose from {', '.join(known)}")
-    return tuple(name for name in known if name in given)
+    return tuple(name for name in known if name in asked)
 
 
-def trial_images(model: Encoder, names: Sequence[str], batch: int) -> dict[str, Tensor]:
+def trial_images(model: System, names: Sequence[str], batch: int) -> dict[str, Tensor]:
     """Normal noise of the size of normalised images, modality -> (batch, C, H, W), on the model's device."""
-    rng, side = torch.Generator().manual_seed(0), model.config.image_size
+    rng, c = torch.Generator().manual_seed(0), model.config
     device = next(model.parameters()).device
-    shapes = {name: (batch, get_modality(name).channels, side, side) for name in names}
+    shapes = {name: (batch, c.channels[name], c.image_size, c.image_size) for name in names}
     return {name: torch.randn(shape, generator=rng).to(device) for name, shape in shapes.items()}
 
 
-def named_tokens(latents: Pooled) -> dict[str, Tensor]:
-    """Patch tokens of any system: ``tokens_<sensor>`` -> (B, N, D), or ``tokens`` where a token holds every sensor."""
-    if isinstance(latents, JoinedLatents):
-        return {key: value for each in latents.each.values() for key, value in named_tokens(each).items()}
-    tokens: Tensor | dict[str, Tensor] = latents.tokens  # type: ignore[attr-defined]
-    if isinstance(tokens, Tensor):
-        return {"tokens": tokens}
-    return {"tokens" if "+" in name else f"tokens_{name}": value for name, value in tokens.items()}
+def gap(found: Tensor, wanted: Tensor) -> float:
+    """Largest difference, over the largest number of `wanted` or 1."""
+    return float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1))
 
 
-def facts(model: Encoder, names: tuple[str, ...]) -> dict[str, str]:
+def named_tokens(latents: Latents) -> dict[str, Tensor]:
+    """Patch tokens: ``tokens_<sensor>`` -> (B, N, D), or ``tokens`` where a token holds every sensor."""
+    return {"tokens" if "+" in name else f"tokens_{name}": value for name, value in latents.tokens.items()}
+
+
+def facts(model: System, names: tuple[str, ...]) -> dict[str, str]:
     """Metadata of an exported file, JSON text: ``sensors`` (band order, mean, deviation) and the model's ``config``."""
     return {"sensors": json.dumps(describe_sensors(names)), "config": model.config.model_dump_json()}

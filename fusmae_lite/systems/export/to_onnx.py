@@ -12,19 +12,16 @@ from torch import Tensor, nn
 
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.files import write_whole
-from fusmae_lite.systems import Encoder
-from fusmae_lite.systems.export.common import facts, named_tokens, sensor_names, trial_images
+from fusmae_lite.model.system import System
+from fusmae_lite.systems.export.common import TOLERANCE, facts, gap, named_tokens, sensor_names, trial_images
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
-
-#: Largest difference between graph and model, over the largest number they give, that counts as rounding.
-TOLERANCE = 1e-4
 
 
 class Graph(nn.Module):
     """``encode`` with tensors in and tensors out: features, then the tokens of :func:`named_tokens`."""
 
-    def __init__(self, model: Encoder, names: tuple[str, ...], pooling: str) -> None:
+    def __init__(self, model: System, names: tuple[str, ...], pooling: str) -> None:
         super().__init__()
         self.model, self.names, self.pooling = model, names, pooling
 
@@ -34,7 +31,7 @@ class Graph(nn.Module):
         return latents.pooled(self.pooling), *named_tokens(latents).values()
 
 
-def to_onnx(model: Encoder, path: Path, sensors: str | Sequence[str], pooling: str = "mean") -> Path:
+def to_onnx(model: System, path: Path, sensors: str | Sequence[str], pooling: str = "mean") -> Path:
     """Write ``model.encode`` as ONNX; returns `path`.
 
     Inputs are named after the sensors, (batch, C, H, W) float32, normalised. Outputs: ``features`` (batch, F) and
@@ -49,7 +46,7 @@ def to_onnx(model: Encoder, path: Path, sensors: str | Sequence[str], pooling: s
         pooling: of ``features``.
 
     Raises:
-        InputError: a sensor or a pooling the model has not, or packages missing.
+        InputError: a sensor or a pooling the model lacks, or packages missing.
         RunError: the graph cannot be written, or does not give what the model gives.
     """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -59,9 +56,9 @@ def to_onnx(model: Encoder, path: Path, sensors: str | Sequence[str], pooling: s
     graph = Graph(model, names, pooling).cpu().eval()
     images = trial_images(model, names, 2)
     with torch.no_grad():
-        outputs = ["features", *named_tokens(model.encode(images))]
-        model.encode(images).pooled(pooling)  # refused here, in one line
-    metadata = facts(model, names) | {"pooling": pooling}
+        latents = model.encode(images)
+    latents.pooled(pooling)  # refused here, in one line
+    outputs, metadata = ["features", *named_tokens(latents)], facts(model, names) | {"pooling": pooling}
 
     def write(temporary: Path) -> None:
         _write(graph, tuple(images.values()), outputs, temporary, metadata)
@@ -99,7 +96,7 @@ def _compare(graph: Graph, path: Path, outputs: list[str]) -> None:
         raise RunError(f"onnxruntime refuses the exported graph ({reason})") from None
     with torch.no_grad():
         wanted = graph(*images.values())
-    for name, theirs, ours in zip(outputs, found, wanted, strict=True):
-        gap = float((torch.from_numpy(theirs) - ours).abs().max() / ours.abs().max().clamp_min(1))
-        if not gap < TOLERANCE:
-            raise RunError(f"{name} of the exported graph differs from the model's by {gap:.1g}")
+    for name, array, tensor in zip(outputs, found, wanted, strict=True):
+        difference = gap(torch.from_numpy(array), tensor)
+        if not difference < TOLERANCE:
+            raise RunError(f"{name} of the exported graph differs from the model's by {difference:.1g}")

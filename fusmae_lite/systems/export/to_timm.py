@@ -8,32 +8,28 @@ without attention. Stacked systems fill a missing sensor with zeros, which is a 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusmae_lite.core.config import ModelConfig
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.model.cross_attention import XAttnEncoder
+from fusmae_lite.model.cross_attention import XAttnEncoder, concatenate
 from fusmae_lite.model.fusmae import FusMAE
-from fusmae_lite.systems import Encoder, ImageNetViT, LateFusion
+from fusmae_lite.model.system import System
+from fusmae_lite.systems import DINO, ImageNetViT, LateFusion
 from fusmae_lite.systems.export.cls_token import token_before
-from fusmae_lite.systems.export.common import facts, named_tokens, sensor_names, trial_images
-from fusmae_lite.systems.late import JoinedLatents
+from fusmae_lite.systems.export.common import TOLERANCE, facts, gap, sensor_names, trial_images
 from fusmae_lite.systems.weights import save_tensors
 
 State = dict[str, Tensor]
 
-#: Largest difference between the two encoders, over the largest number they give, that counts as rounding.
-TOLERANCE = 1e-4
 
-
-def to_timm(model: Encoder, sensors: str | Sequence[str]) -> tuple[State, dict[str, Any]]:
+def to_timm(model: System, sensors: str | Sequence[str]) -> tuple[State, dict[str, Any]]:
     """State dict and arguments for timm: ``VisionTransformer(**arguments).load_state_dict(state)``.
 
     ``vit(x)`` is then ``model.encode({sensor: x}).pooled("mean")``, (B, D); ``vit.forward_features(x)`` are CLS (where
@@ -45,7 +41,7 @@ def to_timm(model: Encoder, sensors: str | Sequence[str]) -> tuple[State, dict[s
         sensors: one of the model's sensors; systems that stack channels take several, ``("s1", "s2")``.
 
     Raises:
-        InputError: a sensor the model has not, several for a model that does not stack them, or an encoder that
+        InputError: a sensor the model lacks, several for a model that does not stack them, or an encoder that
             timm's VisionTransformer cannot be.
     """
     names = sensor_names(model, sensors)
@@ -58,14 +54,15 @@ def to_timm(model: Encoder, sensors: str | Sequence[str]) -> tuple[State, dict[s
                 "name all of them, or fit one to these",
             )
     else:
-        state, config = _assemble(model, names)
+        encoder = _encoder(model, names)
+        state, config = _renamed(encoder, names), encoder.config
     state = {name: tensor.detach().cpu().clone() for name, tensor in state.items() if not name.startswith("head.")}
     arguments = _arguments(config, names, "cls_token" in state)
-    _compare(model, names, build_timm(state, arguments))
+    _compare(model, names, _build(state, arguments))
     return state, arguments
 
 
-def save_timm(path: Path, model: Encoder, sensors: str | Sequence[str]) -> Path:
+def save_timm(path: Path, model: System, sensors: str | Sequence[str]) -> Path:
     """Write :func:`to_timm` as safetensors; returns `path`.
 
     Metadata: ``timm``, the arguments (JSON); ``sensors``, band order and statistics; ``config``, where it came from.
@@ -76,59 +73,44 @@ def save_timm(path: Path, model: Encoder, sensors: str | Sequence[str]) -> Path:
     return Path(path)
 
 
-def build_timm(state: Mapping[str, Tensor], arguments: Mapping[str, Any]) -> VisionTransformer:
+def _build(state: State, arguments: dict[str, Any]) -> VisionTransformer:
     """timm's ViT with these weights, in evaluation mode; InputError names a weight that it has no place for."""
     vit = VisionTransformer(**arguments, weight_init="skip")
-    found = vit.load_state_dict(dict(state), strict=False)
-    if found.missing_keys or found.unexpected_keys:
-        name = (found.unexpected_keys or found.missing_keys)[0]
-        raise InputError(f"{name} is not as in timm's plain VisionTransformer", "export it as onnx")
+    keys = vit.load_state_dict(state, strict=False)
+    if odd := [*keys.unexpected_keys, *keys.missing_keys]:
+        raise InputError(f"{odd[0]} is not as in timm's plain VisionTransformer", "export it as onnx")
     return vit.eval()
 
 
-def _assemble(model: nn.Module, names: tuple[str, ...]) -> tuple[State, ModelConfig]:
-    """timm's names for the weights that these sensors' encoder consists of, and that encoder's configuration."""
+def _encoder(model: System, names: tuple[str, ...]) -> System:
+    """The part of a system that encodes these sensors."""
     if isinstance(model, LateFusion | FusMAE) and len(names) > 1:
         raise InputError(
             f"{' and '.join(names)} have a projection each, timm's ViT has one",
             "export one sensor, or both as onnx",
         )
     if isinstance(model, LateFusion):
-        return _assemble(model.encoders[names[0]], names)
-    if hasattr(model, "teacher"):  # DINO-MM is evaluated by its teacher
-        model = model.teacher.backbone
-    state = {"pos_embed": model.positions.table[None]}
+        return model.encoders[names[0]]
+    return model.teacher.backbone if isinstance(model, DINO) else model
+
+
+def _renamed(model: System, names: tuple[str, ...]) -> State:
+    """timm's names for the weights that these sensors' encoder consists of."""
+    blocks, cls, crossing = [block.state_dict() for block in model.blocks], getattr(model, "cls_token", None), None
     if isinstance(model, FusMAE):
-        projection, kernel = model.projections[names[0]].proj, model.projections[names[0]].proj.weight
+        crossing, projection = model.xattn_encoder, model.projections[names[0]].proj
+        kernel, bias = projection.weight, projection.bias
     else:
-        projection = model.projection.proj
-        kernel = projection.weight[:, _channels(model.config, names)]
-    bias = projection.bias
-    if hasattr(model, "folded"):  # an encoder that standardises its images, which timm's does not
-        kernel, bias = model.folded(_channels(model.config, names))
-    state |= {"patch_embed.proj.weight": kernel, "patch_embed.proj.bias": bias}
-    blocks = [block.state_dict() for block in model.blocks]
-    cls = getattr(model, "cls_token", None)
-    if getattr(model, "xattn_encoder", None) is not None:
-        blocks.insert(0, _without_attention(model.xattn_encoder))
-        before = token_before(model.xattn_encoder.norm, model.xattn_encoder.mlp, cls)
-        cls = before.to(cls.dtype).view(1, 1, -1)
+        kernel, bias = model.projection_of(names)
+    if crossing is not None:
+        blocks.insert(0, _without_attention(crossing))
+        cls = token_before(crossing.norm, crossing.mlp, cls).to(cls.dtype).view(1, 1, -1)
+    state = {"pos_embed": model.positions.table[None], "patch_embed.proj.weight": kernel, "patch_embed.proj.bias": bias}
     if cls is not None:
-        state["cls_token"] = cls
-        state["pos_embed"] = torch.cat([torch.zeros_like(cls), state["pos_embed"]], dim=1)
+        state |= {"cls_token": cls, "pos_embed": torch.cat([torch.zeros_like(cls), state["pos_embed"]], dim=1)}
     for number, block in enumerate(blocks):
         state |= {f"blocks.{number}.{name}": tensor for name, tensor in block.items()}
-    return state | {f"norm.{name}": tensor for name, tensor in model.norm.state_dict().items()}, model.config
-
-
-def _channels(config: ModelConfig, names: tuple[str, ...]) -> list[int]:
-    """Which of the stacked channels belong to these sensors."""
-    channels, start = [], 0
-    for name in config.modalities:
-        count = get_modality(name).channels
-        channels += range(start, start + count) if name in names else []
-        start += count
-    return channels
+    return state | {f"norm.{name}": tensor for name, tensor in model.norm.state_dict().items()}
 
 
 def _without_attention(encoder: XAttnEncoder) -> State:
@@ -145,7 +127,7 @@ def _arguments(config: ModelConfig, names: tuple[str, ...], class_token: bool) -
     return {
         "img_size": config.image_size,
         "patch_size": config.patch_size,
-        "in_chans": sum(get_modality(name).channels for name in names),
+        "in_chans": sum(config.channels[name] for name in names),
         "num_classes": 0,
         "global_pool": "avg",
         "fc_norm": False,  # the norm comes before the mean, as here
@@ -158,17 +140,14 @@ def _arguments(config: ModelConfig, names: tuple[str, ...], class_token: bool) -
 
 
 @torch.no_grad()
-def _compare(model: Encoder, names: tuple[str, ...], vit: VisionTransformer) -> None:
+def _compare(model: System, names: tuple[str, ...], vit: VisionTransformer) -> None:
     """Both on the same noise; InputError where they differ by more than rounding."""
     images = trial_images(model, names, 2)
     latents = model.encode(images)
-    if isinstance(latents, JoinedLatents):
-        latents = latents.each[names[0]]
-    ours = torch.cat(list(named_tokens(latents).values()), dim=1)
-    cls = getattr(latents, "cls", None)
-    if cls is not None:
-        ours = torch.cat([(cls[-1] if isinstance(cls, list) else cls)[:, None], ours], dim=1)
-    theirs = vit.forward_features(torch.cat([images[name].cpu() for name in names], dim=1))
-    gap = float((ours.cpu() - theirs).abs().max() / ours.abs().max().clamp_min(1).cpu())
-    if not gap < TOLERANCE:
-        raise InputError(f"timm's ViT with these weights differs from the model by {gap:.1g}", "export it as onnx")
+    wanted = concatenate(latents.tokens)
+    if "cls" in latents.vectors:
+        wanted = torch.cat([latents.cls[:, None], wanted], dim=1)
+    difference = gap(vit.forward_features(torch.cat([images[n].cpu() for n in names], dim=1)), wanted.cpu())
+    if not difference < TOLERANCE:
+        what = f"timm's ViT with these weights differs from the model by {difference:.1g}"
+        raise InputError(what, "export it as onnx")

@@ -1,0 +1,114 @@
+"""What every model here is, Fus-MAE and those it is compared with: a :class:`System`, and what it returns."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from fusmae_lite.core.config import ModelConfig
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.model.blocks import Blocks
+from fusmae_lite.model.masking import sample_masks
+from fusmae_lite.model.tokens import patchify
+
+Images = Mapping[str, Tensor]  # modality -> (B, C, H, W), normalised
+
+
+@dataclass
+class Latents:
+    """z_N of eqs. 7-8, split by modality again, and vectors that stand for a whole sample.
+
+    Args:
+        tokens: modality -> (B, n_i, D), only the visible patches; ``s1+s2`` where a token holds both sensors.
+        vectors: pooling -> (B, F), whatever a system offers beside the mean of its tokens: ``cls``, the global token.
+    """
+
+    tokens: dict[str, Tensor]
+    vectors: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def cls(self) -> Tensor:
+        """The global token, (B, D)."""
+        return self.pooled("cls")
+
+    def pooled(self, how: str = "mean") -> Tensor:
+        """One vector per sample, (B, F): the mean of all patch tokens, or one of `vectors`."""
+        if how in self.vectors:
+            return self.vectors[how]
+        if how != "mean":
+            poolings = dict.fromkeys([*self.vectors, "mean"])
+            raise InputError(f"unknown pooling {how!r} for this system", f"choose one of {', '.join(poolings)}")
+        return torch.cat(list(self.tokens.values()), dim=1).mean(dim=1)
+
+
+@dataclass
+class Losses:
+    """What ``forward`` returns at least: the scalar to minimise, and the parts that a log shows, by name."""
+
+    loss: Tensor
+    losses: dict[str, Tensor]
+
+
+class System(nn.Module):
+    """A model as the training loop and the protocols of evaluation see it.
+
+    A masked autoencoder gives ``encode`` and ``forward``; whoever learns otherwise says so in the rest. What becomes of
+    a sensor that is missing (its tokens left out, zeros filled in) is a system's own choice.
+    """
+
+    #: What a table calls it.
+    title: str = ""
+    #: How its own method makes one vector of the tokens, see :meth:`Latents.pooled`.
+    pooling = "mean"
+    #: Whether it predicts pixels.
+    reconstructs = True
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """Keys of ``losses`` in what ``forward`` returns."""
+        return self.config.modalities
+
+    def encode(self, images: Images) -> Latents:
+        """Latents of whole images."""
+        raise NotImplementedError
+
+    def draw(
+        self, batch: int, generator: torch.Generator | None = None, config: ModelConfig | None = None
+    ) -> dict[str, Tensor]:
+        """The random part of a step, a row per sample: masks (B, N), as `config` wants them or the model's own."""
+        c = config or self.config
+        return sample_masks(c.masking, batch, c.tokens, c.kept, c.modalities, generator)
+
+    def draw_for(self, images: Images, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Masks for the sensors of these images."""
+        c, batch = self.config, next(iter(images.values())).shape[0]
+        return sample_masks(c.masking, batch, c.tokens, c.kept, list(images), generator)
+
+    def target(self, images: Tensor) -> Tensor:
+        """What must be predicted for (B, C, H, W): its patches (B, N, C * P * P), each normalised if configured."""
+        patches = patchify(images, self.config.patch_size)
+        if self.config.normalize_target:
+            mean, var = patches.mean(dim=-1, keepdim=True), patches.var(dim=-1, keepdim=True)
+            patches = (patches - mean) / (var + 1e-6).sqrt()
+        return patches
+
+    def after_step(self, step: int, steps: int, reduce: Callable[[Tensor], Tensor]) -> None:
+        """Called after optimiser step `step` of `steps`; `reduce` sums a tensor over processes."""
+
+    def to_fine_tune(self) -> System:
+        """A trainable copy of the part that encodes."""
+        return copy.deepcopy(self)
+
+    def recompute(self, on: bool = True) -> None:
+        """Keep only the input of each encoder block for the backward pass: less memory, a third more time."""
+        for module in self.modules():
+            if isinstance(module, Blocks):
+                module.recompute = on
