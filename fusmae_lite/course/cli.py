@@ -121,17 +121,18 @@ def encode(
 ) -> int:
     """Write an archive into an LMDB that is read a hundred times as fast; continues one that was stopped."""
     from fusmae_lite.data import encode as lmdb
+    from fusmae_lite.data import encoded
     from fusmae_lite.data.archives import open_archive
 
-    checked = verify and lmdb.finished(destination)
+    checked = verify and encoded.finished(destination)
     if checked:
-        print(f"{lmdb.verify(destination)} pairs read back, all as they were written")
+        print(f"{encoded.verify(destination)} pairs read back, all as they were written")
         if not Path(source).expanduser().is_dir():
             print(f"{source} is not there: not compared with it")
             return 0
     archive = open_archive(source, partial=partial, snow_and_clouds=snow_and_clouds, read_all=False)
     if checked:
-        lmdb.compare(destination, archive, workers)
+        encoded.compare(destination, archive, workers)
         print(f"{source} has not changed since")
         return 0
     done = lmdb.encode(archive, destination, workers=workers, partial=partial)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.progress import track
-from fusmae_lite.core.sensors import Modality, known_modality
+from fusmae_lite.core.sensors import known_modality
 from fusmae_lite.data.archives import Archive
 from fusmae_lite.data.archives.sample import check_archive
 
@@ -23,7 +23,7 @@ FAR = 1.0
 
 @dataclass
 class _Seen:
-    """What was found in one sensor: least and largest value, and the sum of each band's means."""
+    """Least and largest value of one sensor, and the sum over pairs of each band's mean."""
 
     low: float = np.inf
     high: float = -np.inf
@@ -40,19 +40,17 @@ class _Seen:
 
 def check_up(archive: Archive, every: bool = False) -> tuple[list[str], bool]:
     """Read a sample of the pairs, or every one; lines for people, and whether all of it is as it should be."""
-    rows = np.arange(len(archive))
-    if not every:
-        rows = np.sort(np.random.default_rng(0).permutation(rows)[:SAMPLE])
+    drawn = np.random.default_rng(0).permutation(len(archive))
+    rows = np.sort(drawn if every else drawn[:SAMPLE])
     seen: dict[str, _Seen] = {}
-    refused, read, placed = [], 0, 0
+    refused, placed = [], []
     for row in track(rows.tolist(), "pairs"):
         try:
             patch = archive.read(row)
         except InputError as error:
             refused.append(str(error))
             continue
-        read += 1
-        placed += patch.crs is not None
+        placed.append(patch.crs is not None)
         for name, bands in patch.bands.items():
             seen.setdefault(name, _Seen()).add(bands)
     try:
@@ -64,29 +62,26 @@ def check_up(archive: Archive, every: bool = False) -> tuple[list[str], bool]:
         f"checked   {len(rows)} of {len(archive)} pairs: {len(refused)} refused, {gaps} of them for no data",
         *(f"          refused: {text}" for text in refused[:SHOWN]),
         *([f"          and {len(refused) - SHOWN} more"] if len(refused) > SHOWN else []),
-        *(line for name, found in seen.items() for line in _about(name, found)),
-        f"pairing   the sensors of {placed} of {read} pairs say where they lie, and lie in one place",
+        *(line for name, values in seen.items() for line in _about(name, values)),
+        f"pairing   the sensors of {sum(placed)} of {len(placed)} pairs say where they lie, and lie in one place",
     ], not refused
 
 
-def _about(name: str, found: _Seen) -> list[str]:
+def _about(name: str, seen: _Seen) -> list[str]:
     """Unit, range and means of a sensor, beside what they should be."""
     modality = known_modality(name)
-    span = f"{found.low:.6g} to {found.high:.6g}"
+    span = f"{seen.low:.6g} to {seen.high:.6g}"
     if modality is None:
         return [f"{name:<9} {span}; nobody has registered this sensor"]
     valid = "not checked" if modality.valid is None else f"plausible are {modality.valid[0]:g} to {modality.valid[1]:g}"
-    means = {band: found.means[band] / found.pairs for band in modality.bands}
-    text = ", ".join(f"{band} {means[band]:.5g} ({mean:g})" for band, mean in zip(means, modality.mean, strict=True))
-    far = ", ".join(f"{band} by {away:.1f}" for band, away in _far(modality, means).items())
+    means, far = [], []
+    for band, expected, deviation in zip(modality.bands, modality.mean, modality.std, strict=True):
+        mean = seen.means[band] / seen.pairs
+        means.append(f"{band} {mean:.5g} ({expected:g})")
+        if abs(mean - expected) > FAR * deviation:
+            far.append(f"{band} by {abs(mean - expected) / deviation:.1f}")
     return [
         f"{name:<9} {modality.units}: {span}, {valid}",
-        f"          mean of each band (and of its statistics): {text}",
-        *([f"          further than {FAR:g} deviation from its statistics: {far}"] if far else []),
+        f"          mean of each band (and of its statistics): {', '.join(means)}",
+        *([f"          further than {FAR:g} deviation from its statistics: {', '.join(far)}"] if far else []),
     ]
-
-
-def _far(modality: Modality, means: Mapping[str, float]) -> dict[str, float]:
-    """Bands whose mean is far from the statistics, and by how many deviations."""
-    away = {b: abs(means[b] - m) / s for b, m, s in zip(modality.bands, modality.mean, modality.std, strict=True)}
-    return {band: distance for band, distance in away.items() if distance > FAR}

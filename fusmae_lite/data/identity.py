@@ -1,8 +1,7 @@
-"""What a result was made of: one fingerprint of pairs, by their content and not by their names, that every job keeps.
+"""Fingerprints of pairs, by content and not by name, that every job keeps beside its results.
 
-A few pairs (84 bundled ones are few) are read whole, so that a copy is the same and nothing else is. Of many, every
-file's size and modification time is asked and a drawn sample is read; a table by ``fusmae encode`` holds a checksum of
-every value, which needs neither. Of the sensors it covers bands, statistics and units, of the images their size.
+Of a few pairs (84 bundled ones are few) every file is read, so that a copy is the same and nothing else is. Of many,
+sizes and times of all files count and a drawn sample is read; a table by ``fusmae encode`` has checksums instead.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -40,11 +39,8 @@ def identity(
 ) -> str:
     """Fingerprint of some pairs: ``content``, or ``content.times`` where only a sample was read.
 
-    Args:
-        archive: where the pairs are.
-        rows: which of them, in their order; None: all, and their splits.
-        sensors: whose images; by default all.
-        more: whatever else the result depends on, for example the size of the images.
+    It covers the given rows in their order (None: all, and their splits), bands, statistics and units of the sensors
+    (by default all), and whatever `more` the result depends on, for example the size of the images.
     """
     chosen = np.arange(len(archive)) if rows is None else np.asarray(rows, dtype=np.int64)
     parts = [_of_sensor(archive, chosen, name) for name in sensors or archive.keys(0)]
@@ -81,10 +77,9 @@ def signature(archive: Archive, row: int) -> int:
     if isinstance(archive, TableArchive):
         crc = zlib.crc32(archive.labels[row].tobytes(), crc)
     for name in archive.keys(row):
-        sums = archive.stored_crc32(name)
-        paths = _files(archive, row, name) or [archive.store]
-        known = [sums[row]] if sums is not None else [_stat(path) for path in paths if path]
-        crc = zlib.crc32(repr([name, *known]).encode(), crc)
+        sums, paths = archive.stored_crc32(name), _files(archive, row, name) or [archive.store]
+        facts = [sums[row]] if sums is not None else [_stat(path) for path in paths if path]
+        crc = zlib.crc32(repr([name, *facts]).encode(), crc)
     return crc
 
 
@@ -97,13 +92,13 @@ def package() -> str:
 
 def digest(*parts: bytes) -> str:
     """A short SHA-256 of bytes."""
-    found = hashlib.sha256()
+    total = hashlib.sha256()
     for part in parts:
-        found.update(part)
-    return found.hexdigest()[:24]
+        total.update(part)
+    return total.hexdigest()[:24]
 
 
-def _joined(archive: Archive, rows: np.ndarray, parts: Iterable[tuple[str, str]], **more: Any) -> str:
+def _joined(archive: Archive, rows: np.ndarray, parts: Sequence[tuple[str, str]], **more: Any) -> str:
     contents, times = zip(*parts, strict=True)
     facts = {"reading": READING, "classes": archive.classes, "contents": contents, **more}
     labels = archive.labels[rows].tobytes() if isinstance(_on_disk(archive), TableArchive) else b""  # else in files
@@ -113,26 +108,29 @@ def _joined(archive: Archive, rows: np.ndarray, parts: Iterable[tuple[str, str]]
 
 
 def _of_sensor(archive: Archive, rows: np.ndarray, name: str) -> tuple[str, str]:
-    """(content, times) of one sensor's side of the pairs; no times where everything was read."""
+    """(content, times) of one sensor's side of the pairs; no times unless they stand for the content."""
     archive, content, times = _on_disk(archive), hashlib.sha256(), hashlib.sha256()
     modality = known_modality(name)
     content.update(json.dumps([name, modality and asdict(modality)]).encode())
-    first = _files(archive, int(rows[0]), name) if len(rows) else []
-    few = len(rows) <= DRAWN
-    if first:
-        size = sum(_stat(path)[0] for path in first)
-        few = len(rows) * len(first) <= WHOLE_FILES and len(rows) * size <= WHOLE_BYTES
+    files = _files(archive, int(rows[0]), name) if len(rows) else []
+    if files:
+        few = len(rows) * len(files) <= WHOLE_FILES and len(rows) * sum(map(_size, files)) <= WHOLE_BYTES
+    else:
+        few = len(rows) <= DRAWN
+    sums = None if few else archive.stored_crc32(name)
+    timed = not few and sums is None
+    if timed:
+        shared = [archive.store] if archive.store is not None else None
+        for path in shared or (path for row in rows.tolist() for path in _files(archive, row, name)):
+            size, changed, _ = _stat(path)
+            content.update(b"%d " % size)
+            times.update(b"%d " % changed)
+    elif sums is not None:
+        content.update(sums[rows].tobytes())
     drawn = rows if few else np.random.default_rng(0).choice(rows, min(DRAWN, len(rows)), replace=False)
-    if not few:
-        sums = archive.stored_crc32(name)
-        for found in _stats(archive, rows, name) if sums is None else ():
-            content.update(b"%d " % found[0])
-            times.update(b"%d " % found[1])
-        content.update(b"" if sums is None else sums[rows].tobytes())
-        few = sums is not None
     for row in drawn.tolist():
         content.update(b"%d " % _crc(archive, row, name))
-    return content.hexdigest(), "" if few else times.hexdigest()
+    return content.hexdigest(), times.hexdigest() if timed else ""
 
 
 def _on_disk(archive: Archive) -> Archive:
@@ -144,31 +142,28 @@ def _files(archive: Archive, row: int, name: str) -> list[str]:
     return archive.files(row, name) if name in archive.keys(row) else []  # an unknown sensor is told when it is read
 
 
-def _stats(archive: Archive, rows: np.ndarray, name: str) -> Iterable[tuple[int, int, int]]:
-    if archive.store is not None:
-        return [_stat(archive.store)]
-    return (_stat(path) for row in rows.tolist() for path in _files(archive, row, name))
-
-
 def _stat(path: str) -> tuple[int, int, int]:
     """Size, time of the last change, and that of the entry, which no program can set; a missing file is told later."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return -1, 0, 0
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _size(path: str) -> int:
+    return _stat(path)[0]
 
 
 def _crc(archive: Archive, row: int, name: str) -> int:
     """CRC-32 of the files of one sensor's side of a pair or, where it has none of its own, of its pixels."""
     crc = 0
     try:
-        for path in _files(archive, row, name):
-            with open(path, "rb") as file:
-                crc = zlib.crc32(file.read(), crc)
-        if not _files(archive, row, name):
-            for array in archive.read(row, [name]).bands[name].values():
-                crc = zlib.crc32(np.ascontiguousarray(array), crc)
+        files = _files(archive, row, name)
+        for path in files:
+            crc = zlib.crc32(Path(path).read_bytes(), crc)
+        for array in () if files else archive.read(row, [name]).bands[name].values():
+            crc = zlib.crc32(np.ascontiguousarray(array), crc)
     except (OSError, InputError) as error:  # told when it is read
         crc = zlib.crc32(str(error).encode(), crc)
     return crc

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,16 +9,13 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fusmae_lite.core.errors import InputError, RunError
-from fusmae_lite.data.decode import processors
+from fusmae_lite.data.processes import processors
 
 
 def load(dataset: Dataset, *, workers: int = 0, **options: Any) -> Iterator[dict[str, Any]]:
-    """The batches of a ``DataLoader`` over `dataset`.
+    """The batches of a ``DataLoader`` with these options over `dataset`.
 
-    Args:
-        dataset: a :class:`~fusmae_lite.data.pairs.PairDataset`, or a part of one.
-        workers: processes that read; 0: this one. Never more than there are processors.
-        options: as for ``DataLoader``: batch_size, shuffle, batch_sampler, pin_memory.
+    `workers` are the processes that read (0: this one), never more than there are processors.
 
     Raises:
         InputError: a patch that cannot be read, with the message that reading it here would give.
@@ -40,7 +36,7 @@ def told_when_killed() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not re.search(r"DataLoader worker \(pid", str(error)):
+        if "DataLoader worker (pid" not in str(error):
             raise
         raise RunError(
             "a process that reads data was killed, perhaps for want of memory (or of room in /dev/shm); use fewer "
@@ -65,5 +61,4 @@ class _Careful(Dataset):
 
 
 def _collate(items: list[Any]) -> Any:
-    bad = [item for item in items if isinstance(item, InputError)]
-    return bad[0] if bad else default_collate(items)
+    return next((item for item in items if isinstance(item, InputError)), None) or default_collate(items)

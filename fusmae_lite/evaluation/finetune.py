@@ -17,7 +17,8 @@ from torch.utils.data import Dataset, Subset
 from fusmae_lite.core.config import RunConfig
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.seeding import derive, generator
-from fusmae_lite.data.pairs import PairDataset, augment
+from fusmae_lite.data.augment import augment
+from fusmae_lite.data.pairs import PairDataset
 from fusmae_lite.evaluation.features import batches, in_bf16
 from fusmae_lite.systems import System
 

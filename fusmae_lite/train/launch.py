@@ -15,7 +15,7 @@ from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.locks import only_job
 from fusmae_lite.core.progress import line
 from fusmae_lite.data.archives import Archive
-from fusmae_lite.data.decode import processors
+from fusmae_lite.data.processes import processors
 from fusmae_lite.train.distributed import LAUNCHER_SIZES, LAUNCHER_VARIABLES, check_batch, place_among_processes
 from fusmae_lite.train.pretrain import PretrainResult, pretrain
 

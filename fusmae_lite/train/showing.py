@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fusmae_lite.core.config import RunConfig
 from fusmae_lite.core.seeding import derive, generator
 from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.data.pairs import PairDataset, assemble, augment, by_side, draw_augmentation, draw_jitter, jitter
+from fusmae_lite.data.augment import augment, draw_augmentation, draw_jitter, jitter
+from fusmae_lite.data.pairs import PairDataset, assemble
 from fusmae_lite.data.synthetic.scene import Scenes
 
-Bands = dict[str, dict[int, Tensor]]  # modality -> side -> (B, bands of that side, side, side)
+Bands = dict[str, dict[str, Tensor]]  # modality -> band -> (B, side, side)
 OwnRows = Callable[[Tensor], Tensor]
 
 
@@ -64,19 +66,19 @@ class Showing:
     def _see(self, rows: list[int]) -> Bands:
         """Native bands of these scenes; 1.5 ms each, so that none needs to be kept or shown twice."""
         assert self.scenes is not None
-        seen, stacked = [self.scenes.pair(row).bands for row in rows], {}
-        for name in self.config.modalities:
-            each = [by_side(bands[name], get_modality(name), "a synthetic scene") for bands in seen]
-            stacked[name] = {side: torch.stack([sides[side] for sides in each]) for side in each[0]}
-        return stacked
+        seen = [self.scenes.pair(row).bands for row in rows]
+        return {
+            name: {b: torch.from_numpy(np.stack([bands[name][b] for bands in seen])) for b in get_modality(name).bands}
+            for name in self.config.modalities
+        }
 
 
 def _scenes_like(dataset: PairDataset, config: RunConfig) -> Scenes:
     """Synthetic scenes of the same side as the dataset's pairs, on one grid if those are."""
-    sides = [list(parts) for parts in dataset[0]["bands"].values()]
+    sides = [{band.shape[-1] for band in parts.values()} for parts in dataset[0]["bands"].values()]
     several = any(len(found) > 1 for found in sides) or config.modalities == ("s1",)
     return Scenes(derive("scenes", config.seed), side=max(map(max, sides)), one_grid=not several)
 
 
-def _to(bands: Mapping[str, Mapping[int, Tensor]], device: torch.device) -> Bands:
-    return {k: {side: x.to(device, non_blocking=True) for side, x in sides.items()} for k, sides in bands.items()}
+def _to(bands: Mapping[str, Mapping[str, Tensor]], device: torch.device) -> Bands:
+    return {k: {b: x.to(device, non_blocking=True) for b, x in native.items()} for k, native in bands.items()}

@@ -22,7 +22,7 @@ import reproduce
 from fusmae_lite import load_preset, load_pretrained, open_archive
 from fusmae_lite.course import cli, pages
 from reproduce.plan import load_plan
-from fusmae_lite.data.synthetic import statistics
+from fusmae_lite.data.synthetic import scene
 
 package, results = Path(fusmae_lite.__file__).parent, Path(reproduce.__file__).parent
 assert package.parent == results.parent == Path(sys.argv[1]).resolve(), (package, results)
@@ -34,7 +34,7 @@ for path in package.glob("weights/*.safetensors"):
 metrics = {"notebooks": {}, "preset": "smoke", "machine": {"summary": "none"}}
 pages.write_index(Path.cwd(), [], metrics)
 assert "0 of 0 notebooks" in Path("index.html").read_text(encoding="utf-8")
-assert len(statistics.load()["classes"]) > 10
+assert len(scene.load()["classes"]) > 10
 print(*sorted(used), sep="\\n")
 try:
     open_archive()

@@ -14,7 +14,8 @@ import rasterio
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.data.archives import open_archive
-from fusmae_lite.data.pairs import PairDataset, augment, stack_bands
+from fusmae_lite.data.augment import augment
+from fusmae_lite.data.pairs import PairDataset, stack_bands
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "data_samples"

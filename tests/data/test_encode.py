@@ -22,7 +22,8 @@ from fusmae_lite.data import encode as module
 from fusmae_lite.data.archives import open_archive
 from fusmae_lite.data.archives.lmdb_store import JOURNAL
 from fusmae_lite.data.archives.metadata import METADATA
-from fusmae_lite.data.encode import SKIPPED, encode, verify
+from fusmae_lite.data.encode import encode
+from fusmae_lite.data.encoded import SKIPPED, verify
 
 
 def same(one, other) -> None:
@@ -120,25 +121,27 @@ def test_a_journal_of_another_archive_is_refused(archive, source, tmp_path, monk
         encode(other, tmp_path / "lmdb", workers=0)
 
 
-def test_stopped_at_any_commit_it_continues_without_decoding_again(source, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("stop", "kept"), [(5, 1), (6, 2), (7, 2)])
+def test_stopped_at_any_commit_it_continues_without_decoding_again(source, tmp_path, monkeypatch, stop, kept):
+    """Writes: the journal's first entry, then the values and the record of each pair."""
     monkeypatch.setattr(module, "BATCH", 1)
-    original, commits = module._Store.write, []
+    original, decode, commits, decoded = module._Store.write, module.decode, [], []
 
-    def stop_in_the_third(self, items):
+    def write(self, items):
         commits.append(len(items))
-        if len(commits) == 3:
+        if len(commits) == stop:
             raise KeyboardInterrupt
         original(self, items)
 
-    monkeypatch.setattr(module._Store, "write", stop_in_the_third)
+    monkeypatch.setattr(module._Store, "write", write)
+    monkeypatch.setattr(module, "decode", lambda shared, row: decoded.append(row) or decode(shared, row))
     with pytest.raises(KeyboardInterrupt):
         encode(open_archive(source), tmp_path / "lmdb", workers=0)
     with pytest.raises(InputError, match="has not finished; run the same"):
         open_archive(tmp_path / "lmdb")
-    with open(tmp_path / "lmdb" / JOURNAL, "ab") as file:
-        file.write(b'{"name": "cut sho')
+    decoded.clear()
     done = encode(open_archive(source), tmp_path / "lmdb", workers=0)
-    assert (done.pairs, done.kept) == (4, 2) and len(commits) == 5
+    assert (done.pairs, done.kept) == (4, kept) and len(decoded) == 4 - kept
     same(open_archive(source), open_archive(tmp_path / "lmdb"))
 
 
@@ -153,9 +156,8 @@ def test_killed_by_the_system_it_continues(tmp_path):
     lmdb_folder = tmp_path / "lmdb"
     process = subprocess.Popen([sys.executable, "-c", code, SAMPLES, lmdb_folder], start_new_session=True)
     deadline = time.monotonic() + 120
-    while (not (lmdb_folder / JOURNAL).is_file() or (lmdb_folder / JOURNAL).read_bytes().count(b"\n") < 9) and (
-        time.monotonic() < deadline
-    ):
+    journal = lmdb_folder / JOURNAL
+    while (not journal.is_file() or journal.read_bytes().count(b'"crc32"') < 4) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

@@ -23,7 +23,7 @@ from fusmae_lite.data.archives.lmdb_env import release
 from fusmae_lite.data.archives.pixels import check_pixels, first_with_offset, obviously_right
 from fusmae_lite.data.archives.sample import check_archive
 from fusmae_lite.data.archives.tensors import pack, unpack
-from fusmae_lite.data.decode import layout_of
+from fusmae_lite.data.encoded import layout_of
 from fusmae_lite.data.pairs import PairDataset
 
 SAMPLES = Path(__file__).resolve().parents[2] / "data_samples"

@@ -15,24 +15,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from small_archives import refused
 
+from benchmarks.measure_statistics import band_means, cell_texture, correlation_length, looks, measure
 from fusmae_lite.course.cli import main
 from fusmae_lite.data.archives import Archive, open_archive
 from fusmae_lite.data.archives.base import SYNTHETIC
 from fusmae_lite.data.archives.labels import BEN19
 from fusmae_lite.data.archives.names import version
-from fusmae_lite.data.archives.sen12ms import IGBP10
+from fusmae_lite.data.archives.sen12ms import IGBP10, SIDE
 from fusmae_lite.data.encode import encode
 from fusmae_lite.data.synthetic import Scenes, Truth, is_synthetic, read_truth, scene, synthesise, write, writers
-from fusmae_lite.data.synthetic.statistics import (
-    TO_DB,
-    band_means,
-    block_mean,
-    cell_texture,
-    correlation_length,
-    load,
-    looks,
-    measure,
-)
+from fusmae_lite.data.synthetic.scene import TO_DB, block_mean, load
 
 SAMPLES = Path(__file__).resolve().parents[2] / "data_samples"
 
@@ -82,11 +74,11 @@ def test_splits_are_60_20_20(archives):
 
 def test_sen12ms_labels_are_those_of_its_maps(archives):
     archive = archives["sen12ms"]
-    scenes = Scenes(5, lookalikes=writers.LOOKALIKES, side=256, one_grid=True)
+    scenes = Scenes(5, lookalikes=writers.LOOKALIKES, side=SIDE, one_grid=True)
     for place, name in enumerate(archive.names):
         pair = scenes.pair(int(name.rpartition("_p")[2]))
         patch = archive.read(place)
-        assert same(patch, pair) and {array.shape for array in patch.bands["s2"].values()} == {(256, 256)}
+        assert same(patch, pair) and {array.shape for array in patch.bands["s2"].values()} == {(SIDE, SIDE)}
         assert patch.labels == (tuple(IGBP10)[np.bincount(pair.land_cover.ravel()).argmax()],)
 
 
@@ -272,7 +264,8 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch, name):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writers, f"write_{name}", full)
+    monkeypatch.setattr(writers, "write_v1", full)
+    monkeypatch.setattr(write, "pack", full)  # of lmdb
     refused(lambda: synthesise(tmp_path / "new", 2, format=name), "No space left")
     assert not list(tmp_path.iterdir())
 
@@ -280,8 +273,8 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("{", "cannot read"),
-        ("[]", "no truth table"),
+        ("{", "is unreadable"),
+        ("[]", "a JSON object is needed"),
         ('{"sonar": []}', "no truth table"),
         ('{"radar": ["Moon crater"]}', "'Moon crater'"),
         ('{"radar": ["Pastures"], "optical": ["Pastures"], "combination": []}', "'Pastures' is listed twice"),

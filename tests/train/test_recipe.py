@@ -18,7 +18,8 @@ from torch.utils.data import default_collate
 from fusmae_lite.core.config import load_preset, project_root
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.seeding import derive
-from fusmae_lite.data.pairs import PairDataset, assemble, draw_jitter, jitter
+from fusmae_lite.data.augment import draw_jitter, jitter
+from fusmae_lite.data.pairs import PairDataset, assemble
 from fusmae_lite.evaluation import heldout_losses
 from fusmae_lite.model.cross_attention import SelfAttention, attend
 from fusmae_lite.model.masking import draw_together, sample_masks

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.files import read_object
 from fusmae_lite.data.archives.labels import BEN19
 
 KINDS = {
@@ -25,7 +25,7 @@ OPTICAL_MARK = 1.6  # length of a mark in ln reflectance over the 12 bands
 
 @dataclass(frozen=True)
 class Truth:
-    """Classes by where they show; a class in no list does not occur. Names are those of BEN19.
+    """Classes of BEN19 by where they show (see :data:`KINDS`); a class in no list does not occur.
 
     Each class is present with probability `prevalence`, independently of all others. A class that shows adds its
     mark to a fifth of the patch: in radar a shift of `strength` x 6 dB in its own direction of the VV-VH plane, in
@@ -45,12 +45,11 @@ class Truth:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
-        strange = [name for name in self.classes if name not in BEN19]
-        if strange:
-            raise InputError(f"truth: {strange[0]!r} is none of the 19 classes", "take names of BEN19")
-        twice = [name for name in self.classes if self.classes.count(name) > 1]
-        if twice:
-            raise InputError(f"truth: {twice[0]!r} is listed twice", "put each class into one list")
+        for name in self.classes:
+            if name not in BEN19:
+                raise InputError(f"truth: {name!r} is none of the 19 classes", "take names of BEN19")
+            if self.classes.count(name) > 1:
+                raise InputError(f"truth: {name!r} is listed twice", "put each class into one list")
         if not self.classes or not 0 < self.prevalence < 1 or self.strength <= 0:
             raise InputError(
                 f"truth: {len(self.classes)} classes, prevalence {self.prevalence}, strength {self.strength}",
@@ -94,16 +93,13 @@ class Truth:
 
 def read_truth(path: Path) -> Truth:
     """A truth.json, as an archive carries it or as written by hand (fields left out keep their default)."""
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot read the truth table ({error})", "give the path of a truth.json") from None
+    table = read_object(path, "give the path of a truth.json")
     fields = set(Truth.__dataclass_fields__)
-    if not isinstance(given, Mapping) or set(given) - fields - {"about", "kinds"}:
+    if table.keys() - fields - {"about", "kinds"}:
         raise InputError(f"{path} is no truth table", f"give a JSON object with some of {', '.join(sorted(fields))}")
     try:
-        return Truth(**{name: tuple(v) if name in KINDS else float(v) for name, v in given.items() if name in fields})
+        return Truth(**{name: tuple(v) if name in KINDS else float(v) for name, v in table.items() if name in fields})
+    except InputError:
+        raise
     except (TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path}: {error}", "give lists of class names, and numbers") from None

@@ -13,7 +13,6 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-import lmdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -21,7 +20,6 @@ import rasterio
 
 from fusmae_lite.data.archives.labels import BEN19, TO_19
 from fusmae_lite.data.archives.sen12ms import BANDS_ON_DISK, HELD_OUT, IGBP10, SIDE
-from fusmae_lite.data.archives.tensors import pack
 from fusmae_lite.data.synthetic.scene import SyntheticPair
 
 CELLS = 90  # along a side of a tile
@@ -49,85 +47,72 @@ LOOKALIKES = {
 
 @dataclass(frozen=True)
 class Row:
-    """What the tables say of a pair: names in either version, split, labels."""
+    """What the tables say of a pair: names in either version, split, labels, west and north edge."""
 
+    index: int
     s2_name: str
     s2v1_name: str
     s1_name: str
     split: str
     labels: tuple[str, ...]
-    column: int
-    row: int
+    place: tuple[int, int]
 
 
 def describe(index: int, labels: tuple[str, ...]) -> Row:
-    """Names and split of pair `index`: 8,100 pairs fill a tile, tile after tile on day after day."""
+    """Pair number `index`: 8,100 pairs fill a tile, tile after tile on day after day."""
     tile, cell = divmod(index, CELLS * CELLS)
     row, column = divmod(cell, CELLS)
     day = FIRST_DAY + timedelta(days=tile % 365)
     place = f"00S{chr(65 + tile // 26 % 26)}{chr(65 + tile % 26)}"
     start = f"S2A_MSIL2A_{day:%Y%m%d}T10{tile // 365:02d}31"
     return Row(
+        index=index,
         s2_name=f"{start}_N9999_R022_T{place}_{column}_{row}",
         s2v1_name=f"{start}_{column}_{row}",
         s1_name=f"S1A_IW_GRDH_1SDV_{day:%Y%m%d}T17{tile // 365:02d}43_{place}_{column}_{row}",
         split=SPLIT_OF[index % len(SPLIT_OF)],
         labels=labels,
-        column=column,
-        row=row,
+        place=(WEST + 1200 * column, NORTH - 1200 * row),
     )
 
 
-def write_v1(root: Path, rows: Sequence[Row], pairs: Sequence[SyntheticPair]) -> None:
+def write_v1(root: Path, row: Row, pair: SyntheticPair) -> None:
     """GeoTIFF folders and json of BigEarthNet-MM v1."""
-    for row, pair in zip(rows, pairs, strict=True):
-        s2, s1 = root / "BigEarthNet-v1.0" / row.s2v1_name, root / "BigEarthNet-S1-v1.0" / row.s1_name
-        _write_bands(s2, pair.bands["s2"], row)
-        _write_bands(s1, pair.bands["s1"], row)
-        west, north = WEST + 1200 * row.column, NORTH - 1200 * row.row
-        known: dict[str, Any] = {
-            "labels": [CORINE[name] for name in row.labels],
-            "coordinates": {"ulx": west, "uly": north, "lrx": west + 1200, "lry": north - 1200},
-            "projection": CRS,
-            "tile_source": "synthetic",
-        }
-        _write_json(s2, known)
-        _write_json(s1, {**known, "corresponding_s2_patch": row.s2v1_name})
+    west, north = row.place
+    known: dict[str, Any] = {
+        "labels": [CORINE[name] for name in row.labels],
+        "coordinates": {"ulx": west, "uly": north, "lrx": west + 1200, "lry": north - 1200},
+        "projection": CRS,
+        "tile_source": "synthetic",
+    }
+    for sensor, folder, more in (
+        ("s2", root / "BigEarthNet-v1.0" / row.s2v1_name, {}),
+        ("s1", root / "BigEarthNet-S1-v1.0" / row.s1_name, {"corresponding_s2_patch": row.s2v1_name}),
+    ):
+        _write_bands(folder, pair.bands[sensor], row.place)
+        (folder / f"{folder.name}_labels_metadata.json").write_text(json.dumps({**known, **more}), encoding="utf-8")
 
 
-def write_reben(root: Path, rows: Sequence[Row], pairs: Sequence[SyntheticPair]) -> None:
+def write_reben(root: Path, row: Row, pair: SyntheticPair) -> None:
     """GeoTIFF folders of reBEN."""
-    for row, pair in zip(rows, pairs, strict=True):
-        _write_bands(root / "BigEarthNet-S2" / row.s2_name.rsplit("_", 2)[0] / row.s2_name, pair.bands["s2"], row)
-        _write_bands(root / "BigEarthNet-S1" / row.s1_name.rsplit("_", 3)[0] / row.s1_name, pair.bands["s1"], row)
+    for sensor, name, parts in (("s2", row.s2_name, 2), ("s1", row.s1_name, 3)):
+        folder = root / f"BigEarthNet-{sensor.upper()}" / name.rsplit("_", parts)[0] / name
+        _write_bands(folder, pair.bands[sensor], row.place)
 
 
-def write_lmdb(environment: lmdb.Environment, rows: Sequence[Row], pairs: Sequence[SyntheticPair]) -> None:
-    """Keys S2 name and S1 name, values safetensors, one transaction."""
-    values = {row.s2_name: pack(pair.bands["s2"]) for row, pair in zip(rows, pairs, strict=True)}
-    values |= {row.s1_name: pack(pair.bands["s1"]) for row, pair in zip(rows, pairs, strict=True)}
-    with environment.begin(write=True) as transaction:
-        for key, value in values.items():
-            transaction.put(key.encode(), value)
-
-
-def write_sen12ms(root: Path, first: int, pairs: Sequence[SyntheticPair]) -> None:
-    """Triplets of SEN12MS: four seasons in turn; every tenth one in a held-out scene, the others in scene 1."""
-    codes = list(IGBP10.values())
-    for index, pair in enumerate(pairs, first):
-        season = list(HELD_OUT)[index % len(HELD_OUT)]
-        scene = min(HELD_OUT[season]) if index // len(HELD_OUT) % 10 == 9 else 1
-        s2 = {**pair.bands["s2"], "B10": np.full((SIDE, SIDE), 10, dtype=np.uint16)}
-        rng = np.random.default_rng([index])  # which of a merged class's codes a column of pixels has
-        cover = np.zeros((4, SIDE, SIDE), dtype=np.uint16)
-        for c in np.unique(pair.land_cover):
-            cover[0] += np.where(pair.land_cover == c, rng.choice(codes[c], size=SIDE), 0).astype(np.uint16)
-        images = {"s1": np.stack(list(pair.bands["s1"].values())), "lc": cover}
-        images["s2"] = np.stack([s2[band] for band in BANDS_ON_DISK["s2"]])
-        for kind, image in images.items():
-            folder = root / season / f"{kind}_{scene}"
-            folder.mkdir(parents=True, exist_ok=True)
-            _write_tif(folder / f"{season}_{kind}_{scene}_p{index}.tif", image, WEST, NORTH, 10)
+def write_sen12ms(root: Path, row: Row, pair: SyntheticPair) -> None:
+    """A triplet of SEN12MS: four seasons in turn; every tenth one in a held-out scene, the others in scene 1."""
+    season = list(HELD_OUT)[row.index % len(HELD_OUT)]
+    scene = min(HELD_OUT[season]) if row.index // len(HELD_OUT) % 10 == 9 else 1
+    rng, codes = np.random.default_rng([row.index]), list(IGBP10.values())
+    cover = np.zeros((4, SIDE, SIDE), dtype=np.uint16)
+    for c in np.unique(pair.land_cover):  # each column of pixels has one of a merged class's codes
+        cover[0] += np.where(pair.land_cover == c, rng.choice(codes[c], size=SIDE), 0).astype(np.uint16)
+    s2 = {**pair.bands["s2"], "B10": np.full((SIDE, SIDE), 10, dtype=np.uint16)}
+    images = {"s1": list(pair.bands["s1"].values()), "lc": cover, "s2": [s2[band] for band in BANDS_ON_DISK["s2"]]}
+    for kind, image in images.items():
+        path = root / season / f"{kind}_{scene}" / f"{season}_{kind}_{scene}_p{row.index}.tif"
+        _write_tif(path, np.stack(image), (WEST, NORTH), 10)
 
 
 def write_lists(root: Path, rows: Sequence[Row]) -> None:
@@ -159,20 +144,15 @@ def write_table(root: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> No
     parquet.write_table(table.replace_schema_metadata({"synthetic": json.dumps(about)}), root / "metadata.parquet")
 
 
-def _write_bands(folder: Path, bands: Mapping[str, np.ndarray], row: Row) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    west, north = WEST + 1200 * row.column, NORTH - 1200 * row.row
+def _write_bands(folder: Path, bands: Mapping[str, np.ndarray], place: tuple[int, int]) -> None:
     for band, image in bands.items():
-        _write_tif(folder / f"{folder.name}_{band}.tif", image[None], west, north, 1200 // len(image))
+        _write_tif(folder / f"{folder.name}_{band}.tif", image[None], place, 1200 // len(image))
 
 
-def _write_tif(path: Path, image: np.ndarray, west: float, north: float, metres: int) -> None:
-    count, height, width = image.shape
-    place = {"crs": CRS, "transform": rasterio.Affine(metres, 0, west, 0, -metres, north)}
+def _write_tif(path: Path, image: np.ndarray, place: tuple[int, int], metres: int) -> None:
+    (west, north), (count, height, width) = place, image.shape
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grid = {"crs": CRS, "transform": rasterio.Affine(metres, 0, west, 0, -metres, north)}
     size = {"count": count, "height": height, "width": width, "dtype": image.dtype.name}
-    with rasterio.open(path, "w", driver="GTiff", **size, **place) as file:
+    with rasterio.open(path, "w", driver="GTiff", **size, **grid) as file:
         file.write(image)
-
-
-def _write_json(folder: Path, content: Mapping[str, Any]) -> None:
-    (folder / f"{folder.name}_labels_metadata.json").write_text(json.dumps(content), encoding="utf-8")

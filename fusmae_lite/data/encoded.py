@@ -1,0 +1,186 @@
+"""What an encode stores of a pair, the table of all and the list of those left out; checks that nothing has changed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fusmae_lite.core.errors import InputError, RunError
+from fusmae_lite.core.files import write_text, write_whole
+from fusmae_lite.core.progress import track
+from fusmae_lite.data.archives import Archive
+from fusmae_lite.data.archives.lmdb_env import DATA, environment
+from fusmae_lite.data.archives.lmdb_store import CHECKSUM, CRS, EDGES, JOURNAL, SOURCE, LmdbArchive
+from fusmae_lite.data.archives.metadata import METADATA, NOTE
+from fusmae_lite.data.archives.tensors import Layout, pack
+from fusmae_lite.data.identity import signature
+from fusmae_lite.data.processes import each
+
+SKIPPED = "skipped.csv"
+_ROWS_AT_ONCE = 4096
+
+
+def decode(shared: tuple[Archive, Mapping[str, Layout]], row: int) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The record of a pair, and key -> safetensors bytes; of one that cannot be read a record of the reason alone."""
+    source, layouts = shared
+    name, known = source.names[row], signature(source, row)  # before it is read: what changes now is seen later
+    try:
+        patch = source.read(row)
+        if layout_of(patch.bands) != layouts:
+            raise InputError(f"{name}: other bands, sizes or types than the archive's first patch", "encode it apart")
+    except InputError as error:
+        return {"reason": str(error)}, {}
+    keys = source.keys(row)
+    values = {modality: pack(bands) for modality, bands in patch.bands.items()}
+    record = {
+        "labels": patch.labels,
+        "meta": patch.meta,
+        "crs": patch.crs,
+        "bounds": patch.bounds,
+        "source": known,
+        "crc32": {modality: zlib.crc32(value) for modality, value in values.items()},
+    }
+    return record, {keys[modality]: value for modality, value in values.items()}
+
+
+def layout_of(bands: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Layout]:
+    """Modality -> band -> (side, dtype) of a patch's bands."""
+    return {m: {band: (array.shape[0], array.dtype.name) for band, array in of.items()} for m, of in bands.items()}
+
+
+def write_table(
+    folder: Path,
+    source: Archive,
+    record: Callable[[str], dict[str, Any]],
+    rows: Sequence[int],
+    layouts: Mapping[str, Layout],
+) -> None:
+    """metadata.parquet from the records of some rows of the source.
+
+    Columns: patch_id, the name of each other key, labels, split as reBEN spells it, the source's own, crs, left,
+    bottom, right, top, the source's signature, and a CRC-32 for each key. The file's metadata note what an archive of
+    it offers.
+    """
+    names = [source.names[row] for row in rows]
+    columns = {m: "patch_id" if key == names[0] else f"{m}_name" for m, key in source.keys(rows[0]).items()}
+    texts = dict.fromkeys(("patch_id", *columns.values()))
+    fields = dict.fromkeys(field for name in names for field in record(name)["meta"])
+    kinds = {field: pa.bool_() if field.startswith("contains_") else pa.string() for field in fields}  # as in reBEN's
+    types = {**dict.fromkeys(texts, pa.string()), "labels": pa.list_(pa.string()), "split": pa.string()}
+    types = {**types, **{field: kind for field, kind in kinds.items() if field not in types}, CRS: pa.string()}
+    types |= {**dict.fromkeys(EDGES, pa.float64()), SOURCE: pa.uint32()}
+    types |= {CHECKSUM + modality: pa.uint32() for modality in columns}
+    note = {"kind": source.kind, "classes": source.classes, "keys": columns, "bands": layouts}
+    schema = pa.schema(list(types.items()), metadata={NOTE: json.dumps(note)})
+
+    def as_row(row: int) -> dict[str, Any]:
+        known, keys = record(source.names[row]), source.keys(row)
+        meta = {f: text == "true" if pa.types.is_boolean(types[f]) else text for f, text in known["meta"].items()}
+        return {
+            **meta,
+            **{column: keys[modality] for modality, column in columns.items()},
+            "patch_id": source.names[row],
+            "labels": known["labels"],
+            "split": "validation" if meta["split"] == "val" else meta["split"],
+            CRS: known["crs"],
+            SOURCE: known["source"],
+            **dict(zip(EDGES, known["bounds"] or [None] * 4, strict=True)),
+            **{CHECKSUM + modality: crc for modality, crc in known["crc32"].items()},
+        }
+
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, schema) as writer:
+            for first in range(0, len(rows), _ROWS_AT_ONCE):
+                part = [as_row(row) for row in rows[first : first + _ROWS_AT_ONCE]]
+                writer.write_table(pa.Table.from_pylist(part, schema=schema))
+
+    write_whole(folder / METADATA, write)
+
+
+def write_skipped(folder: Path, skipped: Sequence[tuple[str, str]]) -> None:
+    """skipped.csv: name and reason of what is not in the archive; no file if everything is."""
+    if not skipped:
+        (folder / SKIPPED).unlink(missing_ok=True)
+        return
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("name", "reason"), *skipped])
+    write_text(folder / SKIPPED, text.getvalue())
+
+
+def read_skipped(folder: Path) -> set[str]:
+    """Names in skipped.csv."""
+    if not (folder / SKIPPED).is_file():
+        return set()
+    with open(folder / SKIPPED, encoding="utf-8", newline="") as file:
+        return {row["name"] for row in csv.DictReader(file)}
+
+
+def verify(folder: Path | str) -> int:
+    """Read every value of a finished encode and compare it with its checksum; returns the number of pairs.
+
+    Raises:
+        InputError: no archive by ``fusmae encode``.
+        RunError: a value differs.
+    """
+    archive = LmdbArchive(folder)
+    verify_values(environment(archive.folder), archive.checksums(), archive.folder, len(archive) * len(archive.layouts))
+    return len(archive)
+
+
+def compare(folder: Path | str, source: Archive, workers: int | None = None) -> None:
+    """Make sure that an encode is still what its source would give; decodes only pairs whose files look changed.
+
+    Raises:
+        InputError: no archive by ``fusmae encode``.
+        RunError: pairs of the source have changed, gone or come since; names the first.
+    """
+    archive = LmdbArchive(folder)
+    sums = {name: archive.stored_crc32(name) for name in archive.layouts}
+    signatures = archive.table.rest[SOURCE].to_pylist() if SOURCE in archive.table.rest else [None] * len(archive)
+    rows = {name: row for row, name in enumerate(source.names)}
+    encoded = {name: i for i, name in enumerate(archive.names)}
+    left_out = read_skipped(archive.folder)
+    different = [name for name in encoded if name not in rows]
+    different += [name for name in rows if name not in encoded and name not in left_out]
+    shared = [(row, encoded[name]) for name, row in rows.items() if name in encoded]
+    suspects = [row for row, i in shared if signatures[i] != signature(source, row)]
+    records = each(decode, (source, archive.layouts), suspects, workers)
+    for row, (record, _) in zip(suspects, track(records, "compare", len(suspects)), strict=True):
+        i = encoded[source.names[row]]
+        stored = {name: int(column[i]) for name, column in sums.items() if column is not None}
+        labels = set(np.array(archive.classes, dtype=object)[archive.labels[i]])
+        if record.get("crc32") != stored or set(record["labels"]) != labels or record["meta"] != archive.meta(i):
+            different.append(source.names[row])
+    if different:
+        raise RunError(
+            f"{source.root} has changed since {folder} was encoded from it: {len(different)} pairs differ, first "
+            f"{different[0]}; encode it into another folder"
+        )
+
+
+def finished(destination: Path | str) -> bool:
+    """Whether a folder holds a whole archive and nothing is left to do."""
+    folder = Path(destination).expanduser()
+    return (folder / METADATA).is_file() and (folder / DATA).is_file() and not (folder / JOURNAL).is_file()
+
+
+def verify_values(env: lmdb.Environment, sums: Iterable[tuple[str, int]], folder: Path, total: int) -> None:
+    """Read every value back and compare its CRC-32 with that of what was written."""
+    with env.begin(buffers=True) as transaction:
+        for key, crc in track(sums, "verify", total):
+            value = transaction.get(key.encode())
+            if value is None or zlib.crc32(value) != crc:
+                raise RunError(
+                    f"{folder / DATA}: {key} is not what was written; the disk may be failing: delete the folder and "
+                    "encode onto another"
+                )
