@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.data.archives import Archive
 from fusmae_lite.model.fusmae import FusMAE
 from fusmae_lite.show import pictures
 from fusmae_lite.show.charts import block_shares
 from fusmae_lite.show.panels import ERROR_MAP, MATRIX_MAP, Panel, Scale, draw_panels
 from fusmae_lite.show.recipes import attention_panels
-from fusmae_lite.show.viewers.base import PairViewer, choice, patch_grids, slider, titled
+from fusmae_lite.show.viewers.base import PairViewer, Source, choice, patch_grids, slider, titled
 from fusmae_lite.show.viewers.models import load_models, physical
 
 Layer = tuple[str, int]  # ("cross", 0), ("self", number of the plain block) or ("decoder", 0)
@@ -39,7 +38,7 @@ class AttentionViewer(PairViewer):
 
     def __init__(
         self,
-        archive: Archive | Path | str | None = None,
+        archive: Source = None,
         model: str | FusMAE = "xae-lite",
         *,
         pair: int = 0,
@@ -57,7 +56,7 @@ class AttentionViewer(PairViewer):
         self.grid = config.grid
         self._maps = lru_cache(1)(self._maps_of)
         self.direction = choice(
-            "direction", [(f"{q.upper()} looks at {k.upper()}", (q, k)) for q in names for k in names if q != k]
+            "direction", [(f"{q.upper()} looks at {k.upper()}", (q, k)) for q, k in permutations(names, 2)]
         )
         self.layer = choice("layer", layers_of(self.model))
         self.head = choice("head", [("mean of heads", -1), *((f"head {h + 1}", h) for h in range(config.heads))])
@@ -117,15 +116,12 @@ def weights_between(maps: Maps, layer: Layer, query: str, key: str, head: int | 
     `layer` says which softmax, `head` which head; None is the mean of all.
     """
     kind, number = layer
-    slices = {name: part for name, part in maps["slices"].items() if name != "cls"}
+    rows, columns = maps["slices"][query], maps["slices"][key]
     if kind == "self":
-        matrix, rows, part = maps["self"][number], slices[query], slices[key]
-    else:
-        others = [name for name in slices if name != query]
-        start = sum(slices[name].stop - slices[name].start for name in others[: others.index(key)])
-        matrix, rows = maps[kind][query], slice(None)
-        part = slice(start, start + slices[key].stop - slices[key].start)
-    return _of_head(matrix, head)[rows, part] * matrix.shape[-1]
+        return _of_head(maps["self"][number], head)[rows, columns] * maps["self"][number].shape[-1]
+    matrix = _of_head(maps[kind][query], head)
+    before = rows.stop - rows.start if rows.start < columns.start else 0  # the query's own tokens are no keys
+    return matrix[:, columns.start - before : columns.stop - before] * matrix.shape[1]
 
 
 def _of_head(matrix: Any, head: int | None) -> np.ndarray:
@@ -182,12 +178,11 @@ def matrix_panels(maps: Maps, plain: Maps | None, layer: Layer, head: int | None
 
 def cross_matrix(maps: Maps, kind: str, names: list[str], head: int | None) -> np.ndarray:
     """Cross-attention between all sensors in multiples of uniform attention; NaN from a sensor to itself."""
-    size = {name: maps["slices"][name].stop - maps["slices"][name].start for name in names}
-    blocks = [
-        [np.full((size[q], size[k]), np.nan) if q == k else weights_between(maps, (kind, 0), q, k, head) for k in names]
-        for q in names
-    ]
-    return np.block(blocks)
+    slices, tokens = maps["slices"], maps["slices"]["cls"].start
+    matrix = np.full((tokens, tokens), np.nan)
+    for query, key in permutations(names, 2):
+        matrix[slices[query], slices[key]] = weights_between(maps, (kind, 0), query, key, head)
+    return matrix
 
 
 def attention_words(weights: np.ndarray, index: int, query: str, key: str) -> str:

@@ -24,6 +24,8 @@ from fusmae_lite.data.pairs import PairDataset
 from fusmae_lite.show.panels import few_colours, rgb_png, text_png
 from fusmae_lite.show.pictures import colour_of, composites_of
 
+#: What a viewer opens: an archive, its folder, or the bundled patches.
+Source = Archive | Path | str | None
 #: Screen pixels along the side of a picture that can be clicked, at most.
 GRID_SIDE = 300
 
@@ -117,7 +119,7 @@ class PairViewer(Viewer):
     `live` follows the mouse along the slider, for pictures that need no model.
     """
 
-    def __init__(self, title: str, archive: Archive | Path | str | None, pair: int, live: bool = False) -> None:
+    def __init__(self, title: str, archive: Source, pair: int, live: bool = False) -> None:
         super().__init__(title)
         self.archive = archive if isinstance(archive, Archive) else open_archive(archive)
         last = len(self.archive) - 1

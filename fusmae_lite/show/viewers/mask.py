@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
 from fusmae_lite.core.config import ModelConfig
 from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.data.archives import Archive
 from fusmae_lite.model.masking import STRATEGIES
 from fusmae_lite.show import pictures
 from fusmae_lite.show.panels import Panel, draw_panels
 from fusmae_lite.show.recipes import mask_panels
-from fusmae_lite.show.viewers.base import PairViewer, button, choice, patch_grids, slider, titled
+from fusmae_lite.show.viewers.base import PairViewer, Source, button, choice, patch_grids, slider, titled
 from fusmae_lite.show.viewers.models import draw_masks, physical
 
 
@@ -30,9 +28,7 @@ class MaskViewer(PairViewer):
         pair: row of the archive to begin with.
     """
 
-    def __init__(
-        self, archive: Archive | Path | str | None = None, config: ModelConfig | None = None, *, pair: int = 0
-    ) -> None:
+    def __init__(self, archive: Source = None, config: ModelConfig | None = None, *, pair: int = 0) -> None:
         super().__init__("Mask", archive, pair, live=True)
         self.config = config or ModelConfig()
         self.use(self.config)

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 
 import ipywidgets as w
 import numpy as np
 
 from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.data.archives import Archive
 from fusmae_lite.show import pictures
 from fusmae_lite.show.locator import Locator, Place, place_of, places_by_name
 from fusmae_lite.show.panels import SIDE, Panel, draw_panels
 from fusmae_lite.show.recipes import band_panel, composite_panel
-from fusmae_lite.show.viewers.base import PairViewer, look_choices
+from fusmae_lite.show.viewers.base import PairViewer, Source, look_choices
 
 #: What is told of a patch's meta.
 TOLD = ("split", "country", "season", "scene", "acquisition_date", "tile")
@@ -30,7 +28,7 @@ class PatchViewer(PairViewer):
         pair: row of the archive to begin with.
     """
 
-    def __init__(self, archive: Archive | Path | str | None = None, *, pair: int = 0) -> None:
+    def __init__(self, archive: Source = None, *, pair: int = 0) -> None:
         super().__init__("Patch", archive, pair, live=True)
         self.locator = Locator(self.archive)
         self._read = lru_cache(1)(self.archive.read)

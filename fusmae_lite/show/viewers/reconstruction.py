@@ -11,13 +11,13 @@ from rasterio.transform import from_bounds
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.data.archives import Archive, Patch
+from fusmae_lite.data.archives import Patch
 from fusmae_lite.data.archives.names import file_in
 from fusmae_lite.model.fusmae import FusMAE
 from fusmae_lite.model.masking import STRATEGIES
 from fusmae_lite.show.panels import draw_panels
 from fusmae_lite.show.recipes import absolute_error, mean_error, paste, reconstruction_panels
-from fusmae_lite.show.viewers.base import PairViewer, button, choice, look_choices, slider
+from fusmae_lite.show.viewers.base import PairViewer, Source, button, choice, look_choices, slider
 from fusmae_lite.show.viewers.models import cross_choices, draw_masks, load_models, physical, predict
 
 
@@ -37,7 +37,7 @@ class ReconstructionViewer(PairViewer):
 
     def __init__(
         self,
-        archive: Archive | Path | str | None = None,
+        archive: Source = None,
         models: Sequence[str | FusMAE] | Mapping[str, str | FusMAE] = ("xae-lite",),
         *,
         pair: int = 0,
