@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from fusmae_lite.course.cli import FIELDS, Assignments, Flag, Preset
+from fusmae_lite.course.cli import FIELDS, Assignments, Preset
 from fusmae_lite.course.parameters import parse
 
 
@@ -25,9 +25,9 @@ def results(
     run_dir: Annotated[str, "instead of runs/results-<preset>/", {"metavar": "DIR"}] = "",
     seeds: Annotated[Sequence[int], "instead of the plan's", {"nargs": "+", "metavar": "N"}] = (),
     systems: Annotated[Sequence[str], "instead of the plan's", {"nargs": "+", "metavar": "NAME"}] = (),
-    own_sizes: Annotated[bool, "each system as large as in its own paper", Flag] = False,
+    own_sizes: Annotated[bool, "each system as large as in its own paper"] = False,
     workers: Annotated[int, "trainings at a time (default: one a core)", {"metavar": "N"}] = 0,
-    write: Annotated[bool, "also fill RESULTS.md and docs/results of this checkout", Flag] = False,
+    write: Annotated[bool, "also fill RESULTS.md and docs/results of this checkout"] = False,
 ) -> None:
     """Every table and figure of RESULTS.md, for all systems."""
     from reproduce import load_plan, run_results

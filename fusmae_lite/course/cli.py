@@ -17,7 +17,6 @@ from fusmae_lite.core.config import PRESETS, RunConfig, describe_fields, load_pr
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.course.parameters import parse
 
-Flag = {"action": "store_true"}
 Preset = Annotated[str, f"one of {', '.join(PRESETS)} (default smoke)", {"metavar": "NAME"}]
 Assignments = Annotated[
     Sequence[str],
@@ -52,7 +51,7 @@ def course(
     parameter: Assignments = (),
     only: Annotated[Sequence[str], "only this notebook; may be repeated", {"action": "append", "metavar": "NN"}] = (),
     run_dir: Annotated[str, "where results go instead of runs/<preset>/", {"metavar": "DIR"}] = "",
-    force: Annotated[bool, "run notebooks again that finished before", Flag] = False,
+    force: Annotated[bool, "run notebooks again that finished before"] = False,
 ) -> None:
     """Run the notebooks; results go to runs/<preset>/, sources stay untouched."""
     from fusmae_lite.course.run import run_course  # papermill and nbconvert take a second to import
@@ -115,9 +114,9 @@ def encode(
     destination: Annotated[str, "folder to write; new, empty, or of a stopped encode", {"metavar": "DST"}],
     *,
     workers: Annotated[int | None, "processes that decode (default: one per processor)", {"metavar": "N"}] = None,
-    partial: Annotated[bool, "accept missing and damaged patches: exit status 0", Flag] = False,
-    snow_and_clouds: Annotated[bool, "also the patches of reBEN's second table", Flag] = False,
-    verify: Annotated[bool, "if DST is finished, check it, and whether SRC has changed", Flag] = False,
+    partial: Annotated[bool, "accept missing and damaged patches: exit status 0"] = False,
+    snow_and_clouds: Annotated[bool, "also the patches of reBEN's second table"] = False,
+    verify: Annotated[bool, "if DST is finished, check it, and whether SRC has changed"] = False,
 ) -> int:
     """Write an archive into an LMDB that is read a hundred times as fast; continues one that was stopped."""
     from fusmae_lite.data import encode as lmdb
@@ -165,8 +164,8 @@ def doctor(
     *,
     preset: Preset = "smoke",
     parameter: Assignments = (),
-    check: Annotated[bool, "also read a sample of the pairs: unit, range, no data", Flag] = False,
-    all: Annotated[bool, "also read every pair", Flag] = False,
+    check: Annotated[bool, "also read a sample of the pairs: unit, range, no data"] = False,
+    all: Annotated[bool, "also read every pair"] = False,
 ) -> int:
     """Versions, device, data and weights found, what would run."""
     from fusmae_lite.course.doctor import report
@@ -187,7 +186,7 @@ def doctor(
 def add(commands: argparse._SubParsersAction, run: Callable[..., int | None], more: str = "") -> None:
     """Add a subcommand: a function whose parameters are ``name: Annotated[type, help, add_argument's own] = default``.
 
-    Keyword-only parameters are options, the others arguments; `more` stands below the help.
+    Keyword-only parameters are options (bool: flags), the others arguments; `more` stands below the help.
     """
     text = inspect.getdoc(run)
     form = argparse.RawDescriptionHelpFormatter
@@ -195,9 +194,8 @@ def add(commands: argparse._SubParsersAction, run: Callable[..., int | None], mo
     parser.set_defaults(run=run)
     for name, parameter in inspect.signature(run, eval_str=True).parameters.items():
         kind, said, *own = get_args(parameter.annotation)
-        options = {"help": said, **(own[0] if own else {})}
-        if int in (kind, *get_args(kind)):
-            options["type"] = int
+        typed = {"action": "store_true"} if kind is bool else {"type": int} if int in (kind, *get_args(kind)) else {}
+        options = {"help": said, **typed, **(own[0] if own else {})}
         if parameter.kind is not parameter.KEYWORD_ONLY:
             parser.add_argument(name, **options)
             continue
