@@ -4,7 +4,7 @@
     python benchmarks/disk_to_step.py --record benchmarks/disk_to_step.json
 
 The laptop model and its batches, bf16 where the processor has it, no loader processes, files in the page cache. Batches
-of both ways alternate in one process; medians and ratios of medians are reported, and the share of a batch that is spent
+of both ways alternate in one process; medians and ratios of medians are reported, and the share of a batch that goes by
 before the step. What is trained on differs: TorchGeo 0.8 reads Sentinel-1 as whole numbers and gives VH before VV; that
 changes no time.
 """
