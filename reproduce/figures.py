@@ -14,8 +14,8 @@ from fusmae_lite.show.charts import show_confusion
 from fusmae_lite.show.figures import TEXT, TITLE, new_figure
 from fusmae_lite.show.panels import MATRIX_MAP
 from reproduce.plan import Plan
-from reproduce.scores import Scores
-from reproduce.tables import BOTH, SENSORS, cell_key, kinds, systems
+from reproduce.scores import Scores, cell_key, deviation
+from reproduce.tables import BOTH, SENSORS, kind_cell, systems
 
 #: Okabe and Ito's colours, told apart by colour-blind readers, and a mark each for those who print in grey.
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999", "#661100")
@@ -27,14 +27,14 @@ def label_curves(plan: Plan, scores: Scores) -> Figure:
     figure, axes = new_figure(1, 3, 11, 4.2, sharey=True)
     for axis, sensors in zip(axes[0], SENSORS, strict=True):
         for number, key in enumerate(systems(plan, scores)):
-            points = [(f, scores.micro(key, cell_key("linear", sensors, f))) for f in plan.fractions]
-            points = [(f, cell) for f, cell in points if cell is not None]
-            if not points:
+            cells = {100 * f: scores.micro(key, cell_key("linear", sensors, f)) for f in plan.fractions}
+            cells = {share: cell for share, cell in cells.items() if cell is not None}
+            if not cells:
                 continue
-            x, y = [100 * f for f, _ in points], [100 * c.mean for _, c in points]
-            error = [0.0 if np.isnan(c.deviation) else 100 * c.deviation for _, c in points]
-            colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
-            axis.errorbar(x, y, error, color=colour, marker=mark, ms=5, lw=1.2, capsize=2, label=plan.title(key))
+            error = [100 * np.nan_to_num(deviation(cell.each)) for cell in cells.values()]
+            style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKS[number % len(MARKS)], "ms": 5, "lw": 1.2}
+            micro = [100 * cell.mean for cell in cells.values()]
+            axis.errorbar([*cells], micro, error, capsize=2, label=plan.title(key), **style)
         axis.axhline(100 * scores.prior(), color="#808080", ls=":", label="class prior")
         axis.set(xscale="log", title=sensors, xlabel="labels used, % of the training split")
         axis.set_xticks([100 * f for f in plan.fractions], [f"{100 * f:g}" for f in plan.fractions])
@@ -61,27 +61,25 @@ def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], ti
 
 def class_map(plan: Plan, scores: Scores, protocol: str) -> Figure:
     """Average precision of each class on S1+S2, mean over seeds, systems as rows."""
-    positives = scores.labels().sum(axis=0)
+    positives, classes = scores.labels().sum(axis=0), scores.classes()
     shown = np.flatnonzero(positives)
-    keys = [k for k in systems(plan, scores) if scores.per_class(k, cell_key(protocol, BOTH)) is not None]
-    values = np.array([100 * scores.per_class(k, cell_key(protocol, BOTH)).mean(axis=0)[shown] for k in keys])
-    names = [f"{_short(scores.classes()[c])} ({positives[c]})" for c in shown]
+    rows = {plan.title(key): scores.per_class(key, cell_key(protocol, BOTH)) for key in systems(plan, scores)}
+    rows = {title: 100 * each.mean(axis=0)[shown] for title, each in rows.items() if each is not None}
+    names = [f"{_short(classes[c])} ({positives[c]})" for c in shown]
     how = "fine-tuned" if protocol == "finetuned" else "linear evaluation, all labels"
     title = f"{how}, S1+S2; test positives in brackets"
-    return heat_map(values, [plan.title(k) for k in keys], names, title, "average precision, %")
+    return heat_map(np.array([*rows.values()]), [*rows], names, title, "average precision, %")
 
 
 def kinds_map(plan: Plan, scores: Scores) -> Figure:
     """Known truth: micro AP by kind of class, sensors and protocol, systems as rows."""
     columns = [(p, s, k) for p in ("linear", "finetuned") for s in SENSORS for k in KINDS]
-    rows, values = [], []
-    for key in systems(plan, scores):
-        found = {(p, s): kinds(scores, key, cell_key(p, s)) for p in ("linear", "finetuned") for s in SENSORS}
-        rows.append(plan.title(key))
-        values.append([100 * found[p, s][k].mean if found[p, s] else np.nan for p, s, k in columns])
-    names = [f"{k}, {s}" for _, s, k in columns]
+    keys = systems(plan, scores)
+    cells = [[kind_cell(scores, key, cell_key(p, s), k) for p, s, k in columns] for key in keys]
+    values = np.array([[np.nan if cell is None else 100 * cell.mean for cell in row] for row in cells])
     title = "synthetic archive with known truth: linear evaluation (left half) and fine-tuning (right half)"
-    return heat_map(np.array(values), rows, names, title, "micro average precision, %")
+    names = [f"{k}, {s}" for _, s, k in columns]
+    return heat_map(values, [plan.title(key) for key in keys], names, title, "micro average precision, %")
 
 
 def confusion(plan: Plan, scores: Scores, key: str = "xae", sensors: str = "S2") -> Figure | None:
@@ -89,8 +87,7 @@ def confusion(plan: Plan, scores: Scores, key: str = "xae", sensors: str = "S2")
     logits = scores.logits(key, cell_key("transfer", sensors))
     if logits is None:
         return None
-    truth = class_numbers(scores.labels("land cover"))
-    classes = scores.classes("land cover")
+    truth, classes = class_numbers(scores.labels("land cover")), scores.classes("land cover")
     known = truth >= 0
     matrix = confusion_matrix(truth[known], logits[0][known].argmax(axis=1), labels=range(len(classes)))
     return show_confusion(matrix, classes, f"{plan.title(key)}, {sensors}, first seed")
@@ -99,16 +96,16 @@ def confusion(plan: Plan, scores: Scores, key: str = "xae", sensors: str = "S2")
 def losses(plan: Plan, scores: Scores) -> Figure:
     """Each method's own pretraining loss relative to its first epoch, every seed a line."""
     figure, axes = new_figure(1, 1, 8, 3.8)
+    axis = axes[0, 0]
     for number, key in enumerate(systems(plan, scores)):
-        for seed, fact in enumerate(scores.of(key)):
-            if fact["history"]:
-                curve = np.array(fact["history"])
+        style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKS[number % len(MARKS)], "ms": 4, "lw": 1}
+        for seed, curve in enumerate(np.array(fact["history"]) for fact in scores.of(key)):
+            if len(curve):
                 label = plan.title(key) if seed == 0 else None
-                axes[0, 0].plot(np.arange(1, len(curve) + 1), curve / curve[0], color=COLOURS[number % len(COLOURS)],
-                                marker=MARKS[number % len(MARKS)], markevery=max(1, len(curve) // 8), ms=4, lw=1,
-                                label=label)  # fmt: skip
-    axes[0, 0].set(xlabel="epoch", ylabel="loss / loss of the first epoch")
-    axes[0, 0].legend(fontsize=TEXT, ncols=2)
+                epochs, every = np.arange(1, len(curve) + 1), max(1, len(curve) // 8)
+                axis.plot(epochs, curve / curve[0], markevery=every, label=label, **style)
+    axis.set(xlabel="epoch", ylabel="loss / loss of the first epoch")
+    axis.legend(fontsize=TEXT, ncols=2)
     return figure
 
 

@@ -26,20 +26,16 @@ TEST_SHARE = 0.25
 
 
 def measure_leakage(path: Path, redraws: int = 20) -> dict[str, list[float]]:
-    """Micro average precision of the shipped model's features under both splits, once for each of `redraws` draws.
+    """Micro average precision of the shipped model's features under both splits, in `redraws` random draws.
 
-    Args:
-        path: JSON to write; read instead if it is there.
-        redraws: random splits of either kind.
-
-    Returns:
-        ``random`` and ``disjoint``: (redraws,) values in [0, 1]; draw i of one belongs to draw i of the other.
+    Returns ``random`` and ``disjoint``: (redraws,) values in [0, 1], draw i of one belonging to draw i of the other.
+    Kept in the JSON `path`, and read from it if it is there.
     """
     if path.is_file():
         return read_object(path, "remove it, and it is measured again")
     config = load_preset("laptop")
     x, y, place = _quarters(config)
-    found: dict[str, list[float]] = {"random": [], "disjoint": []}
+    measured: dict[str, list[float]] = {"random": [], "disjoint": []}
     for draw in range(redraws):
         rng = np.random.default_rng([draw, 3])
         places = rng.permutation(place.max() + 1)
@@ -48,9 +44,9 @@ def measure_leakage(path: Path, redraws: int = 20) -> dict[str, list[float]]:
         mixed[rng.permutation(len(place))[: int(apart.sum())]] = True
         for name, test in (("random", mixed), ("disjoint", apart)):
             scores = linear_probe(x[~test], y[~test], x[test], config, draw).numpy()
-            found[name].append(average_precision(y[test].numpy() > 0, scores).micro)
-    write_text(path, json.dumps(found) + "\n")
-    return found
+            measured[name].append(average_precision(y[test].numpy() > 0, scores).micro)
+    write_text(path, json.dumps(measured) + "\n")
+    return measured
 
 
 @torch.no_grad()

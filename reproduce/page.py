@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
@@ -22,14 +22,8 @@ from reproduce.scores import Scores
 TITLES = {"truth": "synthetic archive with known truth", "real": "bundled real pairs", "given": "the archive given"}
 
 
-@dataclass(frozen=True)
-class Report:
-    """What was written.
-
-    Args:
-        folder: of the tables and pictures.
-        tables: name -> Markdown.
-    """
+class Report(NamedTuple):
+    """What was written: the folder of tables and pictures, and the tables as Markdown by name."""
 
     folder: Path
     tables: dict[str, str]
@@ -41,25 +35,22 @@ def write_report(plan: Plan, folder: Path, page: bool = False) -> Report:
     Raises:
         InputError: no finished track, or a RESULTS.md that lacks the marks of a table.
     """
-    found = {data: Scores(folder / "tracks", data, plan.redraws) for data in TITLES
-             if any((folder / "tracks").glob(f"{data}-*.json"))}  # fmt: skip
-    if not found:
+    tracks = folder / "tracks"
+    scored = {data: Scores(tracks, data, plan.redraws) for data in TITLES if any(tracks.glob(f"{data}-*.json"))}
+    if not scored:
         raise InputError(f"{folder} holds no finished track", "run `fusmae results` first")
-    made = dict(_tables(plan, found, folder))
-    report = Report(folder / "report", made)
+    report = Report(folder / "report", dict(_tables(plan, scored, folder)))
+    files = {f"{name}.md": text.encode() for name, text in report.tables.items()}
+    files["cells.csv"] = tables.cells_csv(scored.values()).encode()
+    files["per_class.csv"] = tables.per_class_csv(scored.values(), plan.systems).encode()
+    pictures = {f"{name}.png": png(figure) for name, figure in _figures(plan, scored)}
     for target in [report.folder, *([project_root() / "docs" / "results"] if page else [])]:
-        for name, text in made.items():
-            write_text(target / f"{name}.md", text)
-        write_text(target / "cells.csv", tables.cells_csv(plan, found.values()))
-        write_text(target / "per_class.csv", tables.per_class_csv(found.values(), plan.systems))
-    pictures = {name: png(figure) for name, figure in _figures(plan, found)}
-    for target in [report.folder, *([project_root() / "docs" / "results"] if page else [])]:
-        for name, content in pictures.items():
-            write_bytes(target / f"{name}.png", content)
+        for name, content in {**files, **pictures}.items():
+            write_bytes(target / name, content)
     if page:
         path = project_root() / "RESULTS.md"
-        write_text(path, fill(path.read_text(encoding="utf-8"), made))
-    line(f"{len(made)} tables and {len(pictures)} pictures in {report.folder}")
+        write_text(path, fill(path.read_text(encoding="utf-8"), report.tables))
+    line(f"{len(report.tables)} tables and {len(pictures)} pictures in {report.folder}")
     return report
 
 
@@ -69,8 +60,7 @@ def fill(text: str, made: dict[str, str]) -> str:
     Raises:
         InputError: the text asks for a table that was not made.
     """
-    wanted = re.findall(r"<!-- table ([\w-]+) -->", text)
-    missing = [name for name in wanted if name not in made]
+    missing = [name for name in re.findall(r"<!-- table ([\w-]+) -->", text) if name not in made]
     if missing:
         raise InputError(f"RESULTS.md asks for table {missing[0]!r}", f"those made: {', '.join(made)}")
 
@@ -80,8 +70,8 @@ def fill(text: str, made: dict[str, str]) -> str:
     return re.sub(r"<!-- table ([\w-]+) -->\n.*?<!-- end -->", put, text, flags=re.S)
 
 
-def _tables(plan: Plan, found: dict[str, Scores], folder: Path) -> Iterator[tuple[str, str]]:
-    for data, scores in found.items():
+def _tables(plan: Plan, scored: dict[str, Scores], folder: Path) -> Iterator[tuple[str, str]]:
+    for data, scores in scored.items():
         yield f"finetuned-{data}", tables.table_1(plan, scores, "finetuned", 1.0)
         for fraction in dict.fromkeys((plan.sparse, 1.0)):
             text = tables.table_1(plan, scores, "linear", fraction)
@@ -91,12 +81,11 @@ def _tables(plan: Plan, found: dict[str, Scores], folder: Path) -> Iterator[tupl
         yield f"losses-{data}", tables.loss_table(plan, scores)
         if "xae" in scores.keys:
             yield f"comparison-{data}", tables.comparison(plan, scores)
-        reasons = tables.refusals(plan, scores)
-        yield f"refused-{data}", "".join(f"- {reason}\n" for reason in reasons) or "Nothing was refused.\n"
-    main = found.get("truth") or found.get("given")
-    if "truth" in found:
+        yield f"refused-{data}", tables.refusals(scores)
+    if "truth" in scored:
         for protocol in ("linear", "finetuned"):
-            yield f"kinds-{protocol}", tables.kinds_table(plan, found["truth"], protocol)
+            yield f"kinds-{protocol}", tables.kinds_table(plan, scored["truth"], protocol)
+    main = scored.get("truth") or scored.get("given")
     if main is not None and any("land cover" in fact["classes"] for fact in main.facts):
         for sensors in ("S1", "S2"):
             yield f"transfer-{sensors}", tables.table_2(plan, main, sensors)
@@ -106,15 +95,15 @@ def _tables(plan: Plan, found: dict[str, Scores], folder: Path) -> Iterator[tupl
         yield "leakage", tables.leakage_table(measure_leakage(folder / "leakage.json"))
 
 
-def _figures(plan: Plan, found: dict[str, Scores]) -> Iterator[tuple[str, Figure]]:
-    for data, scores in found.items():
+def _figures(plan: Plan, scored: dict[str, Scores]) -> Iterator[tuple[str, Figure]]:
+    for data, scores in scored.items():
         yield f"losses-{data}", figures.losses(plan, scores)
         yield f"classes-{data}", figures.class_map(plan, scores, "linear")
         if data != "real":
             yield f"curves-{data}", figures.label_curves(plan, scores)
-    if "truth" in found:
-        yield "kinds", figures.kinds_map(plan, found["truth"])
-    main = found.get("truth") or found.get("given")
+    if "truth" in scored:
+        yield "kinds", figures.kinds_map(plan, scored["truth"])
+    main = scored.get("truth") or scored.get("given")
     figure = figures.confusion(plan, main) if main is not None else None
     if figure is not None:
         yield "confusion", figure

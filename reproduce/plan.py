@@ -17,22 +17,14 @@ PLANS = ("smoke", "laptop", "paper")
 
 @dataclass(frozen=True)
 class System:
-    """A row of the tables.
-
-    Args:
-        title: what the tables call it.
-        fields: of :class:`RunConfig`, what makes it this system.
-        pretrained: whether it is pretrained here by its own method.
-        finetuned, linear: which halves of Table 1 it has a place in.
-        own_size: fields that make it as large as in its own paper, where that is not the ViT-B of Fus-MAE's.
-    """
+    """A row of the tables."""
 
     title: str
-    fields: Mapping[str, Any]
-    pretrained: bool = True
-    finetuned: bool = True
+    fields: Mapping[str, Any]  # of RunConfig, what makes it this system
+    pretrained: bool = True  # here, by its own method
+    finetuned: bool = True  # the halves of Table 1 it has a place in
     linear: bool = True
-    own_size: Mapping[str, Any] = field(default_factory=dict)
+    own_size: Mapping[str, Any] = field(default_factory=dict)  # fields that make it as large as in its own paper
 
 
 #: In the order of the tables. The first two need no pretraining: a floor for frozen features, a ceiling for trained.
@@ -61,52 +53,33 @@ ABLATIONS: dict[str, System] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything the results depend on beside the data.
-
-    Args:
-        preset: name of the plan.
-        seeds: of pretraining, of the labels drawn, of the heads; one of each a seed.
-        systems, ablations: keys of :data:`SYSTEMS` and :data:`ABLATIONS`.
-        fractions: of the training labels, for linear evaluation.
-        sparse: which of them stands in Table 1, 1 % in the paper.
-        pairs, triplets: sizes of the synthetic archives; 0: none is made.
-        synthetic_epochs, real_epochs: of pretraining.
-        supervised_epochs: of the supervised ViT.
-        imagenet: ``imagenet``, ``random`` or a checkpoint, as in :func:`~fusmae_lite.systems.imagenet_encoder`.
-        redraws: of the test patches and seeds, for an interval.
-        leakage_redraws: random splits drawn to measure what leaking costs.
-        run: fields of :class:`RunConfig` that all systems share.
-        finetune: as :class:`FineTuneSettings`.
-        overrides: fields of :class:`RunConfig` for single systems, whose own method asks for them.
-        own_sizes: each system as large as in its own paper, instead of all of one size; for the paper preset.
-        real: whether the bundled pairs are run as well.
-    """
+    """Everything the results depend on beside the data."""
 
     preset: str
-    seeds: tuple[int, ...]
-    systems: tuple[str, ...]
-    ablations: tuple[str, ...]
-    fractions: tuple[float, ...]
-    sparse: float
-    pairs: int
+    seeds: tuple[int, ...]  # of pretraining, of the labels drawn, of the heads; one of each a seed
+    systems: tuple[str, ...]  # keys of SYSTEMS
+    ablations: tuple[str, ...]  # keys of ABLATIONS
+    fractions: tuple[float, ...]  # of the training labels, for linear evaluation
+    sparse: float  # which of them stands in Table 1, 1 % in the paper
+    pairs: int  # sizes of the synthetic archives; 0: none is made
     triplets: int
-    synthetic_epochs: int
+    synthetic_epochs: int  # of pretraining
     real_epochs: int
     supervised_epochs: int
-    imagenet: str
-    redraws: int
-    leakage_redraws: int
-    run: Mapping[str, Any]
+    imagenet: str  # imagenet, random or a checkpoint, as in imagenet_encoder
+    redraws: int  # of the test patches and seeds, for an interval
+    leakage_redraws: int  # random splits drawn to measure what leaking costs
+    run: Mapping[str, Any]  # fields of RunConfig that all systems share
     finetune: FineTuneSettings = field(default_factory=FineTuneSettings)
-    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    own_sizes: bool = False
-    real: bool = True
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of run, by system, whose method asks so
+    own_sizes: bool = False  # each system as large as in its own paper, instead of all of one size; for paper
+    real: bool = True  # whether the bundled pairs are run as well
 
     def __post_init__(self) -> None:
         for name, known in (("systems", SYSTEMS), ("ablations", ABLATIONS)):
-            odd = [key for key in getattr(self, name) if key not in known]
-            if odd:
-                raise InputError(f"plan: {name} has no {odd[0]!r}", f"choose from {', '.join(known)}")
+            unknown = [key for key in getattr(self, name) if key not in known]
+            if unknown:
+                raise InputError(f"plan: {name} has no {unknown[0]!r}", f"choose from {', '.join(known)}")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise InputError(f"plan: seeds {list(self.seeds)}", "give one or more different numbers, 0 or above")
         if self.sparse not in self.fractions or 1.0 not in self.fractions:
@@ -140,7 +113,8 @@ def load_plan(preset: str, **changes: Any) -> Plan:
     given = {"preset": preset, **tomllib.loads(text)}
     given["finetune"] = FineTuneSettings(**given.get("finetune", {}))
     plan = Plan(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
-    odd = set(changes) - {f.name for f in fields(Plan)}
-    if odd:
-        raise InputError(f"a plan has no {odd.pop()!r}", f"those that exist: {', '.join(f.name for f in fields(Plan))}")
+    names = [f.name for f in fields(Plan)]
+    unknown = set(changes) - set(names)
+    if unknown:
+        raise InputError(f"a plan has no {unknown.pop()!r}", f"those that exist: {', '.join(names)}")
     return replace(plan, **changes)

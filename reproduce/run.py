@@ -51,8 +51,8 @@ def run_results(
         root, transfer = _archives(plan, folder, data_dir, sen12ms)
         roots = [path for path in (root, transfer) if path] + ([""] if plan.real else [])
         _same_plan(plan, folder, (data_dir, sen12ms), roots)
-        tracks = list(_tracks(plan, "given" if data_dir else "truth", root, transfer))
-        _run_all(plan, tracks, folder, workers)
+        tracks = _tracks(plan, "given" if data_dir else "truth", root, transfer)
+        _run_all(plan, tracks, folder / "tracks", workers)
         if plan.real:
             measure_leakage(folder / "leakage.json", plan.leakage_redraws)
         return write_report(plan, folder, page)
@@ -67,13 +67,13 @@ def _same_plan(plan: Plan, folder: Path, given: tuple[str, str], roots: Sequence
     path, cure = folder / "plan.json", "give another folder, or remove it"
     try:
         then = json.loads(path.read_text(encoding="utf-8"))
-        same = [then[key] == now[key] for key in ("plan", "archives")]
-        changed = [root for root in roots if (root in then["pairs"]) and difference(then["pairs"][root], pairs[root])]
+        same = all(then[key] == now[key] for key in ("plan", "archives"))
+        changed = [root for root in roots if root in then["pairs"] and difference(then["pairs"][root], pairs[root])]
     except FileNotFoundError:
-        same, changed = [not (folder / "plan.txt").is_file()], []  # what earlier versions wrote knows no pairs
+        same, changed = not (folder / "plan.txt").is_file(), []  # what earlier versions wrote says nothing of pairs
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{path} is damaged", cure) from None
-    if not all(same):
+    if not same:
         raise InputError(f"{folder} holds results of another plan or archive", cure)
     if changed:
         what = f"{folder} holds results on pairs of {changed[0] or 'the bundled archive'} that have changed since"
@@ -85,36 +85,32 @@ def _archives(plan: Plan, folder: Path, data_dir: str, sen12ms: str) -> tuple[st
     """Folders of the archive to train on and of the one to transfer to ("" for none); made where none is given."""
     if not data_dir and not plan.pairs:
         raise InputError(f"the {plan.preset} plan makes no archive", "name one: -p data_dir=/data/bigearthnet.lmdb")
-    root = data_dir or str(_synthetic(folder / "data" / "truth", plan.pairs, "lmdb", Truth()))
-    if not sen12ms and plan.triplets:
-        sen12ms = str(_synthetic(folder / "data" / "sen12ms", plan.triplets, "sen12ms"))
-    return root, sen12ms
+    truth, triplets = folder / "data" / "truth", folder / "data" / "sen12ms"
+    if not data_dir and not truth.is_dir():
+        synthesise(truth, plan.pairs, format="lmdb", seed=1, truth=Truth())
+    if not sen12ms and plan.triplets and not triplets.is_dir():
+        synthesise(triplets, plan.triplets, format="sen12ms", seed=1)
+    return data_dir or str(truth), sen12ms or (str(triplets) if plan.triplets else "")
 
 
-def _tracks(plan: Plan, data: str, root: str, transfer: str) -> Iterator[Track]:
+def _tracks(plan: Plan, data: str, root: str, transfer: str) -> list[Track]:
     """Every track, the slow ones first, so that no worker is left with one at the end."""
-    for key in reversed((*plan.systems, *plan.ablations)):
-        for seed in plan.seeds:
-            yield Track(data, root, key, seed, plan.synthetic_epochs, transfer)
-    for key in reversed(plan.systems) if plan.real else ():
-        for seed in plan.seeds:
-            yield Track("real", "", key, seed, plan.real_epochs)
-
-
-def _synthetic(path: Path, count: int, format: str, truth: Truth | None = None) -> Path:
-    return path if path.is_dir() else synthesise(path, count, format=format, seed=1, truth=truth)
+    keys = [*reversed(plan.ablations), *reversed(plan.systems)]
+    tracks = [Track(data, root, key, seed, plan.synthetic_epochs, transfer) for key in keys for seed in plan.seeds]
+    real = reversed(plan.systems) if plan.real else ()
+    return tracks + [Track("real", "", key, seed, plan.real_epochs) for key in real for seed in plan.seeds]
 
 
 def _run_all(plan: Plan, tracks: list[Track], folder: Path, workers: int) -> None:
     """Every track that is not finished; the first failure ends the run after the others in progress."""
-    left = [t for t in tracks if not (folder / "tracks" / f"{t.name}.json").is_file()]
+    left = [t for t in tracks if not (folder / f"{t.name}.json").is_file()]
     if not left:
         return
     gpu = choose_device(plan.config("xae")).type != "cpu"
     workers = min(workers or (1 if gpu else processors()), len(left))
     began = time.perf_counter()
     line(f"{len(tracks)} tracks, {len(left)} to run, {workers} at a time")
-    finished = track(_finished(plan, left, folder / "tracks", workers), "tracks", len(left))
+    finished = track(_finished(plan, left, folder, workers), "tracks", len(left))
     for done, name in enumerate(finished, 1):
         line(f"{done:3d}/{len(left)}  {name}  {duration(time.perf_counter() - began)} so far")
 
@@ -133,9 +129,8 @@ def _finished(plan: Plan, tracks: list[Track], folder: Path, workers: int) -> It
                 except (InputError, RunError) as error:
                     raise RunError(f"{futures[future].name}: {error}") from None
                 yield futures[future].name
-        except BaseException:
+        finally:
             pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _start(workers: int) -> None:

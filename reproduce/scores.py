@@ -11,13 +11,22 @@ from numpy.typing import NDArray
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import read_object
-from fusmae_lite.evaluation.metrics import average_precision, micro_ap, redraw_values
+from fusmae_lite.evaluation.metrics import Comparison, accuracy, average_precision, interval, micro_ap, redraw_values
 from fusmae_lite.evaluation.single_label import SingleLabelScores, class_numbers, single_label_scores
-from fusmae_lite.evaluation.transfer import accuracy
 from fusmae_lite.systems.weights import read_tensors
 
 Array = NDArray[np.floating]
-Score = Callable[[NDArray[np.bool_], Array], float]
+Labels = NDArray[np.bool_]
+
+
+def cell_key(protocol: str, sensors: str, fraction: float = 1.0, variant: str = "") -> str:
+    """Name of a cell among the scores of a track, for example ``linear|S1+S2|0.01|``."""
+    return f"{protocol}|{sensors}|{fraction:g}|{variant}"
+
+
+def deviation(values: Array) -> float:
+    """Standard deviation over seeds; NaN for one seed, which no table prints."""
+    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
 class Cell:
@@ -28,49 +37,33 @@ class Cell:
         logits: (seeds, test patches, classes).
         score: of labels and one seed's logits.
         train: patches trained on.
-        draws: redraws of patches and seeds for the interval.
+        draws: redraws of patches and seeds for the interval, the same ones for every system.
     """
 
-    def __init__(self, labels: NDArray[np.bool_], logits: Array, score: Score, train: int, draws: int) -> None:
+    def __init__(
+        self, labels: Labels, logits: Array, score: Callable[[Labels, Array], float], train: int, draws: int
+    ) -> None:
         self._labels, self._logits, self._score, self._draws = labels, logits, score, draws
         self.train, self.test, self.seeds = train, len(labels), len(logits)
         self.each = np.array([score(labels, one) for one in logits])
-
-    @property
-    def mean(self) -> float:
-        """Of the seeds' scores on the test set as it is."""
-        return float(self.each.mean())
-
-    @property
-    def deviation(self) -> float:
-        """Of the seeds' scores; NaN for one seed, which no table prints."""
-        return float(self.each.std(ddof=1)) if self.seeds > 1 else float("nan")
+        self.mean = float(self.each.mean())
 
     @cached_property
     def redraws(self) -> Array:
-        """(draws,) means over redrawn seeds on redrawn patches, the same ones for every system."""
-        return redraw_values(self._labels, self._logits, self._score, self._draws)[1:]
+        """(1 + draws,) means over seeds: of the test set, then of redrawn patches and seeds."""
+        return redraw_values(self._labels, self._logits, self._score, self._draws)
 
     @property
     def interval(self) -> tuple[float, float]:
         """95 % of the redraws lie between these."""
-        low, high = np.quantile(self.redraws, [0.025, 0.975])
-        return float(low), float(high)
+        return interval(self.redraws)
 
-    def minus(self, other: Cell) -> tuple[float, float, float]:
-        """This cell minus another of the same patches and seeds: difference, and its 95 % interval, paired."""
+    def minus(self, other: Cell) -> Comparison:
+        """This cell minus another of the same patches and seeds, paired."""
         if (self.test, self.seeds) != (other.test, other.seeds):
-            raise InputError(
-                f"cells of {self.test} patches and {self.seeds} seeds, and of {other.test} and {other.seeds}",
-                "compare systems on the same patches with the same seeds",
-            )
-        gaps = self.redraws - other.redraws
-        return self.mean - other.mean, *(float(v) for v in np.quantile(gaps, [0.025, 0.975]))
-
-
-def verdict(low: float, high: float) -> str:
-    """``better`` or ``worse`` only where the interval of a difference excludes 0."""
-    return "better" if low > 0 else "worse" if high < 0 else "not told apart"
+            what = f"cells of {self.test} patches and {self.seeds} seeds, and of {other.test} and {other.seeds}"
+            raise InputError(what, "compare systems on the same patches with the same seeds")
+        return Comparison.of(self.redraws, other.redraws)
 
 
 class Scores:
@@ -87,9 +80,8 @@ class Scores:
 
     def __init__(self, folder: Path, data: str, redraws: int = 300) -> None:
         self.folder, self.data, self.draws = folder, data, redraws
-        self.facts = [
-            read_object(path, "remove it, and its track runs again") for path in sorted(folder.glob(f"{data}-*.json"))
-        ]
+        paths = sorted(folder.glob(f"{data}-*.json"))
+        self.facts = [read_object(path, "remove it, and its track runs again") for path in paths]
         if not self.facts:
             raise InputError(f"{folder} holds no finished track on {data}", "run `fusmae results` first")
         self.keys = list(dict.fromkeys(fact["key"] for fact in self.facts))
@@ -100,56 +92,42 @@ class Scores:
 
     def logits(self, key: str, cell: str) -> Array | None:
         """(seeds, patches, classes) of a cell; None if the system has none."""
-        found = [t[cell] for t in map(self._tensors, self._stems(key)) if cell in t]
-        return np.stack(found) if found else None
+        kept = [tensors[cell] for fact in self.of(key) if cell in (tensors := self._tensors(key, fact["seed"]))]
+        return np.stack(kept) if kept else None
 
-    def labels(self, which: str = "labels") -> NDArray[np.bool_]:
+    def labels(self, which: str = "labels") -> Labels:
         """(test patches, classes) that the scores are of; ``land cover`` for SEN12MS."""
-        tensors = (self._tensors(stem) for fact in self.facts for stem in self._stems(fact["key"]))
-        found = next((t[which] for t in tensors if which in t), None)
-        if found is None:
-            raise InputError(f"{self.folder}: no track on {self.data} kept {which}", "remove its files and run again")
-        return found > 0
+        return self._first(which) > 0
 
     def classes(self, which: str = "labels") -> list[str]:
         """Names of the columns."""
         return next(fact["classes"][which] for fact in self.facts if which in fact["classes"])
 
-    def count(self, key: str, cell: str) -> tuple[int, int]:
-        """Patches trained on and scored."""
-        return tuple(next(fact["counts"][cell] for fact in self.of(key) if cell in fact["counts"]))
-
-    def refusal(self, key: str, cell: str) -> str:
-        """Why a cell could not be computed, or ''."""
-        return next((fact["refused"][cell] for fact in self.of(key) if cell in fact["refused"]), "")
-
     @cache  # noqa: B019 - as long-lived as the few objects of one report
     def micro(self, key: str, cell: str, columns: tuple[int, ...] | None = None) -> Cell | None:
         """Micro average precision, over some classes or all."""
-        labels, chosen = self.labels(), list(columns) if columns is not None else slice(None)
-        occurs = labels[:, chosen].any(axis=0)  # classes without a positive are left out of everything
-        return self._cell(
-            key, cell, labels[:, chosen][:, occurs], micro_ap, lambda logits: logits[..., chosen][..., occurs]
-        )
-
-    def macro(self, key: str, cell: str) -> tuple[float, float] | None:
-        """Mean and deviation over seeds of macro average precision; see :func:`average_precision`."""
-        each = self.per_class(key, cell)
-        if each is None:
+        labels, logits = self.labels(), self.logits(key, cell)
+        if logits is None:
             return None
-        values = np.nanmean(each, axis=1)
-        return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+        chosen = np.arange(labels.shape[1]) if columns is None else np.array(columns)
+        chosen = chosen[labels[:, chosen].any(axis=0)]  # classes without a positive are left out of everything
+        return self._cell(key, cell, labels[:, chosen], logits[..., chosen], micro_ap)
+
+    def macro(self, key: str, cell: str) -> Array | None:
+        """(seeds,) macro average precision, see :func:`average_precision`."""
+        each = self.per_class(key, cell)
+        return None if each is None else np.nanmean(each, axis=1)
 
     @cache  # noqa: B019
     def per_class(self, key: str, cell: str) -> Array | None:
         """(seeds, classes) average precision; NaN for a class without a positive."""
-        logits = self.logits(key, cell)
-        labels = self.labels()
+        logits, labels = self.logits(key, cell), self.labels()
         return None if logits is None else np.array([average_precision(labels, s).per_class for s in logits])
 
     def accuracy(self, key: str, cell: str) -> Cell | None:
         """Top-1 accuracy of the transfer."""
-        return self._cell(key, cell, self.labels("land cover"), accuracy, lambda logits: logits)
+        logits = self.logits(key, cell)
+        return None if logits is None else self._cell(key, cell, self.labels("land cover"), logits, accuracy)
 
     def single_label(self, key: str, cell: str) -> list[SingleLabelScores] | None:
         """The columns of Table 2, a seed each."""
@@ -161,19 +139,24 @@ class Scores:
 
     def prior(self) -> float:
         """Micro average precision of the class frequencies of all training labels."""
-        first = next(t for fact in self.facts for t in map(self._tensors, self._stems(fact["key"])))
         labels = self.labels()
-        return average_precision(labels, np.broadcast_to(first["training labels"].mean(axis=0), labels.shape)).micro
+        frequencies = self._first("training labels").mean(axis=0)
+        return average_precision(labels, np.broadcast_to(frequencies, labels.shape)).micro
 
     def _cell(
-        self, key: str, cell: str, labels: NDArray[np.bool_], score: Score, pick: Callable[[Array], Array]
-    ) -> Cell | None:
-        logits = self.logits(key, cell)
-        return None if logits is None else Cell(labels, pick(logits), score, self.count(key, cell)[0], self.draws)
+        self, key: str, cell: str, labels: Labels, logits: Array, score: Callable[[Labels, Array], float]
+    ) -> Cell:
+        train = next(fact["counts"][cell][0] for fact in self.of(key) if cell in fact["counts"])
+        return Cell(labels, logits, score, train, self.draws)
 
-    def _stems(self, key: str) -> list[str]:
-        return [f"{self.data}-{key}-seed{fact['seed']}" for fact in self.of(key)]
+    def _first(self, name: str) -> Array:
+        """A tensor of the first track that kept it."""
+        for fact in self.facts:
+            if name in (tensors := self._tensors(fact["key"], fact["seed"])):
+                return tensors[name]
+        raise InputError(f"{self.folder}: no track on {self.data} kept {name}", "remove its files and run again")
 
     @cache  # noqa: B019
-    def _tensors(self, stem: str) -> dict[str, Array]:
-        return {name: tensor.numpy() for name, tensor in read_tensors(self.folder / f"{stem}.safetensors")[0].items()}
+    def _tensors(self, key: str, seed: int) -> dict[str, Array]:
+        path = self.folder / f"{self.data}-{key}-seed{seed}.safetensors"
+        return {name: tensor.numpy() for name, tensor in read_tensors(path)[0].items()}

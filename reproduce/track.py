@@ -6,7 +6,7 @@ Tables, intervals and figures are made of the scores afterwards: nothing is trai
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,44 +16,32 @@ from torch import Tensor
 from fusmae_lite.core.config import RunConfig
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import write_text
-from fusmae_lite.core.seeding import derive
 from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.data.archives import Archive, open_archive, open_data
 from fusmae_lite.data.pairs import PairDataset
-from fusmae_lite.evaluation.features import frozen_features
-from fusmae_lite.evaluation.finetune import fine_tune
-from fusmae_lite.evaluation.probe import linear_probe
-from fusmae_lite.evaluation.single_label import single_label_probe
-from fusmae_lite.evaluation.table import labelled_rows, sensor_sets
-from fusmae_lite.systems import System, build_model, imagenet_encoder
+from fusmae_lite.evaluation.score import SPLITS, Scored, labelled_rows, score, sensor_sets, split_features
+from fusmae_lite.evaluation.table import random_encoder
+from fusmae_lite.systems import System, imagenet_encoder
 from fusmae_lite.systems.weights import save_tensors
 from fusmae_lite.train.launch import launch
 from fusmae_lite.train.optimise import choose_device
 from fusmae_lite.train.pretrain import pretrain
 from reproduce.plan import Plan
+from reproduce.scores import cell_key
 
-Pairs = dict[str, PairDataset]
+Models = Mapping[tuple[str, ...], System]
 
 
 @dataclass(frozen=True)
 class Track:
-    """What to run.
+    """What to run."""
 
-    Args:
-        data: short name of the archive, part of file names.
-        root: its folder; empty: the bundled pairs.
-        key: a system or ablation of the plan.
-        seed: of everything.
-        epochs: of pretraining.
-        transfer: folder of a SEN12MS archive to transfer to; empty: none.
-    """
-
-    data: str
-    root: str
-    key: str
-    seed: int
-    epochs: int
-    transfer: str = ""
+    data: str  # short name of the archive, part of file names
+    root: str  # its folder; empty: the bundled pairs
+    key: str  # a system or ablation of the plan
+    seed: int  # of everything
+    epochs: int  # of pretraining
+    transfer: str = ""  # folder of a SEN12MS archive to transfer to; empty: none
 
     @property
     def name(self) -> str:
@@ -72,11 +60,9 @@ class ZeroFilled:
 
     def encode(self, images: Mapping[str, Tensor]) -> object:
         """As the encoder's own, for all sensors."""
-        first = next(iter(images.values()))
-        side = self.config.image_size
-        filled = {n: images.get(n, first.new_zeros(len(first), get_modality(n).channels, side, side))
-                  for n in self.config.modalities}  # fmt: skip
-        return self.encoder.encode(filled)
+        first, side = next(iter(images.values())), self.config.image_size
+        zeros = {n: first.new_zeros(len(first), get_modality(n).channels, side, side) for n in self.config.modalities}
+        return self.encoder.encode({**zeros, **images})
 
 
 def run_track(plan: Plan, track: Track, folder: Path) -> Path:
@@ -88,126 +74,100 @@ def run_track(plan: Plan, track: Track, folder: Path) -> Path:
     path = folder / f"{track.name}.json"
     if path.is_file():
         return path
-    config = plan.config(track.key, data_dir=track.root, seed=track.seed, epochs=track.epochs,
-                         run_dir=str(folder / "runs" / track.name))  # fmt: skip
+    own = {"data_dir": track.root, "seed": track.seed, "epochs": track.epochs}
+    config = plan.config(track.key, **own, run_dir=str(folder / "runs" / track.name))
     archive = open_data(config)
     models, history = _encoders(plan, track, config, archive)
-    scorer = _Scorer(plan, track, config, models)
-    scorer.multi_label(archive)
-    if track.transfer:
-        scorer.transfer(open_archive(track.transfer))
-    save_tensors(path.with_suffix(".safetensors"), scorer.scores, {})
-    facts = {"data": track.data, "key": track.key, "seed": track.seed, "history": history, "counts": scorer.counts,
-             "classes": scorer.classes, "refused": scorer.refused, "losses": scorer.losses}  # fmt: skip
+    tensors = {"labels": _labels(archive, "test"), "training labels": _labels(archive, "train")}
+    facts = {"data": track.data, "key": track.key, "seed": track.seed, "history": history, "counts": {},
+             "classes": {"labels": list(archive.classes)}, "refused": {}, "losses": {}}  # fmt: skip
+    cells = _multi_label(plan, track, config, archive, models)
+    if track.transfer and plan.system(track.key).linear and track.key not in plan.ablations:
+        land_cover = open_archive(track.transfer)
+        tensors["land cover"], facts["classes"]["land cover"] = _labels(land_cover, "test"), list(land_cover.classes)
+        cells = [*cells, *_transfer(track, config, land_cover, models)]
+    for cell, scored in cells:
+        if isinstance(scored, InputError):
+            facts["refused"][cell] = str(scored)
+            continue
+        tensors[cell], facts["counts"][cell] = scored.logits, [scored.train, len(scored.logits)]
+        if scored.losses:
+            facts["losses"][cell] = scored.losses
+    save_tensors(path.with_suffix(".safetensors"), tensors, {})
     return write_text(path, json.dumps(facts, indent=1) + "\n")
 
 
-def _encoders(
-    plan: Plan, track: Track, config: RunConfig, archive: Archive
-) -> tuple[dict[tuple[str, ...], System], list[float]]:
+def _encoders(plan: Plan, track: Track, config: RunConfig, archive: Archive) -> tuple[Models, list[float]]:
     """Sensors -> the encoder that sees them (one for all, but for ImageNet), and the losses of pretraining by epoch."""
-    device = choose_device(config)
+    device, sets = choose_device(config), sensor_sets(config.modalities)
     if track.key == "imagenet":
         size = (config.width, config.depth, config.heads) if plan.imagenet == "random" else None
         make = {"weights": plan.imagenet, "image_size": config.image_size, "patch_size": config.patch_size}
-        sets = sensor_sets(config.modalities)
         return {s: imagenet_encoder(s, seed=track.seed, size=size, **make).to(device) for s in sets}, []
-    history: list[float] = []
-    if plan.system(track.key).pretrained:
-        result = pretrain(config, archive, quiet=True) if config.processes == 1 else launch(config, archive)
-        model, history = result.model, [float(row["loss"]) for row in result.history]
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive("initialise", track.seed, 99))
-            model = build_model(config)
-    return dict.fromkeys(sensor_sets(config.modalities), model.to(device).eval()), history
+    if not plan.system(track.key).pretrained:
+        return dict.fromkeys(sets, random_encoder(config, track.seed).to(device)), []
+    result = pretrain(config, archive, quiet=True) if config.processes == 1 else launch(config, archive)
+    return dict.fromkeys(sets, result.model.to(device).eval()), [float(row["loss"]) for row in result.history]
 
 
-class _Scorer:
-    """Scores of one track's encoders by every protocol that its system has a place in."""
-
-    def __init__(self, plan: Plan, track: Track, config: RunConfig, models: Mapping[tuple[str, ...], System]) -> None:
-        self.plan, self.track, self.config, self.models = plan, track, config, models
-        self.system = plan.system(track.key)
-        self.scores: dict[str, Tensor] = {}
-        self.counts: dict[str, list[int]] = {}
-        self.losses: dict[str, list[float]] = {}
-        self.refused: dict[str, str] = {}
-        self.classes: dict[str, list[str]] = {}
-
-    def multi_label(self, archive: Archive) -> None:
-        """Table 1: linear evaluation at every label fraction, fine-tuning with all labels."""
-        pairs = self._open(archive)
-        self.scores["labels"] = torch.from_numpy(archive.labels[archive.split("test")]).float()
-        self.scores["training labels"] = torch.from_numpy(archive.labels[archive.split("train")]).float()
-        self.classes["labels"] = list(archive.classes)
-        ablation = self.track.key in self.plan.ablations
-        for sensors in sensor_sets(self.config.modalities):
-            if self.system.linear:
-                self._linear(pairs, sensors, "", self._pooling())
-            if self.system.finetuned and not ablation:
-                self._finetuned(pairs, sensors)
-        if self.track.key == "xae":
-            self._linear(pairs, self.config.modalities, "cls", "cls")
-            for sensors in [(name,) for name in self.config.modalities]:
-                self._linear(pairs, sensors, "zero-filled", "mean")
-
-    def _pooling(self) -> str:
-        return next(iter(self.models.values())).pooling
-
-    def transfer(self, archive: Archive) -> None:
-        """Table 2: SEN12MS through one sensor."""
-        if not self.system.linear or self.track.key in self.plan.ablations:
-            return
-        pairs = self._open(archive)
-        self.scores["land cover"] = torch.from_numpy(archive.labels[archive.split("test")]).float()
-        self.classes["land cover"] = list(archive.classes)
-        for sensors in [(name,) for name in self.config.modalities]:
-            train, test = self._features(pairs, sensors, self._pooling())
-            self._keep("transfer", sensors, 1.0, "", len(train.x),
-                       single_label_probe(train.x, train.y, test.x, self.config, self.track.seed))  # fmt: skip
-
-    def _linear(self, pairs: Pairs, sensors: tuple[str, ...], variant: str, pooling: str) -> None:
-        train, test = self._features(pairs, sensors, pooling, variant == "zero-filled")
-        for fraction in self.plan.fractions:
-            config = self.config.model_copy(update={"label_fraction": fraction})
-            try:
-                rows = labelled_rows(train.y.numpy() > 0, config, 0, pairs["train"].archive.classes)
-            except InputError as error:
-                self.refused[_cell("linear", sensors, fraction, variant)] = str(error)
-                continue
-            scores = linear_probe(train.x[rows], train.y[rows], test.x, config, self.track.seed)
-            self._keep("linear", sensors, fraction, variant, len(rows), scores)
-
-    def _finetuned(self, pairs: Pairs, sensors: tuple[str, ...]) -> None:
-        settings = self.plan.finetune
-        if self.track.key == "supervised":
-            settings = replace(settings, epochs=self.plan.supervised_epochs, layer_decay=1.0)
-        settings = replace(settings, pooling=self._pooling())
-        result = fine_tune(self.models[sensors], pairs["train"], pairs["test"], sensors, settings, seed=self.track.seed)
-        self.losses[_cell("finetuned", sensors, 1.0, "")] = result.losses
-        self._keep("finetuned", sensors, 1.0, "", len(pairs["train"]), result.scores)
-
-    def _features(self, pairs: Pairs, sensors: Sequence[str], pooling: str, zeros: bool = False) -> list:
-        model = self.models[tuple(sensors)]
-        model = ZeroFilled(model) if zeros else model
-        archive = pairs["train"].archive
-        return [
-            frozen_features(model, archive, s, sensors, pooling=pooling, dataset=pairs[s]) for s in ("train", "test")
-        ]
-
-    def _open(self, archive: Archive) -> Pairs:
-        size, names = self.config.image_size, self.config.modalities
-        return {
-            s: PairDataset(archive, s, modalities=names, size=size, cache=self.config.cache) for s in ("train", "test")
-        }
-
-    def _keep(
-        self, protocol: str, sensors: Sequence[str], fraction: float, variant: str, train: int, scores: Tensor
-    ) -> None:
-        key = _cell(protocol, sensors, fraction, variant)
-        self.scores[key], self.counts[key] = scores, [train, len(scores)]
+def _multi_label(
+    plan: Plan, track: Track, config: RunConfig, archive: Archive, models: Models
+) -> Iterator[tuple[str, Scored | InputError]]:
+    """Table 1: linear evaluation at every label fraction, fine-tuning with all labels; for XAE, two ablations."""
+    pairs, system = _open(archive, config), plan.system(track.key)
+    settings = plan.finetune
+    if track.key == "supervised":
+        settings = replace(settings, epochs=plan.supervised_epochs, layer_decay=1.0)
+    for sensors in sensor_sets(config.modalities):
+        if system.linear:
+            yield from _linear(plan, track, config, pairs, models[sensors], sensors)
+        if system.finetuned and track.key not in plan.ablations:
+            scored = score(models[sensors], pairs, sensors, "finetune", config, track.seed, settings=settings)
+            yield cell_key("finetuned", _title(sensors)), scored
+    if track.key == "xae":
+        yield from _linear(plan, track, config, pairs, models[config.modalities], config.modalities, "cls", "cls")
+        for sensors in [(name,) for name in config.modalities]:
+            zero_filled = ZeroFilled(models[sensors])
+            yield from _linear(plan, track, config, pairs, zero_filled, sensors, "zero-filled", "mean")
 
 
-def _cell(protocol: str, sensors: Sequence[str], fraction: float, variant: str) -> str:
-    return "|".join([protocol, "+".join(sensors).upper(), f"{fraction:g}", variant])
+def _linear(
+    plan: Plan,
+    track: Track,
+    config: RunConfig,
+    pairs: dict[str, PairDataset],
+    model: System,
+    sensors: tuple[str, ...],
+    variant: str = "",
+    pooling: str = "",
+) -> Iterator[tuple[str, Scored | InputError]]:
+    features = split_features(model, pairs, sensors, config, pooling)
+    for fraction in plan.fractions:
+        cell = cell_key("linear", _title(sensors), fraction, variant)
+        try:
+            rows = labelled_rows(pairs["train"].archive, config, 0, fraction)
+        except InputError as error:
+            yield cell, error
+            continue
+        yield cell, score(model, pairs, sensors, "linear", config, track.seed, rows=rows, features=features)
+
+
+def _transfer(track: Track, config: RunConfig, archive: Archive, models: Models) -> Iterator[tuple[str, Scored]]:
+    """Table 2: SEN12MS through one sensor."""
+    pairs = _open(archive, config)
+    for sensors in [(name,) for name in config.modalities]:
+        scored = score(models[sensors], pairs, sensors, "transfer", config, track.seed)
+        yield cell_key("transfer", _title(sensors)), scored
+
+
+def _open(archive: Archive, config: RunConfig) -> dict[str, PairDataset]:
+    options = {"modalities": config.modalities, "size": config.image_size, "cache": config.cache}
+    return {split: PairDataset(archive, split, **options) for split in SPLITS}
+
+
+def _labels(archive: Archive, split: str) -> Tensor:
+    return torch.from_numpy(archive.labels[archive.split(split)]).float()
+
+
+def _title(sensors: tuple[str, ...]) -> str:
+    return "+".join(sensors).upper()

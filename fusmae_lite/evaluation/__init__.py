@@ -1,20 +1,26 @@
 """Section 4: what the frozen encoder is worth. Features once, a linear probe on them, average precision, a table."""
 
 from fusmae_lite.evaluation.chosen import find_weights
-from fusmae_lite.evaluation.compare import Comparison, paired_comparison
 from fusmae_lite.evaluation.features import Features, Origin, frozen_features, load_features
 from fusmae_lite.evaluation.finetune import FineTuned, FineTuneSettings, fine_tune
-from fusmae_lite.evaluation.metrics import AveragePrecision, average_precision, bootstrap_interval
-from fusmae_lite.evaluation.probe import class_prior, linear_probe
+from fusmae_lite.evaluation.metrics import (
+    AveragePrecision,
+    Comparison,
+    average_precision,
+    bootstrap_interval,
+    paired_comparison,
+)
+from fusmae_lite.evaluation.probe import class_prior, labelled_subset, linear_probe
+from fusmae_lite.evaluation.score import Scored, score
 from fusmae_lite.evaluation.single_label import SingleLabelScores, single_label_probe, single_label_scores
-from fusmae_lite.evaluation.subsets import FRACTIONS, labelled_subset
-from fusmae_lite.evaluation.table import evaluate, random_encoder
-from fusmae_lite.evaluation.written import About, Row, Table, as_markdown
+from fusmae_lite.evaluation.table import MultiLabelRow, SingleLabelRow, evaluate, random_encoder
+from fusmae_lite.evaluation.written import About, Table, as_markdown
 from fusmae_lite.train.heldout import band_means, heldout_losses
 
 __all__ = [
-    "FRACTIONS", "About", "AveragePrecision", "Comparison", "Features", "FineTuneSettings", "FineTuned", "Origin",
-    "Row", "SingleLabelScores", "Table", "as_markdown", "average_precision", "band_means", "bootstrap_interval",
-    "class_prior", "evaluate", "find_weights", "fine_tune", "frozen_features", "heldout_losses", "labelled_subset",
-    "linear_probe", "load_features", "paired_comparison", "random_encoder", "single_label_probe", "single_label_scores",
+    "About", "AveragePrecision", "Comparison", "Features", "FineTuneSettings", "FineTuned", "MultiLabelRow", "Origin",
+    "Scored", "SingleLabelRow", "SingleLabelScores", "Table", "as_markdown", "average_precision", "band_means",
+    "bootstrap_interval", "class_prior", "evaluate", "find_weights", "fine_tune", "frozen_features", "heldout_losses",
+    "labelled_subset", "linear_probe", "load_features", "paired_comparison", "random_encoder", "score",
+    "single_label_probe", "single_label_scores",
 ]  # fmt: skip

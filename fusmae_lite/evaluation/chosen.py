@@ -20,70 +20,51 @@ FREE = fields_that(Free) | {"seed", "augment", "precision"}
 
 @dataclass(frozen=True)
 class Chosen:
-    """Weights to evaluate.
+    """Weights to evaluate."""
 
-    Args:
-        model: in evaluation mode on the CPU.
-        name: ``xae-lite``, or the file's path, relative where it can be.
-        digest: first 12 digits of the SHA-256 of names, types, shapes and values of all tensors.
-        sensors: modalities of the weights that the configuration asks for, in the order of the weights.
-    """
-
-    model: System
-    name: str
-    digest: str
-    sensors: tuple[str, ...]
+    model: System  # in evaluation mode on the CPU
+    name: str  # xae-lite, or the file's path, relative where it can be
+    digest: str  # see digest_of
+    sensors: tuple[str, ...]  # those of the weights that the configuration asks for, in the order of the weights
 
 
 def choose_weights(config: RunConfig, weights: Path | str | None = None) -> Chosen:
-    """Load the weights that `evaluate` is about, see there.
-
-    Raises:
-        InputError: no checkpoint, or weights trained with another value of a field that was given.
-    """
+    """Load the weights that `evaluate` is about; InputError if another value of a field was given than they have."""
     path = find_weights(config) if weights is None else weights_file(weights)
     model = load_model(path)
-    name, names = _shown(path, config), model.config.modalities
-    trained = {**_state(path.parent / "state.json"), **model.config.model_dump(mode="json")}
-    wanted = config.model_dump(mode="json")
-    for field in RunConfig.model_fields:
-        if field in config.model_fields_set - FREE and field in trained and field != "modalities":
-            _same(name, field, trained[field], wanted[field])
-    sensors = tuple(s for s in names if s in config.modalities)
-    if "modalities" not in config.model_fields_set:
-        sensors = names
-    elif set(config.modalities) - set(names):
-        _same(name, "modalities", ",".join(names), ",".join(config.modalities))
+    shipped = {file.resolve(): name for name, file in shipped_weights().items()}
+    place = path.parent if path.name == "model.safetensors" else path
+    name, sensors = shipped.get(path.resolve()) or shorten(place, config.folder()), model.config.modalities
+    trained = {**_trained_with(path.parent / "state.json"), **model.config.model_dump(mode="json")}
+    given = config.model_fields_set - FREE - {"modalities"}
+    for field, wanted in config.model_dump(mode="json", include=given).items():
+        if field in trained:
+            _require_same(name, field, trained[field], wanted)
+    if "modalities" in config.model_fields_set:
+        if set(config.modalities) - set(sensors):
+            _require_same(name, "modalities", ",".join(sensors), ",".join(config.modalities))
+        sensors = tuple(s for s in sensors if s in config.modalities)
     return Chosen(model, name, digest_of(model.state_dict()), sensors)
 
 
 def find_weights(config: RunConfig, otherwise: str = "") -> Path:
-    """The file of the checkpoint this run trained last.
+    """The file of the checkpoint that this run trained last.
 
     Args:
         config: of the run; decides the folder.
-        otherwise: what to take if there is none, for example ``xae-lite``; empty: nothing.
-
-    Raises:
-        InputError: there is none, and nothing else was asked for.
+        otherwise: what to take if there is none, for example ``xae-lite``; empty: InputError.
     """
-    found = latest_checkpoint(config.folder() / "pretrain" / "checkpoints")
-    if found is not None:
-        return found / "model.safetensors"
+    checkpoint = latest_checkpoint(config.folder() / "pretrain" / "checkpoints")
+    if checkpoint is not None:
+        return checkpoint / "model.safetensors"
     if otherwise:
         return weights_file(otherwise)
-    raise InputError(
-        f"no checkpoint in {config.folder()}",
-        f"pretrain there first, or say whose weights: --weights PATH, {' or '.join(shipped_weights())}",
-    )
+    cure = f"pretrain there first, or say whose weights: --weights PATH, {' or '.join(shipped_weights())}"
+    raise InputError(f"no checkpoint in {config.folder()}", cure)
 
 
 def weights_file(weights: Path | str) -> Path:
-    """A shipped model's name, a file, a checkpoint's folder or a run's (its latest checkpoint) -> the file.
-
-    Raises:
-        InputError: nothing of the kind; the message lists the shipped models.
-    """
+    """A shipped model's name, a file, a checkpoint's folder or a run's (its latest checkpoint) -> the file."""
     shipped, path = shipped_weights(), Path(weights).expanduser()
     if str(weights) in shipped:
         return shipped[str(weights)]
@@ -107,14 +88,8 @@ def shorten(path: Path, *bases: Path) -> str:
     return path.as_posix()
 
 
-def _shown(path: Path, config: RunConfig) -> str:
-    named = {file.resolve(): name for name, file in shipped_weights().items()}
-    short = path.parent if path.name == "model.safetensors" else path
-    return named.get(path.resolve()) or shorten(short, config.folder())
-
-
-def _state(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of the run it belongs to; nothing for weights that lie alone."""
+def _trained_with(path: Path) -> dict[str, Any]:
+    """The configuration in a checkpoint's state; nothing for weights that lie alone."""
     if not path.is_file():
         return {}
     try:
@@ -123,9 +98,7 @@ def _state(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is unreadable ({error})", f"remove {path.parent}") from None
 
 
-def _same(name: str, field: str, trained: object, wanted: object) -> None:
+def _require_same(name: str, field: str, trained: object, wanted: object) -> None:
     if trained != wanted:
-        raise InputError(
-            f"{name}: the weights are of {field} {trained!r}, not {wanted!r}",
-            f"leave {field} out, or choose weights trained with {field}={wanted}",
-        )
+        cure = f"leave {field} out, or choose weights trained with {field}={wanted}"
+        raise InputError(f"{name}: the weights are of {field} {trained!r}, not {wanted!r}", cure)

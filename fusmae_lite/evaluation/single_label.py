@@ -23,24 +23,15 @@ EPOCHS = 10
 
 @dataclass(frozen=True)
 class SingleLabelScores:
-    """The five columns of Table 2, in [0, 1].
+    """The five columns of Table 2, in [0, 1]."""
 
-    Args:
-        top1: share of patches whose class is scored highest; equals `recall`, as it must when weighted.
-        top3: share of patches whose class is among the three highest.
-        precision, recall, f1: means over the classes, weighted by their patches in the test set. A class that is never
-            predicted counts as precision 0.
-        absent: classes without a patch in the test set: they have no weight in any of these.
-        unlabelled: patches left out because they carry no class.
-    """
-
-    top1: float
-    top3: float
-    precision: float
+    top1: float  # share of patches whose class is scored highest; equals recall, as it must when weighted
+    top3: float  # share of patches whose class is among the three highest
+    precision: float  # means over the classes, weighted by their patches; 0 for a class that is never predicted
     recall: float
     f1: float
-    absent: tuple[str, ...]
-    unlabelled: int = 0
+    absent: tuple[str, ...]  # classes without a patch in the test set: they have no weight in any of these
+    unlabelled: int = 0  # patches left out because they carry no class
 
 
 def single_label_scores(truth: NDArray, scores: NDArray, classes: Sequence[str]) -> SingleLabelScores:
@@ -53,28 +44,23 @@ def single_label_scores(truth: NDArray, scores: NDArray, classes: Sequence[str])
     if scores.shape != (len(truth), len(classes)):
         raise InputError(f"scores are {scores.shape}", f"give ({len(truth)}, {len(classes)}), one per patch and class")
     if truth.dtype.kind not in "iu" or not (truth < len(classes)).all():
-        raise InputError(
-            f"class numbers are {truth.dtype}, up to {truth.max(initial=-1)}", f"give 0 to {len(classes) - 1}, or -1"
-        )
+        what = f"class numbers are {truth.dtype}, up to {truth.max(initial=-1)}"
+        raise InputError(what, f"give 0 to {len(classes) - 1}, or -1")
     known = truth >= 0
     if not known.any():
         raise InputError("no test patch carries a class", "choose another split")
     order = np.argsort(-scores[known], axis=1, kind="stable")
     hit = order == truth[known][:, None]
-    precision, recall, f1, _ = precision_recall_fscore_support(
+    weighted = precision_recall_fscore_support(
         truth[known], order[:, 0], labels=range(len(classes)), average="weighted", zero_division=0
-    )
+    )[:3]
     absent = tuple(name for column, name in enumerate(classes) if not (truth == column).any())
     top1, top3 = float(hit[:, 0].mean()), float(hit[:, :3].any(axis=1).mean())
-    return SingleLabelScores(top1, top3, float(precision), float(recall), float(f1), absent, int((~known).sum()))
+    return SingleLabelScores(top1, top3, *map(float, weighted), absent, int((~known).sum()))
 
 
 def class_numbers(labels: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(patches, classes) with at most one True a row -> (patches,) class numbers, -1 where there is none.
-
-    Raises:
-        InputError: a patch has several labels.
-    """
+    """(patches, classes) with at most one True a row -> (patches,) class numbers, -1 for none; else InputError."""
     labels = as_labels(labels)
     if (labels.sum(axis=1) > 1).any():
         raise InputError("a patch has several labels", "use an archive with one class a patch, such as SEN12MS")
@@ -87,9 +73,8 @@ def single_label_probe(
     """Logits of a linear classifier on frozen features, by cross-entropy with smoothed labels and AdamW.
 
     Args:
-        train_x: (patches, D).
+        train_x, test_x: (patches, D).
         train_y: (patches, classes), one True a row at most; patches without a class are not trained on.
-        test_x: (patches, D).
         config: ``probe_batch_size`` and ``probe_learning_rate``; the paper gives neither for this table.
         seed: of the head's initial weights and of the order of the batches.
         epochs: 10 in the paper.

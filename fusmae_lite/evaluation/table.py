@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import fusmae_lite
 from fusmae_lite.core.config import RunConfig
@@ -19,21 +22,63 @@ from fusmae_lite.data.archives.sen12ms import IGBP10
 from fusmae_lite.data.loader import told_when_killed
 from fusmae_lite.data.pairs import PairDataset
 from fusmae_lite.evaluation.chosen import Chosen, choose_weights, shorten
-from fusmae_lite.evaluation.features import frozen_features
-from fusmae_lite.evaluation.finetune import FineTuneSettings, fine_tune
-from fusmae_lite.evaluation.metrics import average_precision, redraw_both
-from fusmae_lite.evaluation.probe import class_prior, linear_probe
-from fusmae_lite.evaluation.subsets import labelled_subset
-from fusmae_lite.evaluation.transfer import transfer_rows
-from fusmae_lite.evaluation.written import About, Row, Table, write_table
+from fusmae_lite.evaluation.finetune import FineTuneSettings
+from fusmae_lite.evaluation.metrics import accuracy, interval, redraw_scores, redraw_values
+from fusmae_lite.evaluation.probe import class_prior
+from fusmae_lite.evaluation.score import SPLITS, Scored, labelled_rows, score, sensor_sets
+from fusmae_lite.evaluation.single_label import class_numbers, single_label_scores
+from fusmae_lite.evaluation.written import About, Table, write_table
 from fusmae_lite.systems import System, build_model
 from fusmae_lite.train.optimise import choose_device
 
+OVER = "over test patches and seeds"
 
-def sensor_sets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
-    """Columns of Table 1: each sensor alone, then all together."""
-    alone = [(name,) for name in modalities]
-    return [*alone, tuple(modalities)] if len(alone) > 1 else alone
+
+@dataclass(frozen=True)
+class MultiLabelRow:
+    """A row of Table 1: a system seen through some sensors; micro and macro AP are means over `seeds`."""
+
+    system: str
+    sensors: str  # S1, S2, S1+S2, or none
+    micro: float
+    macro: float
+    low: float  # ends of the 95 % bootstrap interval of micro over test patches and seeds
+    high: float
+    seeds: int  # how many heads, and random encoders
+    train: int  # labelled patches trained on
+    test: int  # patches scored
+    macro_low: float  # ends of the interval of macro, over the same redraws
+    macro_high: float
+
+    columns: ClassVar = {
+        "system": "system", "sensors": "sensors", "micro AP": "micro", f"95 % interval of micro, {OVER}": "low high",
+        "macro AP": "macro", f"95 % interval of macro, {OVER}": "macro_low macro_high",
+        "seeds": "seeds", "train": "train", "test": "test",
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SingleLabelRow:
+    """A row of Table 2: a system seen through one sensor; shares, means over `seeds`, see SingleLabelScores."""
+
+    system: str
+    sensors: str  # S1 or S2
+    top1: float
+    low: float  # ends of the 95 % bootstrap interval of top1 over test patches and seeds
+    high: float
+    top3: float
+    precision: float
+    recall: float
+    f1: float
+    seeds: int
+    train: int  # patches with a class
+    test: int
+
+    columns: ClassVar = {
+        "system": "system", "sensor": "sensors", "Top-1": "top1", f"95 % interval of Top-1, {OVER}": "low high",
+        "Top-3": "top3", "precision": "precision", "recall": "recall", "F1": "f1",
+        "seeds": "seeds", "train": "train", "test": "test",
+    }  # fmt: skip
 
 
 @told_when_killed()
@@ -60,105 +105,80 @@ def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | 
     archive = archive or open_data(config)
     if archive.left_out:
         line(f"of {archive.root} {archive.said_left_out}")
-    for split in ("train", "test"):
+    for split in SPLITS:
         if not len(archive.split(split)):
             raise InputError(f"{archive.root} has no patch in the split {split!r}", "add its split files")
     with only_job(config.folder() / "evaluation"):
         return write_table(_table(chosen, archive, config), config.folder() / "evaluation")
 
 
-def _table(chosen: Chosen, archive: Archive, config: RunConfig) -> Table:
-    """All rows, by the protocol that fits the archive's labels."""
-    device, pretrained = choose_device(config), chosen.model
-    random = [random_encoder(pretrained, seed).to(device) for seed in range(config.probe_seeds)]
-    systems = {
-        "random encoder": random,
-        pretrained.title: [pretrained.to(device)] * config.probe_seeds,
-    }
-    size, options = pretrained.config.image_size, {"cache": config.cache, "native": True}
-    pairs = {s: PairDataset(archive, s, modalities=chosen.sensors, size=size, **options) for s in ("train", "test")}
-    sets, protocol = sensor_sets(chosen.sensors), config.protocol
-    if set(archive.classes) <= set(IGBP10):
-        if config.protocol != "linear":
-            raise InputError(f"{archive.root} has one class a patch", "Table 2 is linear evaluation: protocol=linear")
-        rows, protocol = transfer_rows(systems, [s for s in sets if len(s) == 1], pairs, config), "transfer"
-    else:
-        row = _row if config.protocol == "linear" else _finetuned_row
-        rows = [_prior_row(archive, config)]
-        rows += [row(system, models, s, pairs, config) for s in sets for system, models in systems.items()]
-    place = f"{archive.kind}, {shorten(Path(archive.root))}"
-    scored = chosen.name, pretrained.config.fusion, chosen.digest, place
-    about = About(*scored, protocol, config.label_fraction, fusmae_lite.__version__)
-    return Table(rows, about)
-
-
-def random_encoder(like: System, seed: int) -> System:
+def random_encoder(like: System | RunConfig, seed: int) -> System:
     """The same architecture with untrained weights: what the features owe to the architecture alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive("initialise", seed, 99))
-        return build_model(like.config).eval()
+        return build_model(getattr(like, "config", like)).eval()
 
 
-def _row(
-    system: str, models: list[System], sensors: tuple[str, ...], pairs: dict[str, PairDataset], config: RunConfig
-) -> Row:
-    """One cell of linear evaluation: a probe a seed on each model's frozen features."""
-    archive, cache = pairs["train"].archive, config.folder() / "evaluation" / "features"
-    scores = []
-    for seed, model in enumerate(models):
-        train, test = (
-            frozen_features(model, archive, s, sensors, cache, model.pooling, dataset=pairs[s], config=config)
-            for s in ("train", "test")
-        )
-        chosen = labelled_rows(train.y.numpy() > 0, config, seed, archive.classes)
-        scores.append(linear_probe(train.x[chosen], train.y[chosen], test.x, config, seed).numpy())
-    return _averaged(system, "+".join(sensors).upper(), test.y.numpy() > 0, scores, len(chosen), archive, config)
-
-
-def _finetuned_row(
-    system: str, models: list[System], sensors: tuple[str, ...], pairs: dict[str, PairDataset], config: RunConfig
-) -> Row:
-    """As :func:`_row`, with the encoder trained as well."""
-    archive = pairs["train"].archive
+def _table(chosen: Chosen, archive: Archive, config: RunConfig) -> Table:
+    """All rows, by the protocol that fits the archive's labels."""
+    device, pretrained, seeds = choose_device(config), chosen.model, range(config.probe_seeds)
+    single, protocol = set(archive.classes) <= set(IGBP10), config.protocol
+    if single and protocol != "linear":
+        raise InputError(f"{archive.root} has one class a patch", "Table 2 is linear evaluation: protocol=linear")
+    protocol = "transfer" if single else protocol
+    untrained = "supervised from scratch" if protocol == "finetune" else "random encoder"
+    systems = {
+        untrained: [random_encoder(pretrained, seed).to(device) for seed in seeds],
+        pretrained.title: [pretrained.to(device)] * len(seeds),
+    }
+    size, options = pretrained.config.image_size, {"cache": config.cache, "native": True}
+    pairs = {s: PairDataset(archive, s, modalities=chosen.sensors, size=size, **options) for s in SPLITS}
     settings = FineTuneSettings(
-        config.finetune_epochs, config.finetune_batch_size, config.finetune_learning_rate,
-        augment=config.augment, pooling=models[0].pooling,
-    )  # fmt: skip
-    truth = {s: archive.labels[archive.split(s)] for s in ("train", "test")}
-    scores = []
-    for seed, model in enumerate(models):
-        chosen = labelled_rows(truth["train"], config, seed, archive.classes)
-        tuned = fine_tune(model, pairs["train"], pairs["test"], sensors, settings, chosen, seed, config)
-        scores.append(tuned.scores.numpy())
-    title = "supervised from scratch" if system == "random encoder" else system
-    return _averaged(title, "+".join(sensors).upper(), truth["test"], scores, len(chosen), archive, config)
+        config.finetune_epochs, config.finetune_batch_size, config.finetune_learning_rate, augment=config.augment
+    )
+    options = {"settings": settings, "cache": config.folder() / "evaluation" / "features"}
+    labelled = [None if single else labelled_rows(archive, config, seed) for seed in seeds]
+    rows = [] if single else [_prior_row(archive, labelled[0], config)]
+    for sensors in sensor_sets(chosen.sensors):
+        if single and len(sensors) > 1:
+            continue
+        for system, models in systems.items():
+            scored = [
+                score(model, pairs, sensors, protocol, config, seed, rows=labelled[seed], **options)
+                for seed, model in enumerate(models)
+            ]
+            make = _single_label_row if single else _multi_label_row
+            rows.append(make(system, "+".join(sensors).upper(), scored, archive, config))
+    place = f"{archive.kind}, {shorten(Path(archive.root))}"
+    weights = chosen.name, pretrained.config.fusion, chosen.digest
+    return Table(rows, About(*weights, place, protocol, config.label_fraction, fusmae_lite.__version__))
 
 
-def _averaged(
-    system: str,
-    sensors: str,
-    labels: np.ndarray,
-    scores: list[np.ndarray],
-    train: int,
-    archive: Archive,
-    config: RunConfig,
-) -> Row:
-    """Means over the seeds' scores (patches, classes), and their intervals over the same redraws."""
-    results = [average_precision(labels, one, archive.classes) for one in scores]
-    micro, macro = (float(np.mean([getattr(r, which) for r in results])) for which in ("micro", "macro"))
-    redraws = redraw_both(labels, np.stack(scores), seed=config.seed)
-    (low, macro_low), (high, macro_high) = np.quantile(redraws[1:], [0.025, 0.975], axis=0).tolist()
-    counts = len(scores), train, len(labels)
-    return Row(system, sensors, micro, macro, low, high, *counts, macro_low, macro_high)
+def _prior_row(archive: Archive, labelled: NDArray, config: RunConfig) -> MultiLabelRow:
+    train, test = (archive.labels[archive.split(split)] for split in SPLITS)
+    prior = class_prior(torch.from_numpy(train[labelled]).float(), len(test))
+    return _multi_label_row("class prior", "none", [Scored(prior, len(labelled))], archive, config)
 
 
-def labelled_rows(labels: np.ndarray, config: RunConfig, seed: int, classes: tuple[str, ...] = ()) -> np.ndarray:
-    """Positions of the training patches whose labels seed `seed` of the probe may use; see :func:`labelled_subset`."""
-    return labelled_subset(labels, config.label_fraction, derive("probe", config.seed, seed, 2), classes)
+def _multi_label_row(
+    system: str, sensors: str, scored: Sequence[Scored], archive: Archive, config: RunConfig
+) -> MultiLabelRow:
+    labels, logits = archive.labels[archive.split("test")], np.stack([one.logits.numpy() for one in scored])
+    micro, macro = (redraw_scores(labels, logits, which, seed=config.seed) for which in ("micro", "macro"))
+    counts = len(scored), scored[-1].train, len(labels)
+    both = float(micro[0]), float(macro[0]), *interval(micro)
+    return MultiLabelRow(system, sensors, *both, *counts, *interval(macro))
 
 
-def _prior_row(archive: Archive, config: RunConfig) -> Row:
-    train, test = (archive.labels[archive.split(split)] for split in ("train", "test"))
-    train = train[labelled_rows(train, config, 0, archive.classes)]
-    scores = class_prior(torch.from_numpy(train).float(), len(test)).numpy()
-    return _averaged("class prior", "none", test, [scores], len(train), archive, config)
+def _single_label_row(
+    system: str, sensors: str, scored: Sequence[Scored], archive: Archive, config: RunConfig
+) -> SingleLabelRow:
+    labels, logits = archive.labels[archive.split("test")], np.stack([one.logits.numpy() for one in scored])
+    truth = class_numbers(labels)
+    known = truth >= 0
+    each = [single_label_scores(truth, one, archive.classes) for one in logits]
+    names = ("top1", "top3", "precision", "recall", "f1")
+    top1, *rest = (float(np.mean([getattr(one, name) for one in each])) for name in names)
+    low, high = interval(redraw_values(labels[known], logits[:, known], accuracy))
+    counts = len(scored), scored[-1].train, int(known.sum())
+    return SingleLabelRow(system, sensors, top1, low, high, *rest, *counts)

@@ -8,64 +8,28 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from fusmae_lite.core.files import write_text
-from fusmae_lite.evaluation.transfer import TransferRow, transfer_markdown
-
-OVER = "over test patches and seeds"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One cell of the table: a system seen through some sensors.
+class Row(Protocol):
+    """A dataclass that says how a reader sees it: heading of a column -> its field, or the two ends of an interval."""
 
-    Args:
-        system: what produced the features.
-        sensors: ``S1``, ``S2``, ``S1+S2``, or ``none``.
-        micro: micro average precision, mean over `seeds`.
-        macro: macro average precision, mean over `seeds`.
-        low, high: ends of the 95 % bootstrap interval of `micro` over test patches and seeds.
-        seeds: how many head initialisations (and random encoders) were averaged.
-        train: labelled patches trained on.
-        test: patches scored.
-        macro_low, macro_high: ends of the interval of `macro`, over the same redraws.
-    """
-
-    system: str
-    sensors: str
-    micro: float
-    macro: float
-    low: float
-    high: float
-    seeds: int
-    train: int
-    test: int
-    macro_low: float
-    macro_high: float
+    columns: ClassVar[dict[str, str]]
 
 
 @dataclass(frozen=True)
 class About:
-    """What a table rests on.
+    """What a table rests on."""
 
-    Args:
-        weights: of the pretrained system: a shipped name, or a path relative to the run's folder or the project.
-        fusion: xae, xad, both or none.
-        digest: of the weights, see :func:`~fusmae_lite.systems.weights.digest_of`.
-        archive: format and folder.
-        protocol: linear, finetune or transfer.
-        label_fraction: share of the training labels that were used.
-        version: of the package.
-    """
-
-    weights: str
-    fusion: str
-    digest: str
-    archive: str
-    protocol: str
-    label_fraction: float
-    version: str
+    weights: str  # of the pretrained system: a shipped name, or a path relative to the run's folder or the project
+    fusion: str  # xae, xad, both or none
+    digest: str  # of the weights, see digest_of
+    archive: str  # format and folder
+    protocol: str  # linear, finetune or transfer
+    label_fraction: float  # share of the training labels that were used
+    version: str  # of the package
 
     def __str__(self) -> str:
         return (
@@ -75,32 +39,26 @@ class About:
 
 
 class Table(list[Any]):
-    """Rows of evaluation, :class:`~fusmae_lite.evaluation.Row` or ``TransferRow``, and `about`, what they rest on."""
+    """Rows of evaluation, and `about`, what they rest on."""
 
-    def __init__(self, rows: Iterable[Row] | Iterable[TransferRow], about: About) -> None:
+    def __init__(self, rows: Iterable[Row], about: About) -> None:
         super().__init__(rows)
         self.about = about
 
 
-def as_markdown(rows: Sequence[Row] | Sequence[TransferRow]) -> str:
+def as_markdown(rows: Sequence[Row]) -> str:
     """The table as Markdown, scores in percent with one decimal; below a :class:`Table`, what it rests on."""
-    text = transfer_markdown(rows) if isinstance(rows[0], TransferRow) else _multi_label(rows)
-    return f"{text}\n{rows.about}\n" if isinstance(rows, Table) else text
+    columns = rows[0].columns
+    texts = [[*columns]]
+    for row in rows:
+        texts.append([" - ".join(_text(getattr(row, field)) for field in pair.split()) for pair in columns.values()])
+    head, *lines = ["| " + " | ".join(fields) + " |\n" for fields in texts]
+    text = head + "|" + "---|" * len(columns) + "\n" + "".join(lines)
+    return text + (f"\n{rows.about}\n" if isinstance(rows, Table) else "")
 
 
-def _multi_label(rows: Sequence[Row]) -> str:
-    lines = [
-        f"| system | sensors | micro AP | 95 % interval of micro, {OVER} | macro AP | 95 % interval of macro, {OVER} "
-        "| seeds | train | test |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for r in rows:
-        lines.append(
-            f"| {r.system} | {r.sensors} | {100 * r.micro:.1f} | {100 * r.low:.1f} - {100 * r.high:.1f} "
-            f"| {100 * r.macro:.1f} | {100 * r.macro_low:.1f} - {100 * r.macro_high:.1f} "
-            f"| {r.seeds} | {r.train} | {r.test} |"
-        )
-    return "\n".join(lines) + "\n"
+def _text(value: object) -> str:
+    return f"{100 * value:.1f}" if isinstance(value, float) else str(value)
 
 
 def write_table(table: Table, folder: Path) -> Table:

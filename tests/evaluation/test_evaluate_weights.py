@@ -15,9 +15,9 @@ import fusmae_lite
 from fusmae_lite.core.config import RunConfig, load_preset
 from fusmae_lite.core.sensors import Modality, register
 from fusmae_lite.course.cli import main
-from fusmae_lite.evaluation import About, Row, Table, as_markdown, evaluate, find_weights
+from fusmae_lite.evaluation import About, MultiLabelRow, Table, as_markdown, evaluate, find_weights
 from fusmae_lite.evaluation.chosen import choose_weights
-from fusmae_lite.evaluation.table import sensor_sets
+from fusmae_lite.evaluation.score import sensor_sets
 from fusmae_lite.evaluation.written import write_table
 from fusmae_lite.systems import build_model
 from fusmae_lite.systems.weights import digest_of, save_model, shipped_weights
@@ -126,7 +126,7 @@ def test_the_table_says_what_it_rests_on(run, archive):
 
 
 def test_protocols_do_not_overwrite_each_other(tmp_path):
-    row = Row("x", "S1", *[0.5] * 4, 1, 2, 3, 0.4, 0.6)
+    row = MultiLabelRow("x", "S1", *[0.5] * 4, 1, 2, 3, 0.4, 0.6)
     for protocol in ("linear", "finetune"):
         write_table(Table([row], About("w", "xae", "0", "a", protocol, 1.0, "1")), tmp_path)
     names = {f"table-{protocol}.{end}" for protocol in ("linear", "finetune") for end in ("json", "md", "csv")}

@@ -52,7 +52,7 @@ def test_layers_learn_slower_the_deeper_they_lie():
     model = Classifier(encoder, 16, 19, "mean")
     scale = {}
     for group in layer_groups(model, FineTuneSettings(layer_decay=0.5)):
-        scale |= {id(parameter): group["scale"] for parameter in group["params"]}
+        scale |= {id(parameter): group["lr_scale"] for parameter in group["params"]}
     named = {name: scale.get(id(parameter)) for name, parameter in model.named_parameters()}
     assert named["head.weight"] == named["encoder.norm.weight"] == 1
     assert named["encoder.blocks.1.mlp.fc1.weight"] == named["encoder.blocks.1.norm1.weight"] == 0.5

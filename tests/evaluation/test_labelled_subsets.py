@@ -8,10 +8,9 @@ import torch
 
 from fusmae_lite.core.config import load_preset
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.evaluation.compare import paired_comparison
-from fusmae_lite.evaluation.metrics import average_precision, bootstrap_interval, redraw_scores
+from fusmae_lite.evaluation.metrics import average_precision, bootstrap_interval, paired_comparison, redraw_scores
+from fusmae_lite.evaluation.probe import labelled_subset
 from fusmae_lite.evaluation.single_label import class_numbers, single_label_probe, single_label_scores
-from fusmae_lite.evaluation.subsets import FRACTIONS, labelled_subset
 
 
 def many() -> np.ndarray:
@@ -21,7 +20,7 @@ def many() -> np.ndarray:
     return labels
 
 
-@pytest.mark.parametrize("fraction", FRACTIONS)
+@pytest.mark.parametrize("fraction", [0.01, 0.05, 0.1, 0.25, 1.0])
 def test_a_share_has_its_size_repeats_nothing_and_shows_every_class(fraction):
     labels = many()
     for seed in range(5):
@@ -66,8 +65,8 @@ def test_better_is_said_only_where_the_interval_excludes_zero():
     lost = paired_comparison(labels, bad, good, "macro", draws=200)
     assert lost.verdict == "worse" and lost.high < 0
     same = paired_comparison(labels, good, good, draws=50)
-    assert (same.difference, same.low, same.high, same.verdict) == (0.0, 0.0, 0.0, "not told apart")
-    with pytest.raises(InputError, match="same patches"):
+    assert same == (0.0, 0.0, 0.0) and same.verdict == "not told apart"
+    with pytest.raises(InputError, match="one score per patch"):
         paired_comparison(labels, good, bad[:-1])
 
 
@@ -93,7 +92,6 @@ def test_redraws_pair_the_patches_and_keep_a_lost_class():
     assert np.array_equal(macro, redraw_scores(labels, scores, "macro", 300))
     low, high = bootstrap_interval(labels, scores, "macro", 300)
     assert low <= macro[0] <= high < 0.75
-    assert bootstrap_interval(labels, scores, "macro", 300, lost="drop")[1] == 1.0, "the documented lean of lost='drop'"
     with pytest.raises(InputError, match="weighted"):
         redraw_scores(labels, scores, "weighted")
 

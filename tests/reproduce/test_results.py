@@ -20,7 +20,7 @@ from fusmae_lite.systems.weights import save_tensors
 from reproduce import load_plan, paper, run_results, tables
 from reproduce.page import fill
 from reproduce.plan import PLANS, SYSTEMS
-from reproduce.scores import Scores, verdict
+from reproduce.scores import Scores
 
 CELL = tables.cell_key("linear", tables.BOTH)
 
@@ -55,30 +55,31 @@ def made(tmp_path_factory, labels) -> Scores:
 
 def test_known_answers(made, labels):
     perfect, shuffled = made.micro("xae", CELL), made.micro("satvit", CELL)
-    assert perfect.mean == 1 and perfect.deviation == 0 and perfect.interval == (1, 1)
+    assert perfect.each.tolist() == [1, 1, 1] and perfect.mean == 1 and perfect.interval == (1, 1)
     assert abs(shuffled.mean - float(labels.mean())) < 0.03  # what a ranking that knows nothing scores
     low, high = shuffled.interval
     assert low < shuffled.mean < high < 0.5
-    assert made.macro("xae", CELL) == (1, 0)
+    assert made.macro("xae", CELL).tolist() == [1, 1, 1]
+    assert tables.with_deviation(perfect.each) == "100.0 ± 0.0"
     assert perfect.train == 50 and perfect.test == 120 and perfect.seeds == 3
 
 
 def test_better_is_said_only_where_the_interval_says_so(made):
     perfect, near, shuffled = (made.micro(key, CELL) for key in ("xae", "late", "satvit"))
     assert perfect.minus(perfect) == (0, 0, 0)
-    assert verdict(*perfect.minus(perfect)[1:]) == "not told apart"
-    assert verdict(*perfect.minus(shuffled)[1:]) == "better" and verdict(*shuffled.minus(perfect)[1:]) == "worse"
+    assert perfect.minus(perfect).verdict == "not told apart"
+    assert perfect.minus(shuffled).verdict == "better" and shuffled.minus(perfect).verdict == "worse"
     assert 0.9 < near.mean < 1  # else it could not be told apart, or would not be near
     gap, low, high = perfect.minus(near)
     assert gap == pytest.approx(1 - near.mean) and 0 < low < gap < high < 0.2
-    assert verdict(low, high) == "better" and verdict(*near.minus(perfect)[1:]) == "worse"
-    assert verdict(*near.minus(shuffled)[1:]) == "better"
+    assert perfect.minus(near).verdict == "better" and near.minus(perfect).verdict == "worse"
+    assert near.minus(shuffled).verdict == "better"
     with pytest.raises(InputError, match="same seeds"):
         perfect.minus(made.micro("random", CELL))
 
 
 def test_a_single_seed_and_a_missing_cell_are_said_not_filled_with_nan(made):
-    assert tables.with_deviation(*made.macro("random", CELL)).endswith("(one seed)")
+    assert tables.with_deviation(made.macro("random", CELL)).endswith("(one seed)")
     assert made.micro("xae", tables.cell_key("finetuned", "S1")) is None
     text = tables.table_1(load_plan("laptop"), made, "linear", 1.0)
     assert "nan" not in text and "–" in text  # S1 and S2 were not run
