@@ -38,8 +38,8 @@ results: $(READY)
 	$(BIN)/fusmae results --preset $(PRESET) $(if $(filter laptop,$(PRESET)),--write) $(ARGS)
 
 # The laptop preset's recipe, larger and for longer, in bf16 where the processor has it; interrupted, it goes on.
-WEIGHTS := --preset laptop -p width=128 -p depth=5 -p decoder_depth=2 -p epochs=1000 -p warmup_epochs=50 -p learning_rate=1.2e-3 \
-  -p checkpoint_every=50 -p keep_checkpoints=20 -p precision=auto
+WEIGHTS := --preset laptop -p width=128 -p depth=5 -p decoder_depth=2 -p epochs=2000 -p warmup_epochs=100 -p learning_rate=1.2e-3 \
+  -p checkpoint_every=50 -p keep_checkpoints=60 -p precision=auto
 weights: $(READY)
 	for fusion in xae xad; do \
 	  $(BIN)/fusmae pretrain $(WEIGHTS) $(ARGS) -p fusion=$$fusion -p run_dir=runs/weights/$$fusion && \
