@@ -97,7 +97,7 @@ def test_cells_are_short(path: Path) -> None:
     assert sum(length < 20 for length in lengths) >= 0.9 * len(lengths)
     assert 3 <= statistics.median(lengths) <= 9, f"median {statistics.median(lengths)} lines"
     imports = [len(re.findall(r"^(?:import|from) ", cell.source, flags=re.M)) for cell in code(path)]
-    assert max(imports) <= 12
+    assert max(imports) <= 15  # a line for each module; the rooms have several
 
 
 def test_prose_and_code_alternate(path: Path) -> None:
