@@ -156,10 +156,10 @@ class _Store:
 def _done(source: Archive, journal: _Store) -> set[int]:
     """Rows that are committed and whose source has not changed since."""
     begun = digest(json.dumps([source.kind, *source.names]).encode())  # not from which path: disks move
-    known = journal.record(_BEGUN)
-    if known is None:
+    before = journal.record(_BEGUN)
+    if before is None:
         journal.write([(_BEGUN, json.dumps(begun).encode())])
-    elif known != begun:
+    elif before != begun:
         raise InputError(f"{journal.env.path()} was begun from another archive", "choose an empty folder")
     done, changed = set(), 0
     for row, name in enumerate(source.names):

@@ -33,7 +33,7 @@ _ROWS_AT_ONCE = 4096
 def decode(shared: tuple[Archive, Mapping[str, Layout]], row: int) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The record of a pair, and key -> safetensors bytes; of one that cannot be read a record of the reason alone."""
     source, layouts = shared
-    name, known = source.names[row], signature(source, row)  # before it is read: what changes now is seen later
+    name, state = source.names[row], signature(source, row)  # before it is read: what changes now is seen later
     try:
         patch = source.read(row)
         if layout_of(patch.bands) != layouts:
@@ -47,7 +47,7 @@ def decode(shared: tuple[Archive, Mapping[str, Layout]], row: int) -> tuple[dict
         "meta": patch.meta,
         "crs": patch.crs,
         "bounds": patch.bounds,
-        "source": known,
+        "source": state,
         "crc32": {modality: zlib.crc32(value) for modality, value in values.items()},
     }
     return record, {keys[modality]: value for modality, value in values.items()}
@@ -55,7 +55,7 @@ def decode(shared: tuple[Archive, Mapping[str, Layout]], row: int) -> tuple[dict
 
 def layout_of(bands: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Layout]:
     """Modality -> band -> (side, dtype) of a patch's bands."""
-    return {m: {band: (array.shape[0], array.dtype.name) for band, array in of.items()} for m, of in bands.items()}
+    return {m: {b: (array.shape[0], array.dtype.name) for b, array in arrays.items()} for m, arrays in bands.items()}
 
 
 def write_table(
@@ -84,18 +84,18 @@ def write_table(
     schema = pa.schema(list(types.items()), metadata={NOTE: json.dumps(note)})
 
     def as_row(row: int) -> dict[str, Any]:
-        known, keys = record(source.names[row]), source.keys(row)
-        meta = {f: text == "true" if pa.types.is_boolean(types[f]) else text for f, text in known["meta"].items()}
+        entry, keys = record(source.names[row]), source.keys(row)
+        meta = {f: text == "true" if pa.types.is_boolean(types[f]) else text for f, text in entry["meta"].items()}
         return {
             **meta,
             **{column: keys[modality] for modality, column in columns.items()},
             "patch_id": source.names[row],
-            "labels": known["labels"],
+            "labels": entry["labels"],
             "split": "validation" if meta["split"] == "val" else meta["split"],
-            CRS: known["crs"],
-            SOURCE: known["source"],
-            **dict(zip(EDGES, known["bounds"] or [None] * 4, strict=True)),
-            **{CHECKSUM + modality: crc for modality, crc in known["crc32"].items()},
+            CRS: entry["crs"],
+            SOURCE: entry["source"],
+            **dict(zip(EDGES, entry["bounds"] or [None] * 4, strict=True)),
+            **{CHECKSUM + modality: crc for modality, crc in entry["crc32"].items()},
         }
 
     def write(temporary: Path) -> None:

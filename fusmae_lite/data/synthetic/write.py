@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import lmdb
 
@@ -57,8 +58,6 @@ def synthesise(
     """
     destination = Path(destination).expanduser()
     _check(destination, pairs, format, seed, truth)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    _check_room(destination.parent, pairs * BYTES[format])
     workers = workers or min(processors(), 1 + pairs // WORTH_A_PROCESS)
     root = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".tmp", dir=destination.parent))
     try:
@@ -66,20 +65,9 @@ def synthesise(
         job = _Job(root, pairs, format, _scenes(format, seed, truth))
         with closing(each(_write_chunk, job, range(0, pairs, CHUNK), workers if workers > 1 else 0)) as chunks:
             rows = list(followed(chain.from_iterable(chunks), f"synthetic {format}", pairs))
-        about = {"pairs": pairs, "seed": seed, "format": format, "known_truth": truth is not None}
-        if format == "v1":
-            writers.write_lists(root, rows)
-        elif format != "sen12ms":
-            writers.write_table(root, rows, about)
-        (root / "lock.mdb").unlink(missing_ok=True)
+        _write_about(root, rows, {"pairs": pairs, "seed": seed, "format": format, "known_truth": truth is not None})
         if truth is not None:
             (root / "truth.json").write_text(truth.as_json(), encoding="utf-8")
-        text = (
-            "SYNTHETIC DATA. No image in this folder was taken by a satellite.\n"
-            f"Made by fusmae-lite: {', '.join(f'{name} {value}' for name, value in about.items())}.\n"
-            "Results on it must never stand beside results on real patches without saying so.\n"
-        )
-        (root / SYNTHETIC).write_text(text, encoding="utf-8")
         os.replace(root, destination)
     except (OSError, lmdb.Error) as error:
         raise InputError(f"{destination}: cannot be written ({error})", "give a disk with room and rights") from None
@@ -119,6 +107,21 @@ def _write_chunk(job: _Job, first: int) -> list[writers.Row]:
     return rows
 
 
+def _write_about(root: Path, rows: list[writers.Row], about: dict[str, Any]) -> None:
+    """The format's tables, and the mark of what is synthetic."""
+    if about["format"] == "v1":
+        writers.write_lists(root, rows)
+    elif about["format"] != "sen12ms":
+        writers.write_table(root, rows, about)
+    (root / "lock.mdb").unlink(missing_ok=True)
+    text = (
+        "SYNTHETIC DATA. No image in this folder was taken by a satellite.\n"
+        f"Made by fusmae-lite: {', '.join(f'{name} {value}' for name, value in about.items())}.\n"
+        "Results on it must never stand beside results on real patches without saying so.\n"
+    )
+    (root / SYNTHETIC).write_text(text, encoding="utf-8")
+
+
 def _scenes(format: str, seed: int, truth: Truth | None) -> Scenes:
     if format == "sen12ms":
         return Scenes(seed, lookalikes=writers.LOOKALIKES, side=SIDE, one_grid=True)
@@ -126,6 +129,7 @@ def _scenes(format: str, seed: int, truth: Truth | None) -> Scenes:
 
 
 def _check(destination: Path, pairs: int, format: str, seed: int, truth: Truth | None) -> None:
+    """InputError for what cannot be written; makes the parent folder."""
     if format not in FORMATS:
         raise InputError(f"unknown format {format!r}", f"choose one of {', '.join(FORMATS)}")
     if not 1 <= pairs <= 5_000_000:
@@ -136,9 +140,8 @@ def _check(destination: Path, pairs: int, format: str, seed: int, truth: Truth |
         raise InputError("known truth is for several labels a patch, SEN12MS has one", "choose v1, reben or lmdb")
     if destination.exists():
         raise InputError(f"{destination} exists", "give another folder, or remove it first; nothing is overwritten")
-
-
-def _check_room(folder: Path, needed: int) -> None:
+    folder, needed = destination.parent, pairs * BYTES[format]
+    folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(

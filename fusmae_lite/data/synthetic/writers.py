@@ -79,7 +79,7 @@ def describe(index: int, labels: tuple[str, ...]) -> Row:
 def write_v1(root: Path, row: Row, pair: SyntheticPair) -> None:
     """GeoTIFF folders and json of BigEarthNet-MM v1."""
     west, north = row.place
-    known: dict[str, Any] = {
+    about: dict[str, Any] = {
         "labels": [CORINE[name] for name in row.labels],
         "coordinates": {"ulx": west, "uly": north, "lrx": west + 1200, "lry": north - 1200},
         "projection": CRS,
@@ -90,7 +90,7 @@ def write_v1(root: Path, row: Row, pair: SyntheticPair) -> None:
         ("s1", root / "BigEarthNet-S1-v1.0" / row.s1_name, {"corresponding_s2_patch": row.s2v1_name}),
     ):
         _write_bands(folder, pair.bands[sensor], row.place)
-        (folder / f"{folder.name}_labels_metadata.json").write_text(json.dumps({**known, **more}), encoding="utf-8")
+        (folder / f"{folder.name}_labels_metadata.json").write_text(json.dumps({**about, **more}), encoding="utf-8")
 
 
 def write_reben(root: Path, row: Row, pair: SyntheticPair) -> None:
