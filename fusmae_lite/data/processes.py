@@ -70,7 +70,7 @@ def followed(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
         if not interactive() and time.monotonic() - last > _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
             rate = number / (last - started)
-            line(f"{title}: {number} of {total}, {rate:.0f} a second, {duration((total - number) / rate)} to go")
+            line(f"{title}: {number} of {total}, {rate:.1f} a second, {duration((total - number) / rate)} to go")
 
 
 def _call(item: Any) -> Any:
