@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fusmae_lite.data.archives.splits import neighbour_leakage, random_split, splits_of_table
+from fusmae_lite.data.archives.labels import BEN19
+from fusmae_lite.data.archives.metadata import read_metadata
+from fusmae_lite.data.archives.splits import neighbour_leakage, random_split
 
 
 def main() -> None:
@@ -20,9 +22,9 @@ def main() -> None:
     parser.add_argument("tables", type=Path, nargs="+", help="metadata.parquet and, for all patches, the snow table")
     parser.add_argument("--seeds", type=int, default=3, help="how many random splits")
     options = parser.parse_args()
-    parts = [splits_of_table(table) for table in options.tables]
-    names = [name for part, _ in parts for name in part]
-    splits = {"official": np.concatenate([split for _, split in parts])}
+    tables = [read_metadata(table, BEN19) for table in options.tables]
+    names = [name for table in tables for name in table.names]
+    splits = {"official": np.concatenate([table.splits for table in tables])}
     splits |= {f"random, seed {seed}": random_split(names, seed) for seed in range(options.seeds)}
     print(f"{len(names)} patches\n\n| split | train | test | test beside train | same overpass | val beside train |")
     print("|---|--:|--:|--:|--:|--:|")

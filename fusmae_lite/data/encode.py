@@ -22,8 +22,7 @@ from fusmae_lite.core.locks import LOCK, only_job
 from fusmae_lite.core.progress import duration, line
 from fusmae_lite.data.archives import Archive
 from fusmae_lite.data.archives.base import SYNTHETIC, is_synthetic
-from fusmae_lite.data.archives.lmdb_env import DATA, release
-from fusmae_lite.data.archives.lmdb_store import JOURNAL
+from fusmae_lite.data.archives.lmdb_store import DATA, JOURNAL, release
 from fusmae_lite.data.archives.sample import check_archive
 from fusmae_lite.data.archives.tensors import Layout
 from fusmae_lite.data.encoded import SKIPPED, decode, finished, layout_of, verify_values, write_skipped, write_table

@@ -24,7 +24,7 @@ from small_archives import MAKERS, change_value
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.data.archives import Archive, open_archive
-from fusmae_lite.data.archives.lmdb_env import DATA, release
+from fusmae_lite.data.archives.lmdb_store import DATA, release
 from fusmae_lite.data.archives.metadata import METADATA
 
 Damage = Callable[[Path], object]

@@ -23,7 +23,7 @@ from fusmae_lite.course.engine import Execution
 from fusmae_lite.course.run import Course
 from fusmae_lite.data import identity as module
 from fusmae_lite.data.archives import open_archive
-from fusmae_lite.data.archives.lmdb_env import release
+from fusmae_lite.data.archives.lmdb_store import release
 from fusmae_lite.data.archives.splits import ResplitArchive
 from fusmae_lite.data.encode import encode
 from fusmae_lite.data.identity import difference, identity, identity_of

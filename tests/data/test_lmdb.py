@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.data.archives import LmdbArchive, open_archive
-from fusmae_lite.data.archives.lmdb_env import all_keys, release
+from fusmae_lite.data.archives.lmdb_store import all_keys, release
 from fusmae_lite.data.archives.metadata import METADATA
 from fusmae_lite.data.archives.tensors import pack, unpack
 from fusmae_lite.data.pairs import PairDataset

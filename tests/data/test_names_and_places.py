@@ -16,7 +16,7 @@ from small_archives import MAKERS, SAMPLES, change_value, make_rico, refused
 
 from fusmae_lite.core.errors import InputError, RunError, printable
 from fusmae_lite.data.archives import open_archive
-from fusmae_lite.data.archives.lmdb_env import release
+from fusmae_lite.data.archives.lmdb_store import release
 from fusmae_lite.data.archives.metadata import METADATA
 from fusmae_lite.data.archives.names import apart, check_names, file_in
 from fusmae_lite.data.encode import encode

@@ -11,7 +11,7 @@ from fusmae_lite.course.cli import main
 from fusmae_lite.course.doctor import report
 from fusmae_lite.data import encode as encoding
 from fusmae_lite.data.archives import open_archive, open_data
-from fusmae_lite.data.archives.lmdb_env import release
+from fusmae_lite.data.archives.lmdb_store import release
 from fusmae_lite.evaluation import evaluate
 from fusmae_lite.train.pretrain import pretrain
 

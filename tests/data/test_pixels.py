@@ -18,8 +18,8 @@ from test_sen12ms import TRAIN, igbp, path_of, write
 from fusmae_lite.core.sensors import S1, S2, Modality
 from fusmae_lite.course.cli import main
 from fusmae_lite.data.archives import Archive, Patch, open_archive
-from fusmae_lite.data.archives.geotiff import as_fields, read_bands, read_stack
-from fusmae_lite.data.archives.lmdb_env import release
+from fusmae_lite.data.archives.geotiff import read_bands, read_stack
+from fusmae_lite.data.archives.lmdb_store import release
 from fusmae_lite.data.archives.pixels import check_pixels, first_with_offset, obviously_right
 from fusmae_lite.data.archives.sample import check_archive
 from fusmae_lite.data.archives.tensors import pack, unpack
@@ -379,4 +379,4 @@ def test_a_triplet_is_one_place_and_its_bands_are_checked(tmp_path):
     rewrite(path_of(tmp_path, TRAIN, "s2").parent, lambda x: x + np.uint16(1000), scale=(1, -1000))
     assert archive.read(0, ["s2"]).bands["s2"]["B02"][0, 0] == 200
     bands, place = read_stack(path_of(tmp_path, TRAIN, "lc"), ("IGBP", "2", "3", "4"), ("IGBP",), 256, "uint16")
-    assert (bands["IGBP"] == 1).all() and as_fields([place])["crs"] == "EPSG:32631"
+    assert (bands["IGBP"] == 1).all() and place.crs.to_string() == "EPSG:32631"

@@ -9,11 +9,12 @@ import pytest
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.data.archives import open_archive
+from fusmae_lite.data.archives.labels import BEN19
+from fusmae_lite.data.archives.metadata import read_metadata
 from fusmae_lite.data.archives.splits import (
     archive_leakage,
     neighbour_leakage,
     random_split,
-    splits_of_table,
     with_random_split,
 )
 from fusmae_lite.data.pairs import PairDataset
@@ -104,7 +105,8 @@ def test_an_archive_under_a_random_split():
 
 @pytest.mark.skipif(not TABLES.is_dir(), reason="the official reBEN tables are not at hand")
 def test_official_and_random_split_of_reben():
-    names, splits = splits_of_table(TABLES / "metadata.parquet")
+    table = read_metadata(TABLES / "metadata.parquet", BEN19)
+    names, splits = table.names, table.splits
     start = time.process_time()
     official, drawn = neighbour_leakage(names, splits), neighbour_leakage(names, random_split(names, 0))
     assert time.process_time() - start < 30

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from fusmae_lite.core.config import RunConfig, project_root
 from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.progress import duration, interactive, line, track
 from fusmae_lite.data.archives.base import Archive, Patch
 from fusmae_lite.data.archives.bigearthnet_v1 import BigEarthNetV1
-from fusmae_lite.data.archives.damaged import leave_out_damaged
 from fusmae_lite.data.archives.lmdb_store import LmdbArchive
 from fusmae_lite.data.archives.reben import ReBEN
 from fusmae_lite.data.archives.sen12ms import SEN12MS
+from fusmae_lite.data.archives.splits import with_random_split
 
 __all__ = [
     "FORMATS",
@@ -27,6 +29,8 @@ __all__ = [
 
 #: Every known format, tried in this order. A new one is added here and nowhere else.
 FORMATS: list[type[Archive]] = [BigEarthNetV1, ReBEN, SEN12MS, LmdbArchive]
+#: Pairs after which the time is told, and the time (seconds) that is worth telling.
+_TIMED, _LONG = 32, 30
 
 
 def open_archive(
@@ -51,7 +55,7 @@ def open_archive(
         if archive.matches(root):
             opened = archive(root, partial=partial, snow_and_clouds=snow_and_clouds)
             if partial and read_all:
-                leave_out_damaged(opened)
+                _leave_out_damaged(opened)
             return opened
     looked_for = "; ".join(f"{archive.kind} ({archive.layout})" for archive in FORMATS)
     raise InputError(f"{root} holds no archive; looked for {looked_for}", "pass the folder that contains these")
@@ -60,8 +64,27 @@ def open_archive(
 def open_data(config: RunConfig) -> Archive:
     """The archive a run is configured for: ``config.data_dir``, or the bundled patches where that is empty."""
     archive = open_archive(config.data_dir or None, partial=config.partial, snow_and_clouds=config.snow_and_clouds)
-    if config.split == "random":
-        from fusmae_lite.data.archives.splits import with_random_split
+    return with_random_split(archive, config.seed) if config.split == "random" else archive
 
-        return with_random_split(archive, config.seed)
-    return archive
+
+def _leave_out_damaged(archive: Archive) -> None:
+    """Read every pair once (GeoTIFFs 50 a second, an LMDB thousands) and leave out those that cannot be read.
+
+    A run cannot do that on its way: its batches and steps follow from the number of pairs.
+    """
+    reasons: dict[int, str] = {}
+    started, pairs = time.monotonic(), len(archive)
+    for row in track(range(pairs), "partial: reading every pair"):
+        try:
+            archive.read(row)
+        except InputError as error:
+            reasons[row] = str(error)
+        left = (time.monotonic() - started) / _TIMED * (pairs - _TIMED)
+        if row + 1 == _TIMED and left > _LONG and not interactive():
+            line(
+                f"partial: reads all {pairs} pairs once, in about {duration(left)}, to leave out what is damaged; "
+                "`fusmae encode --partial` does so for good"
+            )
+    if len(reasons) == pairs:
+        raise InputError(f"{archive.root}: no pair can be read, first {reasons[0]}", "mend the archive")
+    archive.leave_out(reasons)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
@@ -13,8 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fusmae_lite.core.errors import InputError
-from fusmae_lite.core.sensors import DECIBEL, REFLECTANCE
+from fusmae_lite.core.errors import InputError, printable
 
 SPLITS = ("train", "val", "test")
 #: A file of this name in an archive's folder says that no satellite took its images.
@@ -32,8 +31,7 @@ class Patch:
 
     Args:
         name: name of the patch in its archive (BigEarthNet: the Sentinel-2 name).
-        bands: modality -> band -> (h, w) array, in the band order of :mod:`fusmae_lite.core.sensors`;
-            ``{"s1": {"VV": (120, 120) float32 dB, ...}, "s2": {"B01": (20, 20) uint16, ...}}``.
+        bands: modality -> band -> (h, w) array, ``{"s1": {"VV": (120, 120) float32 dB, ...}, "s2": ...}``.
         labels: class names, a subset of the archive's `classes`; may be empty.
         meta: what is known beside the pixels: split, country, season, s1_name, tile, acquisition_date.
         crs: coordinate reference system such as ``"EPSG:32633"``; None where the file has none.
@@ -51,14 +49,9 @@ class Patch:
 class Archive(ABC):
     """A folder of patches. Opening one reads names and lists, never pixels.
 
-    How a new format joins: write a sibling module with a subclass that sets `kind` (what messages call it), `layout`
-    (what `matches` looks for, in words) and `classes`; whose ``__init__(root, partial, snow_and_clouds)`` fills `root`
-    and `names`; and that implements `matches`, `read`, `keys`, `files`, `labels` and `meta`. `meta` must give the key
-    ``"split"`` where the archive has an official split; `split` and `describe` then work as they are (override
-    `splits` where a table has them as a column). Pass every band through :func:`check_band` and the bands of a sensor
-    through :func:`check_pixels`, raise :class:`InputError` for whatever is wrong on disk,
-    and add the class to ``FORMATS`` in ``archives/__init__.py``.
-    The suite in ``tests/data/test_archives.py`` is written against this interface.
+    A new format is a subclass in a sibling module, listed in ``FORMATS`` of ``archives/__init__.py``. It sets `kind`,
+    `layout` and `classes`, fills `root` and `names` in ``__init__``, implements the abstract methods, and passes what
+    it reads through the checks of :mod:`~fusmae_lite.data.archives.pixels`. ``tests/data/test_archives.py`` tests it.
 
     Attributes:
         kind: what messages call the format.
@@ -67,6 +60,7 @@ class Archive(ABC):
         names: name of each patch; its position is the index everywhere else.
         classes: label names, in the order of the columns of `labels`.
         left_out: (name, reason) of what lies there and was not taken, when opened with ``partial=True``.
+        store: the one file that holds all pairs, if there is one.
     """
 
     kind: ClassVar[str]
@@ -75,7 +69,6 @@ class Archive(ABC):
     names: Sequence[str]
     classes: tuple[str, ...]
     left_out: tuple[tuple[str, str], ...] = ()
-    #: The one file that holds all pairs, where there is such a one.
     store: str | None = None
 
     @abstractmethod
@@ -88,7 +81,7 @@ class Archive(ABC):
 
     @abstractmethod
     def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
-        """Decode one patch; only the given modalities if any are given. Raises InputError for damaged files."""
+        """Decode one patch, or only the given modalities of it. Raises InputError for damaged files."""
 
     @property
     @abstractmethod
@@ -97,17 +90,14 @@ class Archive(ABC):
 
     @abstractmethod
     def meta(self, index: int) -> dict[str, str]:
-        """What is known of a patch without opening its files; key ``"split"`` is ``""`` outside every split."""
+        """What is known of a patch without opening its files; ``"split"`` is ``""`` outside every split."""
 
     @abstractmethod
     def keys(self, index: int) -> dict[str, str]:
         """Modality -> the name its bands go by: the stem of its files, and its key in an LMDB."""
 
     def files(self, index: int, modality: str) -> list[str]:
-        """Paths that :meth:`read` opens for one sensor of a pair, label files among them; [] where pairs share files.
-
-        Their content is what tells a result whether it is still one of these pairs; without it pixels are read.
-        """
+        """Paths that :meth:`read` opens for one sensor of a pair, labels included; [] where pairs share files."""
         return []
 
     def stored_crc32(self, modality: str) -> np.ndarray | None:
@@ -121,7 +111,7 @@ class Archive(ABC):
 
     @property
     def kind_of_pairs(self) -> str:
-        """``"pairs"``, or ``"synthetic pairs"``: what to call them, so that nobody takes one for the other."""
+        """``"pairs"`` or ``"synthetic pairs"``, so that nobody takes one for the other."""
         return "synthetic pairs" if is_synthetic(self.root) else "pairs"
 
     def keep(self, rows: np.ndarray) -> None:
@@ -129,6 +119,13 @@ class Archive(ABC):
         self.names = tuple(compress(self.names, rows))
         for cached in ("splits", "labels"):
             self.__dict__.pop(cached, None)
+
+    def leave_out(self, reasons: Mapping[int, str]) -> None:
+        """Forget these rows and note the reasons in `left_out`."""
+        self.left_out += tuple((printable(self.names[row]), printable(why)) for row, why in reasons.items())
+        rows = np.ones(len(self), dtype=bool)
+        rows[list(reasons)] = False
+        self.keep(rows)
 
     @property
     def said_left_out(self) -> str:
@@ -163,40 +160,3 @@ class Archive(ABC):
             f"{int((~self.labels.any(axis=1)).sum())} pairs carry no label (legal for pretraining)",
         )
         return "\n".join(lines)
-
-
-def check_band(array: np.ndarray, where: Path | str, band: str, side: int, dtype: str) -> np.ndarray:
-    """Return the band unchanged if it is (side, side), of this dtype and finite; else raise InputError.
-
-    `where` is the file (or key) the message names.
-    """
-    check_form(array.shape, where, band, side)
-    check_dtype(array.dtype.name, where, band, dtype)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = int((~np.isfinite(array)).sum())
-        raise InputError(
-            f"{where}: band {band} holds {bad} NaN or infinite values of {array.size}",
-            "download the patch again, or remove it from the split lists and the folder",
-        )
-    return array
-
-
-def check_form(shape: Sequence[int], where: Path | str, band: str, side: int) -> None:
-    """The part of :func:`check_band` that a file's header can tell: raise InputError unless it is (side, side)."""
-    if tuple(shape) != (side, side):
-        size = " x ".join(str(length) for length in shape)
-        raise InputError(
-            f"{where}: band {band} is {size} pixels, expected {side} x {side}", "download the patch again or crop it"
-        )
-
-
-def check_dtype(found: str, where: Path | str, band: str, dtype: str, units: str | None = None) -> None:
-    """The other part that a header can tell; `units` say what another dtype is likely to hold."""
-    if np.dtype(found) == np.dtype(dtype):
-        return
-    cure = f"convert the file to {dtype}"
-    if units == DECIBEL and np.dtype(found).kind in "iu":
-        cure += ": decibels times 100 divided by 100, amplitudes as 20 * log10; or declare the scale in the file"
-    if units == REFLECTANCE and np.dtype(found).kind == "f":
-        cure += ": reflectances from 0 to 1 times 10,000"
-    raise InputError(f"{where}: band {band} is {found}, expected {dtype}", cure)

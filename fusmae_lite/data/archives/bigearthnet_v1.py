@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import compress
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,21 +12,23 @@ import numpy as np
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.data.archives.base import Archive, Patch
-from fusmae_lite.data.archives.geotiff import as_fields, read_bands
+from fusmae_lite.data.archives.base import Patch
+from fusmae_lite.data.archives.geotiff import GeoTiffArchive
 from fusmae_lite.data.archives.labels import BEN19, convert_43_to_19
+from fusmae_lite.data.archives.listing import is_file, subfolders
 from fusmae_lite.data.archives.names import check_s1_names, check_s2_names, place_and_day
-from fusmae_lite.data.archives.pairing import COMPLETE, LeftOut, is_file, match, subfolders
+from fusmae_lite.data.archives.pairing import COMPLETE
 from fusmae_lite.data.archives.v1_lists import read_json, read_lists
 
 S2_FOLDER = "BigEarthNet-v1.0"
 S1_FOLDER = "BigEarthNet-S1-v1.0"
+_FOLDERS = {"s1": S1_FOLDER, "s2": S2_FOLDER}
 #: How many pairs are asked for their partner when an archive is opened; every other one when it is read.
 _ASKED = 16
 
 
-class BigEarthNetV1(Archive):
-    """BigEarthNet-MM v1 in its own layout; see :class:`Archive` for how a sibling format joins.
+class BigEarthNetV1(GeoTiffArchive):
+    """BigEarthNet-MM v1 in its own layout.
 
     ::
 
@@ -41,8 +42,6 @@ class BigEarthNetV1(Archive):
     Where lists exist they decide which patches belong to the archive, and folders in no list are left out; without
     any list, all folders do, and the pairing is read from the json of every S1 patch (a minute for 590,326 of them).
     Opening looks at folder names only. `labels` reads the json of every S2 patch, once, when first asked for.
-
-    With ``partial=True`` pairs that miss a partner are left out and listed in `left_out`.
 
     Raises:
         InputError: a sensor's folder is missing, a patch lacks its partner, a patch is in two splits or listed twice,
@@ -60,81 +59,57 @@ class BigEarthNetV1(Archive):
                 f"{self.root}: {self.kind} keeps no table of patches with snow or clouds", "leave snow_and_clouds out"
             )
         refuse_both_versions(self.root)
-        found = {"s1": self._folders(S1_FOLDER), "s2": self._folders(S2_FOLDER)}
-        self._rows, self._split_of = read_lists(self.root)
-        partners, unclear = {s2: row["s1_name"] for s2, row in self._rows.items()}, ()
-        if not partners:
-            partners, unclear = self._partners_from_json(found["s1"], partial)
-        rows = {"s1": list(partners.values()), "s2": list(partners)}
-        check_s2_names(rows["s2"], self.root, 1)
-        check_s1_names(rows["s1"], self.root)
-        # where lists exist, a folder in none of them is legal: the lists decide what belongs to the archive
-        extra = None if self._rows else ("is named as partner by no S1 patch", COMPLETE)
-        whole, left_out = match(rows, found, self._folder, self.root, partial=partial, extra=extra)
-        self.names: Sequence[str] = tuple(rows["s2"])
-        self._s1_names = tuple(rows["s1"])
-        self.keep(whole)
-        self.left_out = unclear + left_out
+        found = {modality: self._folders(folder) for modality, folder in _FOLDERS.items()}
+        self._rows = read_lists(self.root)
+        partners = {s2: row["s1_name"] for s2, row in self._rows.items()} or self._partners_from_json(found, partial)
+        self.names = tuple(partners)
+        columns = {"s1": tuple(partners.values()), "s2": self.names}
+        check_s2_names(columns["s2"], self.root, 1)
+        check_s1_names(columns["s1"], self.root)
+        self._join(columns, found, self.root, partial)
+        if not self._rows:
+            self._refuse_strays(columns, found, "is named as partner by no S1 patch", COMPLETE, partial)
         if not self.names:
             raise InputError(f"{self.root / S2_FOLDER} holds no patch with its partner", "unpack the archive there")
         if self._rows and not partial:
             self._ask_partners()
 
-    def keep(self, rows: np.ndarray) -> None:
-        """See :class:`Archive`."""
-        super().keep(rows)
-        self._s1_names = tuple(compress(self._s1_names, rows))
-
     @classmethod
     def matches(cls, root: Path) -> bool:
         """Either sensor's folder is enough to recognise the format; a missing one is reported when opening."""
-        return (root / S2_FOLDER).is_dir() or (root / S1_FOLDER).is_dir()
+        return any((root / folder).is_dir() for folder in _FOLDERS.values())
 
     def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
-        """Decode one patch. See :class:`Archive`; S1 (120, 120) float32 dB, S2 uint16 at 120, 60 and 20 px."""
-        name, s1_name = self.names[index], self._s1_names[index]
-        bands: dict[str, dict[str, np.ndarray]] = {}
-        places = []
-        for key in modalities or ("s1", "s2"):
-            if key not in ("s1", "s2"):
-                raise InputError(f"{self.kind} has no modality {key!r}", "choose from s1, s2")
-            folder = self._folder(key, s1_name if key == "s1" else name)
-            bands[key], place = read_bands(folder, get_modality(key))
-            places.append(place)
-        if "s1" in bands:
+        """Decode one patch: S1 (120, 120) float32 dB, S2 uint16 at 120, 60 and 20 px."""
+        patch = super().read(index, modalities)
+        if "s1" in patch.bands:
             self._check_partner(index)
-        labels = convert_43_to_19(*self._labels43(name))
-        return Patch(name=name, bands=bands, labels=labels, meta=self.meta(index), **as_fields(places))
+        return patch
 
     @cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]
         """(len, 19) bool in the order of BEN19. Reads one json per patch the first time."""
         table = np.zeros((len(self), len(BEN19)), dtype=bool)
-        column = {name: number for number, name in enumerate(BEN19)}
-        for row, name in enumerate(self.names):
-            table[row, [column[label] for label in convert_43_to_19(*self._labels43(name))]] = True
+        for row in range(len(self)):
+            table[row, [BEN19.index(label) for label in self._labels_of(row)]] = True
         return table
-
-    def keys(self, index: int) -> dict[str, str]:
-        """Names of the two folders: the S1 name and the S2 name."""
-        return {"s1": self._s1_names[index], "s2": self.names[index]}
 
     def files(self, index: int, modality: str) -> list[str]:
         """The bands of one sensor, its json and that of the labels."""
-        keys = self.keys(index)
-        stems = {key: f"{self._folder(key, name)}/{name}" for key, name in keys.items()}
+        stems = {key: f"{self._path(key, name)}/{name}" for key, name in self.keys(index).items()}
         bands = [f"{stems[modality]}_{band}.tif" for band in get_modality(modality).bands]
         return bands + [f"{stems[key]}_labels_metadata.json" for key in {modality: 0, "s2": 0}]
 
     def meta(self, index: int) -> dict[str, str]:
         """s1_name, split, tile and acquisition_date (both from the names), and every further column of index.csv."""
-        name, s1_name = self.names[index], self._s1_names[index]
-        known = {"s1_name": s1_name, "split": self._split_of.get(name, ""), **place_and_day(name, s1_name)}
-        row = {field: text for field, text in self._rows.get(name, {}).items() if field not in ("s1_name", "split")}
-        return {**known, **row}
+        name, s1_name = self.names[index], self.columns["s1"][index]
+        return {"s1_name": s1_name, "split": "", **place_and_day(name, s1_name), **self._rows.get(name, {})}
 
-    def _folder(self, modality: str, name: str) -> Path:
-        return self.root / (S1_FOLDER if modality == "s1" else S2_FOLDER) / name
+    def _path(self, modality: str, name: str) -> Path:
+        return self.root / _FOLDERS[modality] / name
+
+    def _json(self, modality: str, name: str) -> Path:
+        return self._path(modality, name) / f"{name}_labels_metadata.json"
 
     def _folders(self, folder: str) -> set[str]:
         if not (self.root / folder).is_dir():
@@ -143,12 +118,11 @@ class BigEarthNetV1(Archive):
         check_s2_names(sorted(names), self.root / folder, 1, others=True)
         return names
 
-    def _partners_from_json(self, s1_names: set[str], partial: bool) -> tuple[dict[str, str], LeftOut]:
-        """S2 name -> S1 name, sorted, and the S1 patches whose json does not tell (with `partial` only)."""
+    def _partners_from_json(self, found: dict[str, set[str]], partial: bool) -> dict[str, str]:
+        """S2 name -> S1 name, sorted; with `partial`, S1 patches whose json does not tell are left out."""
         partners: dict[str, str] = {}
-        unclear: list[tuple[str, str]] = []
-        for s1_name in sorted(s1_names):
-            path = self.root / S1_FOLDER / s1_name / f"{s1_name}_labels_metadata.json"
+        for s1_name in sorted(found["s1"]):
+            path = self._json("s1", s1_name)
             try:
                 s2_name = str(read_json(path, "corresponding_s2_patch"))
                 if partners.setdefault(s2_name, s1_name) != s1_name:
@@ -156,30 +130,29 @@ class BigEarthNetV1(Archive):
             except InputError as error:
                 if not partial:
                     raise
-                unclear.append((s1_name, str(error)))
-        return dict(sorted(partners.items())), tuple(unclear)
+                self.left_out += ((s1_name, str(error)),)
+        return dict(sorted(partners.items()))
 
     def _ask_partners(self) -> None:
         """Ask some of the pairs whose names agree whatever the pairing: v1's S2 names tell no tile."""
-        cells = [name.rsplit("_", 2)[1:] for name in self.names]
-        counts = Counter(map(tuple, cells))
-        unsure = [index for index, cell in enumerate(cells) if counts[tuple(cell)] > 1]
+        cells = [tuple(name.rsplit("_", 2)[1:]) for name in self.names]
+        counts = Counter(cells)
+        unsure = [index for index, cell in enumerate(cells) if counts[cell] > 1]
         for index in unsure[:: -(-len(unsure) // _ASKED) or 1]:
             self._check_partner(index)
 
     def _check_partner(self, index: int) -> None:
         """InputError if the S1 patch's own json, where it lies, names another S2 patch than the lists."""
-        name, s1_name = self.names[index], self._s1_names[index]
-        path = self._folder("s1", s1_name) / f"{s1_name}_labels_metadata.json"
+        path, name = self._json("s1", self.columns["s1"][index]), self.names[index]
         if is_file(path) and (partner := read_json(path, "corresponding_s2_patch")) != name:
             raise InputError(f"{path}: is the partner of {partner}, in the lists of {name}", "correct the lists")
 
-    def _labels43(self, name: str) -> tuple[list[str], str]:
-        path = self.root / S2_FOLDER / name / f"{name}_labels_metadata.json"
+    def _labels_of(self, index: int) -> tuple[str, ...]:
+        path = self._json("s2", self.names[index])
         labels = read_json(path, "labels")
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise InputError(f"{path}: 'labels' is no list of names", "download the patch again")
-        return labels, str(path)
+        return convert_43_to_19(labels, str(path))
 
 
 def refuse_both_versions(root: Path) -> None:

@@ -7,10 +7,10 @@ import math
 import os
 import re
 import warnings
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
@@ -20,9 +20,20 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import refuse_special
-from fusmae_lite.core.sensors import DECIBEL, REFLECTANCE, Modality
-from fusmae_lite.data.archives.base import check_band, check_dtype, check_form
-from fusmae_lite.data.archives.pixels import ADDED, FILL, check_gaps, check_values, has_offset, offset_left
+from fusmae_lite.core.sensors import DECIBEL, REFLECTANCE, Modality, get_modality
+from fusmae_lite.data.archives.base import Patch
+from fusmae_lite.data.archives.pairing import PairArchive
+from fusmae_lite.data.archives.pixels import (
+    ADDED,
+    FILL,
+    check_dtype,
+    check_finite,
+    check_form,
+    check_gaps,
+    check_values,
+    first_with_offset,
+    offset_left,
+)
 
 # What GDAL has to say about a damaged file is in our one-line error; a log line beside it would only repeat it.
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
@@ -43,34 +54,47 @@ class Place:
     bounds: tuple[float, float, float, float] | None
     tolerance: float = 0.0
 
+    def __str__(self) -> str:
+        edges = ", ".join(f"{edge:g}" for edge in self.bounds or ())
+        return f"{self.path} lies at ({edges}) in {self.crs.to_string() if self.crs else 'no reference system'}"
+
+
+class GeoTiffArchive(PairArchive):
+    """Pairs of radar and optics in GeoTIFFs."""
+
+    def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
+        """Decode one patch; see :class:`Archive`."""
+        keys, bands, places = self.keys(index), {}, []
+        for modality in modalities or ("s1", "s2"):
+            if modality not in keys:
+                raise InputError(f"{self.kind} has no modality {modality!r}", "choose from s1, s2")
+            bands[modality], place = self._bands(modality, keys[modality])
+            places.append(place)
+        place = one_place(places)
+        crs = place.crs and place.crs.to_string()
+        return Patch(self.names[index], bands, self._labels_of(index), self.meta(index), crs, place.bounds)
+
+    def _bands(self, modality: str, name: str) -> tuple[dict[str, np.ndarray], Place]:
+        return read_bands(self._path(modality, name), get_modality(modality))
+
+    @abstractmethod
+    def _labels_of(self, index: int) -> tuple[str, ...]:
+        """Names of one pair's classes."""
+
 
 def read_bands(folder: Path, modality: Modality) -> tuple[dict[str, np.ndarray], Place]:
     """Every band of one patch at native resolution, from a file each, and the place that all of them show."""
     bands: dict[str, np.ndarray] = {}
     places: list[Place] = []
-    late = modality.units == REFLECTANCE and has_offset(folder.name)
+    late = modality.units == REFLECTANCE and first_with_offset([folder.name]) is not None
     with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):  # looks for no side-car files
         for band in modality.bands:
-            path, what = folder / f"{folder.name}_{band}.tif", f"band {band} of {modality.title}"
-            side = modality.native_side(band)
-            pixels, place = _read(path, what, [band], [band], side, modality.dtype, modality, late)
+            path, side = folder / f"{folder.name}_{band}.tif", modality.native_side(band)
+            pixels, place = _read(path, [band], [band], side, modality.dtype, modality, late)
             bands[band] = pixels[0]
             places.append(place)
     check_gaps(bands, modality, folder)
     return bands, one_place(places)
-
-
-def refuse_offset(folder: Path, modality: Modality) -> None:
-    """For a patch whose name says that its pixels have an offset: InputError unless its first band declares one."""
-    path = folder / f"{folder.name}_{modality.bands[0]}.tif"
-    refuse_special(path)
-    try:
-        with rasterio.open(path, driver="GTiff") as file:
-            declared = file.offsets[0] != 0
-    except (RasterioError, OSError, ValueError):
-        return  # a damaged file is refused when it is read
-    if not declared:
-        raise offset_left(folder)
 
 
 def read_stack(
@@ -78,7 +102,7 @@ def read_stack(
 ) -> tuple[dict[str, np.ndarray], Place]:
     """The wanted bands of one GeoTIFF of many, all of one side, and its place; without `modality` values are any."""
     with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
-        pixels, place = _read(path, "the image", on_disk, wanted, side, dtype, modality)
+        pixels, place = _read(path, on_disk, wanted, side, dtype, modality)
     bands = dict(zip(wanted, pixels, strict=True))
     if modality is not None:
         check_gaps(bands, modality, path)
@@ -92,36 +116,19 @@ def one_place(places: Sequence[Place]) -> Place:
     """
     first = places[0]
     for other in places[1:]:
-        if (first.crs is None) != (other.crs is None):
-            continue
-        if first.crs != other.crs or _distance(first, other) > min(first.tolerance, other.tolerance):
+        edges = zip(first.bounds or (), other.bounds or (), strict=False)
+        distance = max((abs(a - b) for a, b in edges), default=0.0)
+        both = (first.crs is None) == (other.crs is None)
+        if both and (first.crs != other.crs or distance > min(first.tolerance, other.tolerance)):
             raise InputError(
-                f"two places in one pair: {_said(first)}, but {_said(other)}",
+                f"two places in one pair: {first}, but {other}",
                 "correct the pairing in the lists, or download the patch again",
             )
     return places[-1]
 
 
-def as_fields(places: Sequence[Place]) -> dict[str, Any]:
-    """`crs` and `bounds` of a :class:`Patch` from the :func:`one_place` of its sensors."""
-    place = one_place(places)
-    return {"crs": place.crs and place.crs.to_string(), "bounds": place.bounds}
-
-
-def _said(place: Place) -> str:
-    where = ", ".join(f"{edge:g}" for edge in place.bounds or ())
-    return f"{place.path} lies at ({where}) in {place.crs.to_string() if place.crs else 'no reference system'}"
-
-
-def _distance(first: Place, other: Place) -> float:
-    if first.bounds is None or other.bounds is None:
-        return 0.0
-    return max(abs(a - b) for a, b in zip(first.bounds, other.bounds, strict=True))
-
-
 def _read(
     path: Path,
-    what: str,
     on_disk: Sequence[str],
     wanted: Sequence[str],
     side: int,
@@ -139,13 +146,15 @@ def _read(
             _check_header(file, path, on_disk, side, dtype, modality)
             place = _place(file, path, modality)
             pixels = file.read([on_disk.index(band) + 1 for band in wanted])
-            pixels = _apply(file, pixels, path, modality, late)
+            if modality is not None:  # else a land-cover map: codes, in which 0 is one
+                pixels = _apply(file, pixels, path, modality, late)
     except InputError:
         raise
     except (RasterioError, OSError, ValueError, OverflowError, MemoryError) as error:
-        raise _explain(path, what, error) from None
+        kind = f"band {on_disk[0]} of {modality.title}" if modality and len(on_disk) == 1 else "the image"
+        raise _explain(path, kind, error) from None
     for band, array in zip(wanted, pixels, strict=True):
-        check_band(array, path, band, side, dtype)
+        check_finite(array, path, band)
         if modality is not None:
             check_values(array, modality, band, path)
     return pixels, place
@@ -154,73 +163,57 @@ def _read(
 def _check_header(
     file: rasterio.DatasetReader, path: Path, on_disk: Sequence[str], side: int, dtype: str, modality: Modality | None
 ) -> None:
-    shape = (file.height, file.width)
-    if file.count != len(on_disk) and len(on_disk) > 1:
-        raise InputError(f"{path} has {file.count} bands, expected {len(on_disk)}", "download the file again")
+    shape, units = (file.height, file.width), modality and modality.units
+    if file.count != len(on_disk):
+        if len(on_disk) > 1:
+            raise InputError(f"{path} has {file.count} bands, expected {len(on_disk)}", "download the file again")
+        shape = (file.count, *shape)
+    scaled = units == DECIBEL and (file.scales[0], file.offsets[0]) != (1, 0)
     for band, found in zip(on_disk, file.dtypes, strict=False):
-        scaled = modality is not None and modality.units == DECIBEL and (file.scales[0], file.offsets[0]) != (1, 0)
-        check_form(shape if file.count == len(on_disk) else (file.count, *shape), path, band, side)
+        check_form(shape, path, band, side)
         if not (scaled and np.dtype(found).kind in "iuf"):  # scaled decibels become float32
-            check_dtype(found, path, band, dtype, modality and modality.units)
+            check_dtype(found, path, band, dtype, units)
 
 
 def _place(file: rasterio.DatasetReader, path: Path, modality: Modality | None) -> Place:
     """CRS and bounds of a north-up grid; InputError for any other."""
-    grid = file.transform
-    if not all(map(math.isfinite, grid[:6])):
-        raise InputError(f"{path}: a grid of NaN or infinite coordinates", "download the file again")
+    grid, bounds = file.transform, tuple(file.bounds)
     if grid.is_identity:  # what GDAL says of a file without a grid
         return Place(path, file.crs, None)
+    if not all(map(math.isfinite, (*grid[:6], *bounds))):
+        raise InputError(f"{path}: a grid of NaN or infinite coordinates", "download the file again")
     if grid.b or grid.d or grid.a <= 0 or grid.e >= 0:
         raise InputError(f"{path}: a rotated, sheared or mirrored grid", "warp it to north up (gdalwarp), pair by pair")
-    bounds = tuple(file.bounds)
-    if not all(map(math.isfinite, bounds)):
-        raise InputError(f"{path}: bounds of NaN or infinite coordinates", "download the file again")
     finest = max(file.width, *map(modality.native_side, modality.bands)) if modality else file.width
     return Place(path, file.crs, bounds, (bounds[2] - bounds[0]) / finest / 2)
 
 
-def _apply(
-    file: rasterio.DatasetReader, pixels: np.ndarray, path: Path, modality: Modality | None, late: bool
-) -> np.ndarray:
+def _apply(file: rasterio.DatasetReader, pixels: np.ndarray, path: Path, modality: Modality, late: bool) -> np.ndarray:
     """Pixels in the modality's unit: declared scale and offset applied; InputError where declared no-data occurs."""
-    if modality is None:  # a land-cover map: codes, in which 0 is one
-        return pixels
     for value in {value for value in file.nodatavals if value is not None}:
         if gaps := int((pixels == value).sum()):
             raise InputError(f"{path}: {gaps} pixels are {value:g}, declared as no data", FILL)
     if any(MaskFlags.per_dataset in flags for flags in file.mask_flag_enums) and not file.dataset_mask().all():
         raise InputError(f"{path}: its mask declares pixels as no data", FILL)
-    declared = set(zip(file.scales, file.offsets, strict=True))
-    if declared == {(1.0, 0.0)} and not late:
-        return pixels
-    scale, offset = declared.pop()
-    if declared or not (math.isfinite(scale) and math.isfinite(offset)) or scale == 0:
-        raise _undeclared(path, scale, offset, "one scale and offset for all bands")
-    if modality.units == DECIBEL:
-        return (pixels.astype(np.float64) * scale + offset).astype(modality.dtype)
-    if modality.units == REFLECTANCE:
-        return _reflectance(pixels, scale, offset, path, late)
-    if (scale, offset) == (1.0, 0.0):
-        return pixels
-    raise _undeclared(path, scale, offset, "none")
-
-
-def _reflectance(pixels: np.ndarray, scale: float, offset: float, path: Path, late: bool) -> np.ndarray:
-    """Reflectance x 10,000 of Sentinel-2: as it is, or less the 1000 of processing baselines from 04.00 on."""
-    near = math.isclose(scale, 1.0) or math.isclose(scale, 1e-4, rel_tol=1e-5)
-    if near and math.isclose(offset / scale, -ADDED, rel_tol=1e-5):
-        return np.maximum(pixels, ADDED) - pixels.dtype.type(ADDED)
-    if not near or offset != 0:
-        raise _undeclared(path, scale, offset, f"(1, 0), (0.0001, 0), (1, -{ADDED}) or (0.0001, -0.1)")
-    if late:
-        raise offset_left(path)
-    return pixels
-
-
-def _undeclared(path: Path, scale: float, offset: float, known: str) -> InputError:
+    scale, offset = file.scales[0], file.offsets[0]
+    known = "one scale and offset for all bands"
+    single = len(set(zip(file.scales, file.offsets, strict=True))) == 1
+    if single and math.isfinite(scale) and math.isfinite(offset) and scale != 0:
+        # Sentinel-2 declares its unit, or the 1000 of processing baselines from 04.00 on
+        near = math.isclose(scale, 1.0) or math.isclose(scale, 1e-4, rel_tol=1e-5)
+        if modality.units == REFLECTANCE and near and math.isclose(offset / scale, -ADDED, rel_tol=1e-5):
+            return np.maximum(pixels, ADDED) - pixels.dtype.type(ADDED)
+        if late and near and offset == 0:
+            raise offset_left(path)
+        if (scale, offset) == (1.0, 0.0) or (modality.units == REFLECTANCE and near and offset == 0):
+            return pixels
+        if modality.units == DECIBEL:
+            return (pixels.astype(np.float64) * scale + offset).astype(modality.dtype)
+        known = "none"
+        if modality.units == REFLECTANCE:
+            known = f"(1, 0), (0.0001, 0), (1, -{ADDED}) or (0.0001, -0.1)"
     what = f"{path} declares scale {scale:g} and offset {offset:g}; known here: {known}"
-    return InputError(what, "apply them to the pixels and remove the tags (gdal_translate -unscale)")
+    raise InputError(what, "apply them to the pixels and remove the tags (gdal_translate -unscale)")
 
 
 def _explain(path: Path, what: str, error: Exception) -> InputError:

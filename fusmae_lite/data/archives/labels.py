@@ -1,7 +1,7 @@
 """BigEarthNet's two nomenclatures: the 43 CORINE level-3 classes on disk and the 19 classes models are scored on.
 
 Source: Sumbul et al., "BigEarthNet-MM", IEEE GRSM 2021, table 1. Both orders are the original ones; some tools sort
-the 19 names by alphabet, so an order is never implied here.
+the 19 names by alphabet.
 """
 
 from __future__ import annotations
@@ -9,29 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fusmae_lite.core.errors import InputError
-
-#: The 19 classes, in the order of every (B, 19) label tensor of this package.
-BEN19: tuple[str, ...] = (
-    "Urban fabric",
-    "Industrial or commercial units",
-    "Arable land",
-    "Permanent crops",
-    "Pastures",
-    "Complex cultivation patterns",
-    "Land principally occupied by agriculture, with significant areas of natural vegetation",
-    "Agro-forestry areas",
-    "Broad-leaved forest",
-    "Coniferous forest",
-    "Mixed forest",
-    "Natural grassland and sparsely vegetated areas",
-    "Moors, heathland and sclerophyllous vegetation",
-    "Transitional woodland, shrub",
-    "Beaches, dunes, sands",
-    "Inland wetlands",
-    "Coastal wetlands",
-    "Inland waters",
-    "Marine waters",
-)
 
 #: CORINE level-3 name -> its class among the 19, or None where the 19-class nomenclature drops it.
 TO_19: dict[str, str | None] = {
@@ -55,7 +32,9 @@ TO_19: dict[str, str | None] = {
     "Pastures": "Pastures",
     "Annual crops associated with permanent crops": "Permanent crops",
     "Complex cultivation patterns": "Complex cultivation patterns",
-    "Land principally occupied by agriculture, with significant areas of natural vegetation": BEN19[6],
+    "Land principally occupied by agriculture, with significant areas of natural vegetation": (
+        "Land principally occupied by agriculture, with significant areas of natural vegetation"
+    ),
     "Agro-forestry areas": "Agro-forestry areas",
     "Broad-leaved forest": "Broad-leaved forest",
     "Coniferous forest": "Coniferous forest",
@@ -82,24 +61,22 @@ TO_19: dict[str, str | None] = {
 
 #: The 43 CORINE level-3 names, in the order of their CORINE codes.
 BEN43: tuple[str, ...] = tuple(TO_19)
+#: The 19 classes, in the order of every (B, 19) label tensor of this package.
+BEN19: tuple[str, ...] = tuple(dict.fromkeys(name for name in TO_19.values() if name))
 
 
 def convert_43_to_19(labels: Iterable[str], where: str = "labels") -> tuple[str, ...]:
     """The 19-class names of a patch, in BEN19 order, each once; empty if all its classes are dropped ones.
 
-    Args:
-        labels: CORINE level-3 names, as a patch's json lists them.
-        where: file the labels come from, for the error message.
-
     Raises:
-        InputError: a name outside the 43.
+        InputError: a name outside the 43; the message names the file `where` it stands.
     """
-    found: set[str | None] = set()
+    names: set[str | None] = set()
     for label in labels:
         if label not in TO_19:
             raise InputError(
                 f"{where}: label {label!r} is none of the 43 CORINE level-3 classes",
                 "correct the spelling in the json's 'labels', or remove the patch",
             )
-        found.add(TO_19[label])
-    return tuple(name for name in BEN19 if name in found)
+        names.add(TO_19[label])
+    return tuple(name for name in BEN19 if name in names)

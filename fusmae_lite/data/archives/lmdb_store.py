@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from itertools import compress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,17 +12,17 @@ import numpy as np
 import pyarrow as pa
 
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.core.sensors import S1, S2, Modality, known_modality
+from fusmae_lite.core.sensors import S1, S2, known_modality
 from fusmae_lite.data.archives.base import Patch
 from fusmae_lite.data.archives.labels import BEN19
-from fusmae_lite.data.archives.lmdb_env import DATA, all_keys, environment, unreadable
-from fusmae_lite.data.archives.metadata import METADATA, Metadata, TableArchive, read_metadata, read_note, typed
+from fusmae_lite.data.archives.listing import subfolders
+from fusmae_lite.data.archives.metadata import METADATA, Metadata, read_metadata, read_note, read_reben_table, typed
 from fusmae_lite.data.archives.names import check_names, check_s1_names, check_s2_names, place_and_day, version
-from fusmae_lite.data.archives.pairing import match, subfolders
+from fusmae_lite.data.archives.pairing import TableArchive
 from fusmae_lite.data.archives.pixels import first_with_offset, offset_left
-from fusmae_lite.data.archives.reben import read_reben_table, snow_cure, snow_names
 from fusmae_lite.data.archives.tensors import Layout, unpack
 
+DATA = "data.mdb"
 #: What ``fusmae encode`` keeps beside the data until it has finished.
 JOURNAL = "encode.journal"
 #: Columns that ``fusmae encode`` adds: a checksum per key, and the place on the ground.
@@ -35,12 +34,70 @@ SOURCE = "source_signature"
 #: No coordinate, in metres or degrees, lies beyond twice round the Earth.
 FARTHEST = 1e8
 
+_NATIVE: dict[str, Layout] = {
+    sensor.name: {band: (sensor.native_side(band), sensor.dtype) for band in sensor.bands} for sensor in (S1, S2)
+}
 
-OWN = (CRS, *EDGES, SOURCE)
+# LMDB grants a process one handle on an environment, and a forked process none of its parent's.
+# Real path -> ((process, device, inode), handle): whoever sees another identity opens afresh.
+_OPEN: dict[str, tuple[tuple[int, int, int], lmdb.Environment]] = {}
+
+
+def environment(folder: Path) -> lmdb.Environment:
+    """This process's handle on the environment in a folder: read-only, no lock file, no read-ahead.
+
+    Raises:
+        InputError: absent, not readable, no LMDB, or shorter than it says of itself.
+    """
+    path = os.path.realpath(folder)
+    try:
+        status = os.stat(os.path.join(path, DATA))
+        identity = (os.getpid(), status.st_dev, status.st_ino)
+        known = _OPEN.get(path)
+        if known and known[0] == identity:
+            return known[1]
+        release(folder)
+        handle = lmdb.open(path, readonly=True, lock=False, readahead=False, create=False, max_spare_txns=4)
+    except (OSError, lmdb.Error) as error:
+        raise _unreadable(folder, error) from None
+    # LMDB maps the pages that the file claims to have; touching those a truncated copy lacks would kill the process.
+    claimed = (handle.info()["last_pgno"] + 1) * handle.stat()["psize"]
+    if status.st_size < claimed:
+        handle.close()
+        raise InputError(f"{folder / DATA}: {status.st_size} bytes of {claimed}, truncated", "copy it again")
+    _OPEN[path] = (identity, handle)
+    return handle
+
+
+def release(folder: Path) -> None:
+    """Close this process's handle, so that the folder can be written or opened by other means."""
+    known = _OPEN.pop(os.path.realpath(folder), None)
+    if known:
+        known[1].close()
+
+
+def all_keys(folder: Path) -> set[str]:
+    """Every key; reads no value."""
+    handle = environment(folder)
+    try:
+        with handle.begin() as transaction, transaction.cursor() as cursor:
+            return {key.decode(errors="replace") for key in cursor.iternext(keys=True, values=False)}
+    except lmdb.Error as error:
+        raise _unreadable(folder, error) from None
+
+
+def _unreadable(folder: Path, error: Exception) -> InputError:
+    path = folder / DATA
+    if not os.path.isfile(path):
+        return InputError(f"{path} is missing", "check the path and that its disk is there")
+    if not os.access(path, os.R_OK):
+        return InputError(f"{path}: no permission to read it", "correct the permissions (chmod a+r)")
+    reason = str(error).removeprefix(f"{os.path.realpath(folder)}: ")
+    return InputError(f"{path}: no readable LMDB environment ({reason})", "copy it again, or encode it again")
 
 
 class LmdbArchive(TableArchive):
-    """Patches in one LMDB environment; see :class:`Archive`.
+    """Patches in one LMDB environment.
 
     ::
 
@@ -63,51 +120,31 @@ class LmdbArchive(TableArchive):
     def __init__(self, root: Path | str, *, partial: bool = False, snow_and_clouds: bool = False) -> None:
         self.root = Path(root)
         self.folder = _find(self.root) or self.root
-        self._data = str(self.folder / DATA)  # building a Path for each read would cost a tenth of it
+        self.store = str(self.folder / DATA)
         path = _find_table(self.folder)
         note = read_note(path)
-        self.classes = tuple(note["classes"]) if note else BEN19
-        self.layouts: dict[str, Layout] = _layouts(note)
-        self._key_columns: dict[str, str] = note["keys"] if note else {"s1": "s1_name", "s2": "patch_id"}
-        if note and snow_and_clouds:
-            raise InputError(f"{path} has no second table", "leave snow_and_clouds out; give it when encoding")
-        if note:
-            table = read_metadata(path, self.classes, keys=tuple(self._key_columns.values()), no_split=True)
+        self._noted = note is not None
+        self.classes, sources = BEN19, {"s1": "s1_name", "s2": "patch_id"}
+        self.layouts = _NATIVE
+        if note is not None:
+            if snow_and_clouds:
+                raise InputError(f"{path} has no second table", "leave snow_and_clouds out; give it when encoding")
+            self.classes, sources, self.layouts = tuple(note["classes"]), note["keys"], _layouts(note["bands"])
+            table = read_metadata(path, self.classes, keys=tuple(sources.values()), no_split=True)
             for names in table.keys.values():
                 check_names(names, table.where)
             _check_places(table)
         else:
             table = read_reben_table(path.parent, snow_and_clouds, path)
             check_s2_names(table.names, table.where, version(next(iter(table.names), "")) or 2)
-            check_s1_names(table.column("s1_name"), table.where)
+            check_s1_names(table.keys["s1_name"], table.where)
             if late := first_with_offset(table.names):
                 raise offset_left(f"{path}: {late}")
-        self._noted = note is not None
-        self._select(table, path.parent, partial)
-
-    def _select(self, table: Metadata, folder: Path, partial: bool) -> None:
-        keys = {m: table.names if c == "patch_id" else table.column(c) for m, c in self._key_columns.items()}
-        found = all_keys(self.folder)
-        whole, self.left_out = match(
-            keys,
-            dict.fromkeys(keys, found),
-            lambda modality, key: f"{self._data}: key {key}",
-            table.where,
-            partial=partial,
-            extra=("has no row in the table", snow_cure(folder)),
-            spare=lambda: snow_names(folder),
-        )
-        self.table, self.names = table, table.names
-        self._keys = {modality: tuple(names) for modality, names in keys.items()}
-        self.keep(whole)
-        self._rest = [name for name in self.table.rest if not name.startswith(CHECKSUM) and name not in OWN]
-        if not self.names:
-            raise InputError(f"{self.folder} holds no patch that its table knows", "encode the archive again")
-
-    def keep(self, rows: np.ndarray) -> None:
-        """See :class:`Archive`."""
-        super().keep(rows)
-        self._keys = {modality: tuple(compress(names, rows)) for modality, names in self._keys.items()}
+        columns = {modality: table.keys[column] for modality, column in sources.items()}
+        own = (CRS, *EDGES, SOURCE)
+        self._rest = [name for name in table.rest if not name.startswith(CHECKSUM) and name not in own]
+        found = dict.fromkeys(columns, all_keys(self.folder))
+        self._take(table, columns, found, path.parent, "has no row in the table", partial)
 
     @classmethod
     def matches(cls, root: Path) -> bool:
@@ -116,39 +153,32 @@ class LmdbArchive(TableArchive):
 
     def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
         """Copy one patch out of the map: arrays as :class:`Archive` describes, writable, independent of it."""
-        chosen = modalities or tuple(self.layouts)
-        bands: dict[str, dict[str, np.ndarray]] = {}
+        keys, bands = self.keys(index), {}
         try:
             with self._environment().begin(buffers=True) as transaction:
-                for modality in chosen:
-                    if modality not in self.layouts:
-                        raise InputError(
-                            f"{self.folder} has no modality {modality!r}", f"choose from {', '.join(self.layouts)}"
-                        )
-                    key = self._keys[modality][index]
-                    value, where = transaction.get(key.encode()), f"{self._data}: {key}"
+                for modality in modalities or keys:
+                    if modality not in keys:
+                        what = f"{self.folder} has no modality {modality!r}"
+                        raise InputError(what, f"choose from {', '.join(keys)}")
+                    where = self._path(modality, keys[modality])
+                    value = transaction.get(keys[modality].encode())
                     if value is None:
                         raise InputError(f"{where} is missing", "encode the archive again")
                     bands[modality] = unpack(value, self.layouts[modality], where, known_modality(modality))
         except lmdb.Error as error:
-            raise unreadable(self.folder, error) from None
-        labels = tuple(compress(self.classes, self.labels[index]))
-        return Patch(self.names[index], bands, labels, self.meta(index), *self._place(index))
-
-    def keys(self, index: int) -> dict[str, str]:
-        """The keys of a pair."""
-        return {modality: names[index] for modality, names in self._keys.items()}
+            raise _unreadable(self.folder, error) from None
+        return Patch(self.names[index], bands, self._labels_of(index), self.meta(index), *self._place(index))
 
     def meta(self, index: int) -> dict[str, str]:
         """Split and every further column of the table as text; for a table of reBEN also tile and acquisition_date."""
         known = {"split": str(self.splits[index])}
         if not self._noted:
-            known |= place_and_day(self.names[index], self._keys["s1"][index])
+            known |= place_and_day(self.names[index], self.columns["s1"][index])
         return {**known, **self.table.row(index, self._rest)}
 
     def checksums(self) -> Iterator[tuple[str, int]]:
         """(key, CRC-32) of every value, where ``fusmae encode`` wrote the table; else InputError."""
-        for modality, names in self._keys.items():
+        for modality, names in self.columns.items():
             column = CHECKSUM + modality
             if column not in self.table.rest:
                 raise InputError(f"{self.table.where} has no checksums", "only `fusmae encode` writes them")
@@ -160,10 +190,8 @@ class LmdbArchive(TableArchive):
         column = self.table.rest.get(CHECKSUM + modality)
         return None if column is None else np.asarray(column.to_pylist(), dtype=np.uint32)
 
-    @property
-    def store(self) -> str:  # type: ignore[override]
-        """The environment's file."""
-        return self._data
+    def _path(self, modality: str, name: str) -> str:
+        return f"{self.store}: {name}"
 
     def _environment(self) -> lmdb.Environment:
         if self.__dict__.get("_handle", (0,))[0] != os.getpid():
@@ -186,10 +214,9 @@ def _find(root: Path) -> Path | None:
     """The environment's folder: the root, or the only one in it that has a data.mdb."""
     if (root / DATA).is_file():
         return root
-    if not (root / METADATA).is_file():
-        return None
-    below = [root / name for name in subfolders(root) if (root / name / DATA).is_file()]
-    return below[0] if len(below) == 1 else None
+    below = subfolders(root) if (root / METADATA).is_file() else []
+    stores = [root / name for name in below if (root / name / DATA).is_file()]
+    return stores[0] if len(stores) == 1 else None
 
 
 def _find_table(folder: Path) -> Path:
@@ -206,8 +233,7 @@ def _find_table(folder: Path) -> Path:
 
 def _check_places(table: Metadata) -> None:
     """Raise InputError unless the columns of the place on the ground are there and hold what can be one, or nothing."""
-    missing = [column for column in (CRS, *EDGES) if column not in table.rest]
-    if missing:
+    if missing := [column for column in (CRS, *EDGES) if column not in table.rest]:
         raise InputError(
             f"{table.where}: no column {', '.join(missing)} of texts or numbers", "encode the archive again"
         )
@@ -215,36 +241,23 @@ def _check_places(table: Metadata) -> None:
     for edge in EDGES:
         table.rest[edge] = typed(table.rest[edge], edge, pa.float64(), table.where, nulls=True)
         values = table.rest[edge].drop_null().to_numpy()
-        odd = values[~(np.abs(values) <= FARTHEST)]
-        if len(odd):
+        wrong = values[~(np.abs(values) <= FARTHEST)]
+        if len(wrong):
             raise InputError(
-                f"{table.where}: column {edge} holds {odd[0]:g} in {len(odd)} rows, no coordinate",
+                f"{table.where}: column {edge} holds {wrong[0]:g} in {len(wrong)} rows, no coordinate",
                 "encode the archive again, or leave these cells empty",
             )
 
 
-def _layouts(note: dict[str, Any] | None) -> dict[str, Layout]:
-    """Modality -> band -> (side, dtype): as noted when encoding, else BigEarthNet's two sensors."""
-    if note:
-        noted = {
-            m: {band: (side, dtype) for band, (side, dtype) in bands.items()} for m, bands in note["bands"].items()
-        }
-        for name, layout in noted.items():
-            _compare(layout, known_modality(name))
-        return noted
-    return {modality.name: _native(modality) for modality in (S1, S2)}
-
-
-def _compare(layout: Layout, modality: Modality | None) -> None:
-    """Raise InputError where a note contradicts the sensor of that name."""
-    if modality is None:
-        return
-    wanted = {(band, modality.dtype) for band in modality.bands}
-    if odd := {(band, dtype) for band, (_, dtype) in layout.items()} ^ wanted:
-        band, dtype = min(odd)
-        what = f"{METADATA}: band {band} ({dtype}) of {modality.name} is noted or expected, but not both"
-        raise InputError(what, f"encode with the bands {', '.join(modality.bands)} as {modality.dtype}")
-
-
-def _native(modality: Modality) -> Layout:
-    return {band: (modality.native_side(band), modality.dtype) for band in modality.bands}
+def _layouts(noted: dict[str, dict[str, Sequence[Any]]]) -> dict[str, Layout]:
+    """Modality -> band -> (side, dtype) as noted; InputError where that contradicts the sensor of that name."""
+    layouts: dict[str, Layout] = {}
+    for name, bands in noted.items():
+        layouts[name] = {band: (side, dtype) for band, (side, dtype) in bands.items()}
+        modality = known_modality(name)
+        wanted = {(band, modality.dtype) for band in modality.bands} if modality else set()
+        if modality and (differing := {(band, dtype) for band, (_, dtype) in bands.items()} ^ wanted):
+            band, dtype = min(differing)
+            what = f"{METADATA}: band {band} ({dtype}) of {modality.name} is noted or expected, but not both"
+            raise InputError(what, f"encode with the bands {', '.join(modality.bands)} as {modality.dtype}")
+    return layouts

@@ -1,143 +1,139 @@
-"""Rows against what lies on disk: the one check behind every archive of pairs, and listing folders for it."""
+"""Rows against what lies on disk: every pair is one place and has everything it needs."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
 from fusmae_lite.core.errors import InputError, printable
-from fusmae_lite.core.files import refuse_special
+from fusmae_lite.data.archives.base import Archive
+from fusmae_lite.data.archives.metadata import SNOW, Metadata, read_names
 from fusmae_lite.data.archives.names import apart
 
-#: (name, reason) of everything that was not taken.
-LeftOut = tuple[tuple[str, str], ...]
-
-#: Beside hidden files, and @eaDir of Synology's disks: macOS's archives, Windows' previews, Linux' finds.
-_EXTRAS = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "lost+found", "System Volume Information"})
+Columns = Mapping[str, Sequence[str]]
+COMPLETE = "complete the download, correct the lists, or open with partial=True to use the whole pairs only"
 #: rico-hdl also writes the land-cover map of a patch; nothing here reads it.
 _MAP = "_reference_map"
-COMPLETE = "complete the download, correct the lists, or open with partial=True to use the whole pairs only"
 
 
-def is_file(path: Path) -> bool:
-    """Whether a file lies there; InputError for a pipe, device or folder in its place."""
-    refuse_special(path)
-    return path.is_file()
+class PairArchive(Archive):
+    """Pairs whose files or keys go by names.
 
-
-def require_file(path: Path, cure: str) -> None:
-    """InputError unless a regular file lies there."""
-    if not is_file(path):
-        raise InputError(f"{path} is missing", cure)
-
-
-def is_extra(name: str) -> bool:
-    """Whether a system or program left this beside the data, in whatever folder: no archive has such names."""
-    return name.startswith((".", "@", "$")) or name in _EXTRAS
-
-
-def listed(path: Path, folders: bool = False) -> list[str]:
-    """Names in a folder (only its folders), without a look at each of them: half a million take about a second."""
-    try:
-        names = [entry.name for entry in os.scandir(path) if not folders or entry.is_dir()]
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be listed ({error.strerror})", "check the path, the permissions and that the disk is there"
-        ) from None
-    return [name for name in names if not is_extra(name)]
-
-
-def subfolders(path: Path) -> list[str]:
-    """Names of the folders in a folder."""
-    return listed(path, folders=True)
-
-
-def match(
-    rows: Mapping[str, Sequence[str]],
-    found: Mapping[str, set[str]],
-    path: Callable[[str, str], object],
-    where: object,
-    *,
-    partial: bool = False,
-    extra: tuple[str, str] | None = None,
-    spare: Callable[[], set[str]] = set,
-) -> tuple[np.ndarray, LeftOut]:
-    """Which rows are one place and have everything they need.
-
-    Args:
-        rows: modality -> name of each row's files (or key) in that modality; all of one length, no name twice.
-        found: modality -> the names that are there.
-        path: (modality, name) -> what a message calls it.
-        where: the table or lists that hold the rows.
-        partial: leave incomplete rows and files without a row out instead of refusing them.
-        extra: reason and cure for files without a row; None where such files are legal.
-        spare: gives names whose files may lie there without a row; called only if there are such files.
-
-    Returns:
-        ((n,) bool: the row is complete, what was left out). Without `partial` every row is.
-
-    Raises:
-        InputError: two names of a row tell two places, a row misses files, or files have no row: the first of them and
-            how many more.
+    Attributes:
+        columns: modality -> name of each pair's files, or key, in that modality.
     """
-    elsewhere = _elsewhere(rows, where, partial)
-    # Sound archives are the rule and half a million rows long: no set is built, let alone compared, without need.
-    missing = {m: set() if found[m].issuperset(names) else set(names) - found[m] for m, names in rows.items()}
-    whole = np.ones(len(next(iter(rows.values()))), dtype=bool)
-    left_out: list[tuple[str, str]] = []
-    if any(missing.values()):
-        for modality, names in rows.items():
-            whole &= np.fromiter((name not in missing[modality] for name in names), bool, len(names))
-        left_out = [_incomplete(rows, missing, path, int(row)) for row in np.flatnonzero(~whole)]
-        _refuse(left_out, COMPLETE, partial)
-    left_out += [reason for row, reason in elsewhere.items() if whole[row]]
-    whole[list(elsewhere)] = False
-    there = {id(names): len(names) for names in found.values()}  # an LMDB has the same keys for every modality
-    if extra is not None and (left_out or sum(there.values()) != sum(map(len, rows.values()))):
-        in_rows = set().union(*rows.values())
-        alone = {modality: names - in_rows for modality, names in found.items()}
-        if any(alone.values()):
-            known = spare()
-            unknown = {name: modality for modality in alone for name in alone[modality] - known}
-            names = sorted(item for item in unknown.items() if not item[0].endswith(_MAP))
-            odd = [(name, f"{path(modality, name)} {extra[0]}") for name, modality in names]
-            _refuse(odd, extra[1], partial)
-            left_out += odd
-    return whole, tuple((printable(name), printable(reason)) for name, reason in left_out)
+
+    columns: dict[str, Sequence[str]]
+
+    def keep(self, rows: np.ndarray) -> None:
+        """See :class:`Archive`."""
+        super().keep(rows)
+        self.columns = {modality: tuple(compress(names, rows)) for modality, names in self.columns.items()}
+
+    def keys(self, index: int) -> dict[str, str]:
+        """Names of the pair's files in each modality, or its keys."""
+        return {modality: names[index] for modality, names in self.columns.items()}
+
+    @abstractmethod
+    def _path(self, modality: str, name: str) -> Path | str:
+        """The file, folder or key of a name."""
+
+    def _join(self, columns: Columns, found: Mapping[str, set[str]], where: object, partial: bool) -> None:
+        """Take the rows of `names` and `columns` that are one place and have everything they need.
+
+        `found` are the names on disk of each modality, `where` is the table or lists that hold the rows. With
+        `partial` other rows are left out, else the first of them is refused.
+        """
+        self.columns = dict(columns)
+        elsewhere = {
+            row: f"{where}: {columns['s2'][row]} is paired with {columns['s1'][row]}, taken {what}"
+            for row, what in (apart(columns["s1"], columns["s2"]) if {"s1", "s2"} <= columns.keys() else {}).items()
+        }
+        _refuse(elsewhere.values(), "correct the S1 names: both of a pair have one tile, column and row", partial)
+        # sound archives are the rule and half a million rows long: no set is built without need
+        missing = {m: set(names) - found[m] for m, names in columns.items() if not found[m].issuperset(names)}
+        rows = {row for m in missing for row, name in enumerate(columns[m]) if name in missing[m]}
+        incomplete = {row: self._lacks(row, missing) for row in sorted(rows)}
+        _refuse(incomplete.values(), COMPLETE, partial)
+        if reasons := incomplete | {row: why for row, why in elsewhere.items() if row not in incomplete}:
+            self.leave_out(reasons)
+
+    def _lacks(self, row: int, missing: Mapping[str, set[str]]) -> str:
+        keys = self.keys(row)
+        absent = [modality for modality, name in keys.items() if name in missing.get(modality, ())]
+        present = [self._path(modality, name) for modality, name in keys.items() if modality not in absent]
+        lacks = " and ".join(f"{modality.upper()} {self._path(modality, keys[modality])}" for modality in absent)
+        partner = f", partner of {present[-1]}" if present else ""
+        return f"{lacks} {'is' if len(absent) == 1 else 'are'} missing{partner}"
+
+    def _refuse_strays(
+        self,
+        columns: Columns,
+        found: Mapping[str, set[str]],
+        reason: str,
+        cure: str,
+        partial: bool,
+        spare: Path | None = None,
+    ) -> None:
+        """Leave out, with `partial`, or refuse what lies on disk without a row, here or in the `spare` table."""
+        in_rows = set().union(*columns.values())
+        strays = {name: modality for modality, names in found.items() for name in names - in_rows}
+        known = read_names(spare) if strays and spare else set()
+        names = sorted(name for name in strays.keys() - known if not name.endswith(_MAP))
+        reasons = {name: f"{self._path(strays[name], name)} {reason}" for name in names}
+        _refuse(reasons.values(), cure, partial)
+        self.left_out += tuple((printable(name), printable(why)) for name, why in reasons.items())
 
 
-def _incomplete(
-    rows: Mapping[str, Sequence[str]],
-    missing: Mapping[str, set[str]],
-    path: Callable[[str, str], object],
-    row: int,
-) -> tuple[str, str]:
-    """Name of a row (its last modality's) and what it lacks."""
-    absent = [modality for modality in rows if rows[modality][row] in missing[modality]]
-    there = [modality for modality in rows if modality not in absent]
-    name = rows[list(rows)[-1]][row]
-    lacks = " and ".join(f"{modality.upper()} {path(modality, rows[modality][row])}" for modality in absent)
-    verb = "is" if len(absent) == 1 else "are"
-    partner = f", partner of {path(there[-1], rows[there[-1]][row])}" if there else ""
-    return name, f"{lacks} {verb} missing{partner}"
+class TableArchive(PairArchive):
+    """Pairs whose labels, splits and names are columns of a `table`."""
+
+    table: Metadata
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(len, n_classes) bool in the order of `classes`, from the table."""
+        return self.table.labels
+
+    @cached_property
+    def splits(self) -> np.ndarray:  # type: ignore[override]
+        """(len,) of ``"train"``, ``"val"``, ``"test"`` or ``""``, from the table."""
+        return self.table.splits
+
+    def keep(self, rows: np.ndarray) -> None:
+        """See :class:`Archive`."""
+        super().keep(rows)
+        self.table = self.table.take(rows)
+
+    def _labels_of(self, index: int) -> tuple[str, ...]:
+        """Names of one pair's classes."""
+        return tuple(compress(self.classes, self.labels[index]))
+
+    def _take(
+        self, table: Metadata, columns: Columns, found: Mapping[str, set[str]], folder: Path, reason: str, partial: bool
+    ) -> None:
+        """The rows of a table of `folder` that are whole; files of the second table may lie there without a row."""
+        self.table, self.names = table, table.names
+        self._join(columns, found, table.where, partial)
+        spare, cure = folder / SNOW, "download the tables again, remove the files"
+        if not spare.is_file():
+            spare, cure = None, f"if it is one of the snowy or cloudy patches, put {SNOW} there"
+        self._refuse_strays(
+            columns, found, reason, f"{cure}, or open with partial=True to leave it out", partial, spare
+        )
+        if not self.names:
+            raise InputError(
+                f"{self.root} holds no patch that its table knows", "complete the archive, or encode it again"
+            )
 
 
-def _elsewhere(rows: Mapping[str, Sequence[str]], where: object, partial: bool) -> dict[int, tuple[str, str]]:
-    """Rows that are no pair -> name and reason."""
-    if not {"s1", "s2"} <= rows.keys():
-        return {}
-    odd = {
-        row: (rows["s2"][row], f"{where}: {rows['s2'][row]} is paired with {rows['s1'][row]}, taken {what}")
-        for row, what in apart(rows["s1"], rows["s2"]).items()
-    }
-    _refuse(list(odd.values()), "correct the S1 names: both of a pair have one tile, column and row", partial)
-    return odd
-
-
-def _refuse(odd: list[tuple[str, str]], cure: str, partial: bool) -> None:
-    if odd and not partial:
-        more = f" (and {len(odd) - 1} more like it)" if len(odd) > 1 else ""
-        raise InputError(odd[0][1] + more, cure)
+def _refuse(reasons: Collection[str], cure: str, partial: bool) -> None:
+    """InputError for the first of the reasons, unless `partial`."""
+    if reasons and not partial:
+        more = f" (and {len(reasons) - 1} more like it)" if len(reasons) > 1 else ""
+        raise InputError(next(iter(reasons)) + more, cure)

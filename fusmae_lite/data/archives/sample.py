@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,34 +15,24 @@ from fusmae_lite.data.archives.pixels import ADDED
 DRAWN = 16
 #: Fewer than these can all be a cloud by chance.
 FEWEST = 3
-
-
-@dataclass(frozen=True)
-class _Suspicion:
-    """A look that a sound pair may have, but never all pairs of an archive."""
-
-    fits: Callable[[Sequence[np.ndarray]], bool]
-    what: str
-    cure: str
-
-
+#: Units -> looks that every band of a sound pair may have, but never all pairs of an archive: test, what, cure.
 _SUSPICIONS = {
     REFLECTANCE: (
-        _Suspicion(
-            lambda bands: all(band.min() >= 0.9 * ADDED for band in bands),
+        (
+            lambda band: band.min() >= 0.9 * ADDED,
             f"no pixel of any band is below {0.9 * ADDED:g}: that looks like the {ADDED} that is added from processing "
             "baseline 04.00 on",
             f"subtract {ADDED} (clip at 0), or declare the offset -{ADDED} in the files",
         ),
-        _Suspicion(
-            lambda bands: all(band.max() <= 255 for band in bands),
+        (
+            lambda band: band.max() <= 255,
             "no pixel of any band is above 255: that looks like pictures of 8 bits",
             f"take the bands of the product itself, {REFLECTANCE}",
         ),
     ),
     DECIBEL: (
-        _Suspicion(
-            lambda bands: all(not -45 <= band.mean() <= -3 for band in bands),
+        (
+            lambda band: not -45 <= band.mean() <= -3,
             "the mean of no band lies between -45 and -3 dB, where radar images lie",
             "convert the archive to decibels: 10 * log10(power)",
         ),
@@ -57,28 +46,22 @@ def check_archive(archive: Archive, modalities: Sequence[str] = ("s1", "s2")) ->
     Looks once at an archive and remembers it there. A pair that cannot be read is left to whoever needs it.
     """
     done: set[str] = archive.__dict__.setdefault("_sampled", set())
+    drawn = np.random.default_rng(0).choice(len(archive), min(DRAWN, len(archive)), replace=False)
     for name in modalities:
         modality = known_modality(name)
         if name in done or modality is None or modality.valid is None:
             continue
         suspicions, seen = _SUSPICIONS.get(modality.units, ()), 0
-        for bands in _drawn(archive, name):
-            suspicions = [suspicion for suspicion in suspicions if suspicion.fits(list(bands.values()))]
-            seen += 1
+        for row in drawn.tolist():
             if not suspicions:
                 break
+            try:
+                bands = archive.read(row, [name]).bands[name]
+            except InputError:
+                continue
+            suspicions = [suspicion for suspicion in suspicions if all(map(suspicion[0], bands.values()))]
+            seen += 1
         if suspicions and seen >= FEWEST:
-            what = f"{archive.root}: {modality.title} in each of {seen} pairs drawn: {suspicions[0].what}"
-            raise InputError(what, suspicions[0].cure)
+            _, what, cure = suspicions[0]
+            raise InputError(f"{archive.root}: {modality.title} in each of {seen} pairs drawn: {what}", cure)
         done.add(name)
-
-
-def _drawn(archive: Archive, modality: str) -> Iterator[Mapping[str, np.ndarray]]:
-    """Bands of pairs drawn from the whole archive."""
-    pairs = len(archive.names)
-    rows = np.random.default_rng(0).choice(pairs, min(DRAWN, pairs), replace=False)
-    for row in rows.tolist():
-        try:
-            yield archive.read(row, [modality]).bands[modality]
-        except InputError:
-            continue

@@ -6,7 +6,7 @@ Source: Schmitt et al., "SEN12MS", ISPRS Annals 2019; the split lists are those 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -16,9 +16,8 @@ import numpy as np
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.progress import track
 from fusmae_lite.core.sensors import S2, get_modality
-from fusmae_lite.data.archives.base import Archive, Patch
-from fusmae_lite.data.archives.geotiff import as_fields, read_stack
-from fusmae_lite.data.archives.pairing import listed, subfolders
+from fusmae_lite.data.archives.geotiff import GeoTiffArchive, Place, read_stack
+from fusmae_lite.data.archives.listing import listed, subfolders
 
 SIDE = 256
 #: Season folder -> its scenes in the official hold-out list (SEN12MS_holdOutScenes.txt): 26, and 18,106 triplets.
@@ -48,10 +47,9 @@ BANDS_ON_DISK = {"s1": ("VV", "VH"), "s2": (*S2.bands[:10], "B10", *S2.bands[10:
 #: Its radar image holds NaN; the authors leave it out everywhere, and so do we.
 NAN_TRIPLET = "ROIs1868_summer_s2_146_p202"
 _NUMBER = re.compile("[0-9]{1,6}")
-COMPLETE = "complete the download, remove the triplet, or pass partial=True"
 
 
-class SEN12MS(Archive):
+class SEN12MS(GeoTiffArchive):
     """SEN12MS in its own layout; a patch is named by the stem of its Sentinel-2 file.
 
     ::
@@ -63,14 +61,9 @@ class SEN12MS(Archive):
 
     ``test`` is the 26 official held-out scenes, ``train`` all others; the official split has no validation set, so
     ``split("val")`` is empty: take whole scenes out of ``train`` if you need one. Each triplet has one label, the
-    class most frequent after merging the 17 IGBP classes to 10; the lower class number wins a tie.
-
-    Args:
-        root: the folder of the season folders.
-        partial: leave incomplete triplets out, listed in `left_out`, instead of refusing them.
-        snow_and_clouds: nothing here: these authors set nothing apart.
-        n_classes: 10, or 8 to leave out Savanna and Snow/Ice: their pixels then count for nothing, and a triplet
-            that has no others carries no label (our reading; the papers do not say).
+    class most frequent after merging the 17 IGBP classes to 10; the lower class number wins a tie. With `n_classes` 8
+    pixels of Savanna and Snow/Ice count for nothing, and a triplet that has no others carries no label (our reading;
+    the papers do not say). `snow_and_clouds` changes nothing: these authors set nothing apart.
 
     Raises:
         InputError: a triplet is incomplete, a GeoTIFF lies in another's folder, `n_classes` is neither 10 nor 8.
@@ -86,95 +79,67 @@ class SEN12MS(Archive):
             raise InputError(f"{self.kind} has no scheme of {n_classes} classes", "choose n_classes 10 or 8")
         self.root = Path(root)
         self.classes = tuple(name for name in IGBP10 if n_classes == 10 or name not in DROPPED_OF_8)
-        names: list[str] = []
-        left_out: list[tuple[str, str]] = []
+        columns: dict[str, list[str]] = {"s1": [], "lc": [], "s2": []}
+        found: dict[str, set[str]] = {"s1": set(), "lc": set(), "s2": set()}
         for season in HELD_OUT:
-            for scene, patches in _scenes(self.root / season):
-                complete, missing = _match(self.root / season, scene, patches)
-                if missing and not partial:
-                    raise InputError(missing[0][1], COMPLETE)
-                left_out += missing
-                names += [f"{season}_s2_{scene}_p{number}" for number in complete]
-        if NAN_TRIPLET in names:
-            names.remove(NAN_TRIPLET)
-            left_out.append((NAN_TRIPLET, "its radar image holds NaN; the authors leave it out too"))
-        if not names:
+            for scene, numbers in _scenes(self.root / season):
+                every = sorted(set().union(*numbers.values()), key=int)
+                for kind in columns:
+                    start = f"{season}_{kind}_{scene}_p"
+                    columns[kind] += [start + number for number in every]
+                    found[kind].update(start + number for number in numbers[kind])
+        self.names = tuple(columns["s2"])
+        self._join(columns, found, self.root, partial)
+        del self.columns["lc"]
+        if NAN_TRIPLET in self.names:
+            row = self.names.index(NAN_TRIPLET)
+            self.leave_out({row: "its radar image holds NaN; the authors leave it out too"})
+        if not self.names:
             raise InputError(f"{self.root} holds no complete triplet", "unpack s1, s2 and lc of a season there")
-        self.names: Sequence[str] = tuple(names)
-        self.left_out = tuple(left_out)
 
     @classmethod
     def matches(cls, root: Path) -> bool:
         """Whether a season's folder is there."""
         return any((root / season).is_dir() for season in HELD_OUT)
 
-    def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
-        """Decode one triplet; every band (256, 256), S1 float32 dB, S2 uint16 without B10. See :class:`Archive`."""
-        bands: dict[str, dict[str, np.ndarray]] = {}
-        places = []
-        for key in modalities or ("s1", "s2"):
-            if key not in ("s1", "s2"):
-                raise InputError(f"{self.kind} has no modality {key!r}", "choose from s1, s2")
-            modality = get_modality(key)
-            path = self._path(index, key)
-            bands[key], place = read_stack(path, BANDS_ON_DISK[key], modality.bands, SIDE, modality.dtype, modality)
-            places.append(place)
-        column = self._column(index)
-        labels = () if column < 0 else (self.classes[column],)
-        return Patch(name=self.names[index], bands=bands, labels=labels, meta=self.meta(index), **as_fields(places))
-
     @cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]
         """(len, n_classes) bool, at most one True a row. Reads every land-cover map the first time (1 ms each)."""
         table = np.zeros((len(self), len(self.classes)), dtype=bool)
         for row in track(range(len(self)), "land-cover maps"):
-            column = self._column(row)
-            if column >= 0:
-                table[row, column] = True
+            table[row, [self.classes.index(name) for name in self._labels_of(row)]] = True
         return table
-
-    @cached_property
-    def splits(self) -> np.ndarray:  # type: ignore[override]
-        """(len,) of ``"train"`` or ``"test"``, from the scene alone."""
-        held = {f"{season}_s2_{scene}" for season, scenes in HELD_OUT.items() for scene in scenes}
-        return np.array(["test" if name.rpartition("_")[0] in held else "train" for name in self.names], dtype="<U5")
 
     def meta(self, index: int) -> dict[str, str]:
         """split, season, scene and the name of the radar file (s1_name)."""
         roi, season, _, scene, _ = self.names[index].split("_")
         split = "test" if int(scene) in HELD_OUT[f"{roi}_{season}"] else "train"
-        return {"split": split, "season": season, "scene": scene, "s1_name": self._stem(index, "s1")}
-
-    def keys(self, index: int) -> dict[str, str]:
-        """Stems of the two files."""
-        return {"s1": self._stem(index, "s1"), "s2": self.names[index]}
+        return {"split": split, "season": season, "scene": scene, "s1_name": self.columns["s1"][index]}
 
     def files(self, index: int, modality: str) -> list[str]:
         """The image of one sensor, and the land-cover map."""
-        return [str(self._path(index, kind)) for kind in (modality, "lc")]
+        return [str(self._path(kind, self.names[index])) for kind in (modality, "lc")]
 
-    def _stem(self, index: int, kind: str) -> str:
-        return self.names[index].replace("_s2_", f"_{kind}_")
+    def _path(self, modality: str, name: str) -> Path:
+        """The file of one kind that belongs to the triplet of a file of any."""
+        roi, season, _, scene, patch = name.split("_")
+        folder = self.root / f"{roi}_{season}" / f"{modality}_{scene}"
+        return folder / f"{roi}_{season}_{modality}_{scene}_{patch}.tif"
 
-    def _path(self, index: int, kind: str) -> Path:
-        stem = self._stem(index, kind)
-        roi, season, _, scene, _ = stem.split("_")
-        return self.root / f"{roi}_{season}" / f"{kind}_{scene}" / f"{stem}.tif"
+    def _bands(self, modality: str, name: str) -> tuple[dict[str, np.ndarray], Place]:
+        sensor = get_modality(modality)
+        path = self._path(modality, name)
+        return read_stack(path, BANDS_ON_DISK[modality], sensor.bands, SIDE, sensor.dtype, sensor)
 
-    def _column(self, index: int) -> int:
-        """Column of the scene's label, -1 where it has none."""
-        if "labels" in self.__dict__:
-            row = self.labels[index]
-            return int(row.argmax()) if row.any() else -1
-        path = self._path(index, "lc")
+    def _labels_of(self, index: int) -> tuple[str, ...]:
+        path = self._path("lc", self.names[index])
         codes = read_stack(path, BANDS_ON_DISK["lc"], ("IGBP",), SIDE, "uint16")[0]["IGBP"]
         counts = np.bincount(codes.ravel(), minlength=256)
-        known = {code for members in IGBP10.values() for code in members}
-        strange = set(np.flatnonzero(counts).tolist()) - known - set(UNCLASSIFIED)
-        if strange:
-            raise InputError(f"{path}: IGBP code {min(strange)} is not one of 1 to 17", "download the file again")
+        unknown = set(np.flatnonzero(counts).tolist()).difference(UNCLASSIFIED, *IGBP10.values())
+        if unknown:
+            raise InputError(f"{path}: IGBP code {min(unknown)} is not one of 1 to 17", "download the file again")
         merged = np.array([counts[list(IGBP10[name])].sum() for name in self.classes])
-        return int(merged.argmax()) if merged.any() else -1
+        return (self.classes[merged.argmax()],) if merged.any() else ()
 
 
 def _scenes(season: Path) -> Iterator[tuple[str, dict[str, set[str]]]]:
@@ -183,32 +148,19 @@ def _scenes(season: Path) -> Iterator[tuple[str, dict[str, set[str]]]]:
         return
     folders = set(subfolders(season))
     scenes = {scene for kind, _, scene in (name.partition("_") for name in folders) if kind in BANDS_ON_DISK and scene}
-    odd = sorted(scene for scene in scenes if not _NUMBER.fullmatch(scene))
-    if odd:
-        raise InputError(f"{season}: scene {odd[0]!r} is no number", "rename or remove its folders")
+    if wrong := sorted(scene for scene in scenes if not _NUMBER.fullmatch(scene)):
+        raise InputError(f"{season}: scene {wrong[0]!r} is no number", "rename or remove its folders")
     for scene in sorted(scenes, key=lambda text: (len(text), text)):
-        found: dict[str, set[str]] = {}
+        numbers: dict[str, set[str]] = {}
         for kind in BANDS_ON_DISK:
             folder = season / f"{kind}_{scene}"
             files = listed(folder) if folder.name in folders else []
             start = f"{season.name}_{folder.name}_p"
-            tifs = [name for name in files if name.endswith(".tif")]
-            numbers = {name: name[len(start) : -4] if name.startswith(start) else "" for name in tifs}
-            strange = [name for name, number in numbers.items() if not _NUMBER.fullmatch(number)]
-            if strange:
-                raise InputError(f"{folder / strange[0]} is not named {start}<number>.tif", "unpack it into its folder")
-            found[kind] = set(numbers.values())
-        yield scene, found
-
-
-def _match(season: Path, scene: str, patches: dict[str, set[str]]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Patch numbers that have all three files, ascending; and (name, reason) of the others."""
-    complete = set.intersection(*patches.values())
-    missing = []
-    for number in sorted(set.union(*patches.values()) - complete, key=int):
-        absent = next(kind for kind in patches if number not in patches[kind])
-        present = next(kind for kind in patches if number in patches[kind])
-        name = f"{season.name}_{{}}_{scene}_p{number}"
-        path = season / f"{absent}_{scene}" / f"{name.format(absent)}.tif"
-        missing.append((name.format("s2"), f"{path} is missing beside {name.format(present)}.tif"))
-    return sorted(complete, key=int), missing
+            stems = [name.removesuffix(".tif") for name in files if name.endswith(".tif")]
+            numbers[kind] = {stem.removeprefix(start) for stem in stems}
+            wrong = [stem for stem in stems if not (stem.startswith(start) and _NUMBER.fullmatch(stem[len(start) :]))]
+            if wrong:
+                raise InputError(
+                    f"{folder / wrong[0]}.tif is not named {start}<number>.tif", "unpack it into its folder"
+                )
+        yield scene, numbers

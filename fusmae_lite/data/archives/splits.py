@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.data.archives.base import SPLITS, Archive, Patch
+from fusmae_lite.data.archives.base import Archive, Patch
 
 Names = Sequence[str] | np.ndarray
 #: Columns and rows of the cells that a Sentinel-2 tile is cut into stay below this (BigEarthNet: 91).
@@ -24,13 +23,8 @@ def random_split(
     Names are sorted before they are drawn from, so that the same patches in another order fall into the same parts.
     Sizes are exact, train and val rounded and test the rest: 590,326 patches give the paper's 354,196.
 
-    Args:
-        patches: an archive, or the names of its patches, each once.
-        seed: decides the draw.
-        shares: of train, val and test; they must add up to 1.
-
     Raises:
-        InputError: a share is negative, or they do not add up to 1.
+        InputError: a share of train, val or test is negative, or they do not add up to 1.
     """
     if min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
         raise InputError(f"shares {shares} are no split", "give three that are not negative and add up to 1")
@@ -58,7 +52,6 @@ def neighbour_leakage(
 
     Args:
         names: Sentinel-2 names; those of v2 carry the tile (``..._T33UUP_26_57``), those of v1 do not.
-        splits: (len,) of train, val, test.
         s1_names: Sentinel-1 names (``..._33UUP_26_57``), the source of the tile where `names` lacks it.
         same_acquisition: count a neighbour only if it was taken by the same overpass: same light, same season.
         part: ``"val"`` to ask about validation patches instead.
@@ -99,12 +92,9 @@ def with_random_split(
 
 
 class ResplitArchive(Archive):
-    """Another archive's patches under another split. Everything but the split is the other's.
+    """Another archive's patches under another split, (len,) of train, val, test or ""; all else is the `inner`'s.
 
-    Args:
-        archive: the archive to read from.
-        splits: (len,) of train, val, test or "".
-        title: what `describe` adds to the name of the format.
+    `title` is what `describe` adds to the name of the format.
     """
 
     def __init__(self, archive: Archive, splits: np.ndarray, title: str) -> None:
@@ -115,17 +105,12 @@ class ResplitArchive(Archive):
         self.layout = archive.layout  # type: ignore[misc]
         self.root, self.names, self.classes = archive.root, archive.names, archive.classes
         self.left_out = archive.left_out
-        self._splits = np.asarray(splits, dtype="<U5")
+        self.splits = np.asarray(splits, dtype="<U5")
 
     @classmethod
     def matches(cls, root: Path) -> bool:
         """Never: it is made from an archive, not found on disk."""
         return False
-
-    @cached_property
-    def splits(self) -> np.ndarray:  # type: ignore[override]
-        """(len,) of ``"train"``, ``"val"``, ``"test"`` or ``""``."""
-        return self._splits
 
     @property
     def labels(self) -> np.ndarray:
@@ -135,30 +120,16 @@ class ResplitArchive(Archive):
     def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
         """The other archive's patch; `meta` tells the new split."""
         patch = self.inner.read(index, modalities)
-        patch.meta["split"] = str(self._splits[index])
+        patch.meta["split"] = str(self.splits[index])
         return patch
 
     def meta(self, index: int) -> dict[str, str]:
         """The other archive's, with the new split."""
-        return {**self.inner.meta(index), "split": str(self._splits[index])}
+        return {**self.inner.meta(index), "split": str(self.splits[index])}
 
     def keys(self, index: int) -> dict[str, str]:
         """The other archive's."""
         return self.inner.keys(index)
-
-
-def splits_of_table(table: Path) -> tuple[Names, np.ndarray]:
-    """patch_id and split (train, val, test) of a reBEN metadata.parquet, in its order."""
-    import pyarrow.parquet as parquet  # a quarter of a second that opening a GeoTIFF archive need not wait for
-
-    if not table.is_file():
-        raise InputError(f"{table} is missing", "give the path of a reBEN metadata.parquet")
-    columns = parquet.read_table(table, columns=["patch_id", "split"])
-    splits = np.array(columns["split"].to_pylist(), dtype="<U10")
-    splits[splits == "validation"] = "val"
-    if set(np.unique(splits)) - set(SPLITS):
-        raise InputError(f"{table}: column split holds other than train, validation, test", "download it again")
-    return columns["patch_id"].to_pylist(), splits.astype("<U5")
 
 
 def _places(names: Names) -> tuple[list[object], np.ndarray, np.ndarray]:
@@ -168,8 +139,8 @@ def _places(names: Names) -> tuple[list[object], np.ndarray, np.ndarray]:
         column, row = np.array(list(map(int, columns))), np.array(list(map(int, rows)))
     except ValueError:
         raise InputError("a name does not end in <tile>_<column>_<row>", "give names of BigEarthNet patches") from None
-    strange = next((tile for tile in set(tiles) if len(tile.lstrip("T")) != 5), None)
-    if strange is not None or max(column.max(), row.max()) >= LARGEST_INDEX or min(column.min(), row.min()) < 0:
+    cells = np.concatenate([column, row])
+    if any(len(tile.lstrip("T")) != 5 for tile in set(tiles)) or cells.max() >= LARGEST_INDEX or cells.min() < 0:
         raise InputError(
             f"names carry no tile, column and row ({names[0]}, ...)", "give s1_names too: v1's S2 names lack the tile"
         )

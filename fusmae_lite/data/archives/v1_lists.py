@@ -1,4 +1,4 @@
-"""Which patches belong to a BigEarthNet v1 archive: split lists, index.csv, or the json of every S1 patch."""
+"""Which patches belong to a BigEarthNet v1 archive: split lists and index.csv."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.data.archives.base import SPLITS
+from fusmae_lite.data.archives.listing import is_file, require_file
 from fusmae_lite.data.archives.names import check_s2_names, refuse_duplicates
-from fusmae_lite.data.archives.pairing import is_file, require_file
 
 #: A patch's json has a thousand bytes.
 _LARGEST_JSON = 2**20
@@ -19,22 +19,23 @@ _LARGEST_JSON = 2**20
 _HEADERS = (["s2_name", "s1_name"], ["s2", "s1"], ["s2_patch", "s1_patch"], ["patch_id", "s1_name"])
 
 
-def read_lists(root: Path) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """index.csv and the split lists: S2 name -> columns (s1_name at least), S2 name -> split."""
+def read_lists(root: Path) -> dict[str, dict[str, str]]:
+    """index.csv and the split lists: S2 name -> s1_name, split where it has one, and further columns."""
     rows = _read_index(root / "index.csv") if is_file(root / "index.csv") else {}
-    split_of = {name: row["split"] for name, row in rows.items() if row.get("split")}
-    found = [(split, path) for split in SPLITS if (path := _split_list(root, split))]
-    if found:  # the lists a user may replace by their own win over the column
-        split_of = {}
-    for split, path in found:
+    places = {split: (root / f"splits/{split}.csv", root / f"{split}.csv") for split in SPLITS}
+    lists = {split: path for split, paths in places.items() if (path := next(filter(is_file, paths), None))}
+    for row in rows.values() if lists else ():  # the lists a user may replace by their own win over the column
+        row.pop("split", None)
+    for split, path in lists.items():
         for s2_name, s1_name in _read_split(path):
-            if split_of.setdefault(s2_name, split) != split:
-                raise InputError(f"{path}: {s2_name} is also in {split_of[s2_name]}.csv", "keep it in one split only")
-            known = rows.setdefault(s2_name, {"s1_name": s1_name})["s1_name"]
-            if known != s1_name:
-                raise InputError(f"{path}: {s2_name} is paired with {s1_name}, elsewhere with {known}", "keep one")
+            row = rows.setdefault(s2_name, {"s1_name": s1_name})
+            if row.setdefault("split", split) != split:
+                raise InputError(f"{path}: {s2_name} is also in {row['split']}.csv", "keep it in one split only")
+            if row["s1_name"] != s1_name:
+                what = f"{path}: {s2_name} is paired with {s1_name}, elsewhere with {row['s1_name']}"
+                raise InputError(what, "keep one")
     refuse_duplicates([row["s1_name"] for row in rows.values()], root, "S1 name")
-    return rows, split_of
+    return rows
 
 
 def read_json(path: Path, field: str) -> Any:
@@ -57,41 +58,35 @@ def _read_index(path: Path) -> dict[str, dict[str, str]]:
     _, header = next(lines, (1, []))
     if not {"s2_name", "s1_name"} <= set(header):
         raise InputError(f"{path}: no columns s2_name and s1_name", "add them to its header line")
-    if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise InputError(f"{path}: column {twice!r} occurs twice", "keep one of them")
+    refuse_duplicates(header, path, "column", "keep one of them")
     rows: dict[str, dict[str, str]] = {}
     for number, cells in lines:
         if len(cells) != len(header):
             raise InputError(f"{path} line {number}: {len(cells)} cells for {len(header)} columns", "correct the line")
         row = dict(zip(header, cells, strict=True))
-        _check_pair(path, number, (row["s2_name"], row["s1_name"]), "correct the names")
+        name = row.pop("s2_name")
+        _check_pair(path, number, [name, row["s1_name"]], "correct the names")
         if row.get("split") not in (None, "", *SPLITS):
             raise InputError(f"{path} line {number}: split {row['split']!r}", f"write one of {', '.join(SPLITS)}")
-        if rows.setdefault(row.pop("s2_name"), row) is not row:
-            raise InputError(f"{path} line {number}: {cells[header.index('s2_name')]} occurs twice", "keep one row")
+        if rows.setdefault(name, row) is not row:
+            raise InputError(f"{path} line {number}: {name} occurs twice", "keep one row")
     check_s2_names(list(rows), path, 1)
     return rows
 
 
-def _split_list(root: Path, split: str) -> Path | None:
-    return next((path for path in (root / f"splits/{split}.csv", root / f"{split}.csv") if is_file(path)), None)
-
-
-def _read_split(path: Path) -> list[tuple[str, str]]:
-    pairs = []
+def _read_split(path: Path) -> list[list[str]]:
+    pairs: list[list[str]] = []
     for number, cells in _lines(path):
-        if not pairs and [cell.lower() for cell in cells] in _HEADERS:
-            continue
-        _check_pair(path, number, tuple(cells), "write s2_name,s1_name on each line")
-        pairs.append(tuple(cells))
+        if pairs or [cell.lower() for cell in cells] not in _HEADERS:
+            _check_pair(path, number, cells, "write s2_name,s1_name on each line")
+            pairs.append(cells)
     names = [s2_name for s2_name, _ in pairs]
     refuse_duplicates(names, path, "patch")
     check_s2_names(names, path, 1)
     return pairs
 
 
-def _check_pair(path: Path, number: int, pair: tuple[str, ...], cure: str) -> None:
+def _check_pair(path: Path, number: int, pair: list[str], cure: str) -> None:
     if len(pair) != 2 or not pair[0].startswith("S2") or not pair[1].startswith("S1"):
         raise InputError(f"{path} line {number}: {','.join(pair)!r} is no pair of names", cure)
 
