@@ -24,7 +24,7 @@ from fusmae_lite.course.run import Course
 from fusmae_lite.data import identity as module
 from fusmae_lite.data.archives import open_archive
 from fusmae_lite.data.archives.lmdb_store import release
-from fusmae_lite.data.archives.splits import ResplitArchive
+from fusmae_lite.data.archives.splits import resplit
 from fusmae_lite.data.encode import encode
 from fusmae_lite.data.identity import difference, identity, identity_of
 from fusmae_lite.data.pairs import PairDataset
@@ -76,7 +76,7 @@ def test_a_byte_of_any_file_is_another_identity_and_a_copy_is_none(kind, archive
         path.write_bytes(sound)
     assert identity(opened) == before
     assert identity(opened, [1, 0]) != identity(opened, [0, 1]) != identity(opened)
-    assert identity(ResplitArchive(opened, opened.splits[::-1], "turned")) != before
+    assert identity(resplit(opened, opened.splits[::-1], "turned")) != before
 
 
 def test_of_many_files_sizes_and_times_are_asked_and_a_copy_is_told_how_to_be_one(root, tmp_path, monkeypatch):

@@ -94,6 +94,11 @@ class BigEarthNetV1(GeoTiffArchive):
             table[row, [BEN19.index(label) for label in self._labels_of(row)]] = True
         return table
 
+    @cached_property
+    def splits(self) -> np.ndarray:  # type: ignore[override]
+        """(len,) of ``"train"``, ``"val"``, ``"test"`` or ``""``, from the lists."""
+        return np.array([self._rows.get(name, {}).get("split", "") for name in self.names], dtype="<U5")
+
     def files(self, index: int, modality: str) -> list[str]:
         """The bands of one sensor, its json and that of the labels."""
         stems = {key: f"{self._path(key, name)}/{name}" for key, name in self.keys(index).items()}
@@ -103,7 +108,8 @@ class BigEarthNetV1(GeoTiffArchive):
     def meta(self, index: int) -> dict[str, str]:
         """s1_name, split, tile and acquisition_date (both from the names), and every further column of index.csv."""
         name, s1_name = self.names[index], self.columns["s1"][index]
-        return {"s1_name": s1_name, "split": "", **place_and_day(name, s1_name), **self._rows.get(name, {})}
+        known = {"s1_name": s1_name, "split": "", **place_and_day(name, s1_name)}
+        return {**known, **self._rows.get(name, {}), "split": str(self.splits[index])}
 
     def _path(self, modality: str, name: str) -> Path:
         return self.root / _FOLDERS[modality] / name

@@ -26,7 +26,6 @@ from fusmae_lite.data.archives.pairing import PairArchive
 from fusmae_lite.data.archives.pixels import (
     ADDED,
     FILL,
-    check_dtype,
     check_finite,
     check_form,
     check_gaps,
@@ -64,13 +63,9 @@ class GeoTiffArchive(PairArchive):
 
     def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
         """Decode one patch; see :class:`Archive`."""
-        keys, bands, places = self.keys(index), {}, []
-        for modality in modalities or ("s1", "s2"):
-            if modality not in keys:
-                raise InputError(f"{self.kind} has no modality {modality!r}", "choose from s1, s2")
-            bands[modality], place = self._bands(modality, keys[modality])
-            places.append(place)
-        place = one_place(places)
+        read = {modality: self._bands(modality, name) for modality, name in self._chosen(index, modalities).items()}
+        bands = {modality: bands for modality, (bands, _) in read.items()}
+        place = one_place([place for _, place in read.values()])
         crs = place.crs and place.crs.to_string()
         return Patch(self.names[index], bands, self._labels_of(index), self.meta(index), crs, place.bounds)
 
@@ -170,9 +165,8 @@ def _check_header(
         shape = (file.count, *shape)
     scaled = units == DECIBEL and (file.scales[0], file.offsets[0]) != (1, 0)
     for band, found in zip(on_disk, file.dtypes, strict=False):
-        check_form(shape, path, band, side)
-        if not (scaled and np.dtype(found).kind in "iuf"):  # scaled decibels become float32
-            check_dtype(found, path, band, dtype, units)
+        becomes = dtype if scaled and np.dtype(found).kind in "iuf" else found  # scaled decibels become float32
+        check_form(shape, becomes, path, band, side, dtype, units)
 
 
 def _place(file: rasterio.DatasetReader, path: Path, modality: Modality | None) -> Place:

@@ -29,6 +29,7 @@ JOURNAL = "encode.journal"
 CHECKSUM = "crc32_"
 CRS = "crs"
 EDGES = ("left", "bottom", "right", "top")
+PLACE = (CRS, *EDGES)
 #: And what tells later whether a pair's source may have changed: :func:`fusmae_lite.data.identity.signature`.
 SOURCE = "source_signature"
 #: No coordinate, in metres or degrees, lies beyond twice round the Earth.
@@ -44,18 +45,13 @@ _OPEN: dict[str, tuple[tuple[int, int, int], lmdb.Environment]] = {}
 
 
 def environment(folder: Path) -> lmdb.Environment:
-    """This process's handle on the environment in a folder: read-only, no lock file, no read-ahead.
-
-    Raises:
-        InputError: absent, not readable, no LMDB, or shorter than it says of itself.
-    """
+    """This process's handle on the environment in a folder: read-only, no lock file, no read-ahead."""
     path = os.path.realpath(folder)
     try:
         status = os.stat(os.path.join(path, DATA))
         identity = (os.getpid(), status.st_dev, status.st_ino)
-        known = _OPEN.get(path)
-        if known and known[0] == identity:
-            return known[1]
+        if path in _OPEN and _OPEN[path][0] == identity:
+            return _OPEN[path][1]
         release(folder)
         handle = lmdb.open(path, readonly=True, lock=False, readahead=False, create=False, max_spare_txns=4)
     except (OSError, lmdb.Error) as error:
@@ -71,8 +67,7 @@ def environment(folder: Path) -> lmdb.Environment:
 
 def release(folder: Path) -> None:
     """Close this process's handle, so that the folder can be written or opened by other means."""
-    known = _OPEN.pop(os.path.realpath(folder), None)
-    if known:
+    if known := _OPEN.pop(os.path.realpath(folder), None):
         known[1].close()
 
 
@@ -141,8 +136,7 @@ class LmdbArchive(TableArchive):
             if late := first_with_offset(table.names):
                 raise offset_left(f"{path}: {late}")
         columns = {modality: table.keys[column] for modality, column in sources.items()}
-        own = (CRS, *EDGES, SOURCE)
-        self._rest = [name for name in table.rest if not name.startswith(CHECKSUM) and name not in own]
+        self._rest = [name for name in table.rest if not name.startswith((CHECKSUM, SOURCE)) and name not in PLACE]
         found = dict.fromkeys(columns, all_keys(self.folder))
         self._take(table, columns, found, path.parent, "has no row in the table", partial)
 
@@ -153,15 +147,11 @@ class LmdbArchive(TableArchive):
 
     def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
         """Copy one patch out of the map: arrays as :class:`Archive` describes, writable, independent of it."""
-        keys, bands = self.keys(index), {}
+        bands: dict[str, dict[str, np.ndarray]] = {}
         try:
             with self._environment().begin(buffers=True) as transaction:
-                for modality in modalities or keys:
-                    if modality not in keys:
-                        what = f"{self.folder} has no modality {modality!r}"
-                        raise InputError(what, f"choose from {', '.join(keys)}")
-                    where = self._path(modality, keys[modality])
-                    value = transaction.get(keys[modality].encode())
+                for modality, key in self._chosen(index, modalities).items():
+                    value, where = transaction.get(key.encode()), self._path(modality, key)
                     if value is None:
                         raise InputError(f"{where} is missing", "encode the archive again")
                     bands[modality] = unpack(value, self.layouts[modality], where, known_modality(modality))
@@ -179,16 +169,16 @@ class LmdbArchive(TableArchive):
     def checksums(self) -> Iterator[tuple[str, int]]:
         """(key, CRC-32) of every value, where ``fusmae encode`` wrote the table; else InputError."""
         for modality, names in self.columns.items():
-            column = CHECKSUM + modality
-            if column not in self.table.rest:
+            sums = self.stored_crc32(modality)
+            if sums is None:
                 raise InputError(f"{self.table.where} has no checksums", "only `fusmae encode` writes them")
-            sums = typed(self.table.rest[column], column, pa.uint32(), self.table.where)
-            yield from zip(names, sums.to_pylist(), strict=True)
+            yield from zip(names, sums.tolist(), strict=True)
 
     def stored_crc32(self, modality: str) -> np.ndarray | None:
         """Of every value, where ``fusmae encode`` wrote the table."""
-        column = self.table.rest.get(CHECKSUM + modality)
-        return None if column is None else np.asarray(column.to_pylist(), dtype=np.uint32)
+        name = CHECKSUM + modality
+        column = self.table.rest.get(name)
+        return None if column is None else typed(column, name, pa.uint32(), self.table.where).to_numpy()
 
     def _path(self, modality: str, name: str) -> str:
         return f"{self.store}: {name}"
@@ -202,7 +192,7 @@ class LmdbArchive(TableArchive):
         """(crs, bounds) as encoded; (None, None) in a table from elsewhere."""
         if not self._noted:
             return None, None
-        crs, *edges = (self.table.rest[name][index].as_py() for name in (CRS, *EDGES))
+        crs, *edges = (self.table.rest[name][index].as_py() for name in PLACE)
         return crs, None if None in edges else tuple(edges)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -214,8 +204,8 @@ def _find(root: Path) -> Path | None:
     """The environment's folder: the root, or the only one in it that has a data.mdb."""
     if (root / DATA).is_file():
         return root
-    below = subfolders(root) if (root / METADATA).is_file() else []
-    stores = [root / name for name in below if (root / name / DATA).is_file()]
+    names = subfolders(root) if (root / METADATA).is_file() else []
+    stores = [root / name for name in names if (root / name / DATA).is_file()]
     return stores[0] if len(stores) == 1 else None
 
 
@@ -225,28 +215,25 @@ def _find_table(folder: Path) -> Path:
         if path.is_file():
             return path
         if (folder / JOURNAL).is_file():
-            raise InputError(
-                f"{folder}: an encode that has not finished", "run the same `fusmae encode` to continue it"
-            )
+            cure = "run the same `fusmae encode` to continue it"
+            raise InputError(f"{folder}: an encode that has not finished", cure)
     raise InputError(f"{folder / METADATA} is missing", "put the archive's metadata.parquet there or one folder up")
 
 
 def _check_places(table: Metadata) -> None:
     """Raise InputError unless the columns of the place on the ground are there and hold what can be one, or nothing."""
-    if missing := [column for column in (CRS, *EDGES) if column not in table.rest]:
-        raise InputError(
-            f"{table.where}: no column {', '.join(missing)} of texts or numbers", "encode the archive again"
-        )
-    table.rest[CRS] = typed(table.rest[CRS], CRS, pa.string(), table.where, nulls=True)
+    if missing := [column for column in PLACE if column not in table.rest]:
+        what = f"{table.where}: no column {', '.join(missing)} of texts or numbers"
+        raise InputError(what, "encode the archive again")
+    for name in PLACE:
+        kind = pa.string() if name == CRS else pa.float64()
+        table.rest[name] = typed(table.rest[name], name, kind, table.where, nulls=True)
     for edge in EDGES:
-        table.rest[edge] = typed(table.rest[edge], edge, pa.float64(), table.where, nulls=True)
         values = table.rest[edge].drop_null().to_numpy()
         wrong = values[~(np.abs(values) <= FARTHEST)]
         if len(wrong):
-            raise InputError(
-                f"{table.where}: column {edge} holds {wrong[0]:g} in {len(wrong)} rows, no coordinate",
-                "encode the archive again, or leave these cells empty",
-            )
+            what = f"{table.where}: column {edge} holds {wrong[0]:g} in {len(wrong)} rows, no coordinate"
+            raise InputError(what, "encode the archive again, or leave these cells empty")
 
 
 def _layouts(noted: dict[str, dict[str, Sequence[Any]]]) -> dict[str, Layout]:

@@ -39,6 +39,14 @@ class PairArchive(Archive):
         """Names of the pair's files in each modality, or its keys."""
         return {modality: names[index] for modality, names in self.columns.items()}
 
+    def _chosen(self, index: int, modalities: Sequence[str] | None) -> dict[str, str]:
+        """The :meth:`keys` of these modalities, None for all; InputError for an unknown one."""
+        keys = self.keys(index)
+        for modality in modalities or ():
+            if modality not in keys:
+                raise InputError(f"{self.kind} has no modality {modality!r}", f"choose from {', '.join(keys)}")
+        return {modality: keys[modality] for modality in modalities or keys}
+
     @abstractmethod
     def _path(self, modality: str, name: str) -> Path | str:
         """The file, folder or key of a name."""

@@ -23,17 +23,14 @@ _LATE = r"_N(0[4-9]\d\d|[1-9]\d\d\d)_"  # N0400 and later; N9999 is reBEN's own 
 _SUBTRACT = f"subtract {ADDED} (clip at 0) and name it as N9999 or earlier, or declare the offset -{ADDED} in the files"
 
 
-def check_form(shape: Sequence[int], where: Where, band: str, side: int) -> None:
-    """Raise InputError unless the band is (side, side)."""
+def check_form(
+    shape: Sequence[int], found: str, where: Where, band: str, side: int, dtype: str, units: str | None = None
+) -> None:
+    """Raise InputError unless the band is (side, side) of this dtype; `units` say what another is likely to hold."""
     if tuple(shape) != (side, side):
         size = " x ".join(str(length) for length in shape)
-        raise InputError(
-            f"{where}: band {band} is {size} pixels, expected {side} x {side}", "download the patch again or crop it"
-        )
-
-
-def check_dtype(found: str, where: Where, band: str, dtype: str, units: str | None = None) -> None:
-    """Raise InputError unless the band is of the wanted dtype; `units` say what another is likely to hold."""
+        what = f"{where}: band {band} is {size} pixels, expected {side} x {side}"
+        raise InputError(what, "download the patch again or crop it")
     if np.dtype(found) == np.dtype(dtype):
         return
     cure = f"convert the file to {dtype}"
@@ -56,10 +53,7 @@ def check_finite(array: np.ndarray, where: Where, band: str) -> None:
 def check_pixels(bands: Mapping[str, np.ndarray], modality: Modality, where: Where) -> None:
     """Raise InputError unless the bands of one patch hold what the modality says: its unit, in its range, no gaps.
 
-    Args:
-        bands: band -> (h, w) array, finite, in the modality's dtype.
-        modality: the sensor; one without a `valid` range is not checked.
-        where: file, folder or key that the message names.
+    Bands are (h, w), finite, in the modality's dtype. A modality without a `valid` range is not checked.
     """
     for band in modality.bands:
         check_values(bands[band], modality, band, where)

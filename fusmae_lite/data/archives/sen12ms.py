@@ -79,15 +79,13 @@ class SEN12MS(GeoTiffArchive):
             raise InputError(f"{self.kind} has no scheme of {n_classes} classes", "choose n_classes 10 or 8")
         self.root = Path(root)
         self.classes = tuple(name for name in IGBP10 if n_classes == 10 or name not in DROPPED_OF_8)
-        columns: dict[str, list[str]] = {"s1": [], "lc": [], "s2": []}
-        found: dict[str, set[str]] = {"s1": set(), "lc": set(), "s2": set()}
-        for season in HELD_OUT:
-            for scene, numbers in _scenes(self.root / season):
-                every = sorted(set().union(*numbers.values()), key=int)
-                for kind in columns:
-                    start = f"{season}_{kind}_{scene}_p"
-                    columns[kind] += [start + number for number in every]
-                    found[kind].update(start + number for number in numbers[kind])
+        found: dict[str, set[str]] = {kind: set() for kind in ("s1", "lc", "s2")}
+        triplets = set()
+        for season, scene, kind, number in _tifs(self.root):
+            found[kind].add(f"{season}_{kind}_{scene}_p{number}")
+            triplets.add((list(HELD_OUT).index(season), len(scene), scene, int(number), season, number))
+        rows = [(season, scene, number) for *_, scene, _, season, number in sorted(triplets)]
+        columns = {kind: [f"{season}_{kind}_{scene}_p{number}" for season, scene, number in rows] for kind in found}
         self.names = tuple(columns["s2"])
         self._join(columns, found, self.root, partial)
         del self.columns["lc"]
@@ -110,11 +108,17 @@ class SEN12MS(GeoTiffArchive):
             table[row, [self.classes.index(name) for name in self._labels_of(row)]] = True
         return table
 
+    @cached_property
+    def splits(self) -> np.ndarray:  # type: ignore[override]
+        """(len,) of ``"train"`` or ``"test"``, from the scene alone."""
+        held = {f"{season}_s2_{scene}" for season, scenes in HELD_OUT.items() for scene in scenes}
+        return np.array(["test" if name.rpartition("_")[0] in held else "train" for name in self.names], dtype="<U5")
+
     def meta(self, index: int) -> dict[str, str]:
         """split, season, scene and the name of the radar file (s1_name)."""
-        roi, season, _, scene, _ = self.names[index].split("_")
-        split = "test" if int(scene) in HELD_OUT[f"{roi}_{season}"] else "train"
-        return {"split": split, "season": season, "scene": scene, "s1_name": self.columns["s1"][index]}
+        _, season, _, scene, _ = self.names[index].split("_")
+        s1_name = self.columns["s1"][index]
+        return {"split": str(self.splits[index]), "season": season, "scene": scene, "s1_name": s1_name}
 
     def files(self, index: int, modality: str) -> list[str]:
         """The image of one sensor, and the land-cover map."""
@@ -142,25 +146,21 @@ class SEN12MS(GeoTiffArchive):
         return (self.classes[merged.argmax()],) if merged.any() else ()
 
 
-def _scenes(season: Path) -> Iterator[tuple[str, dict[str, set[str]]]]:
-    """Scene -> kind (s1, s2, lc) -> patch numbers, from folder and file names alone, in order of the scenes."""
-    if not season.is_dir():
-        return
-    folders = set(subfolders(season))
-    scenes = {scene for kind, _, scene in (name.partition("_") for name in folders) if kind in BANDS_ON_DISK and scene}
-    if wrong := sorted(scene for scene in scenes if not _NUMBER.fullmatch(scene)):
-        raise InputError(f"{season}: scene {wrong[0]!r} is no number", "rename or remove its folders")
-    for scene in sorted(scenes, key=lambda text: (len(text), text)):
-        numbers: dict[str, set[str]] = {}
-        for kind in BANDS_ON_DISK:
-            folder = season / f"{kind}_{scene}"
-            files = listed(folder) if folder.name in folders else []
-            start = f"{season.name}_{folder.name}_p"
-            stems = [name.removesuffix(".tif") for name in files if name.endswith(".tif")]
-            numbers[kind] = {stem.removeprefix(start) for stem in stems}
-            wrong = [stem for stem in stems if not (stem.startswith(start) and _NUMBER.fullmatch(stem[len(start) :]))]
-            if wrong:
-                raise InputError(
-                    f"{folder / wrong[0]}.tif is not named {start}<number>.tif", "unpack it into its folder"
-                )
-        yield scene, numbers
+def _tifs(root: Path) -> Iterator[tuple[str, str, str, str]]:
+    """Season, scene, kind (s1, s2, lc) and patch number of every image, from folder and file names alone."""
+    for season in filter(lambda name: (root / name).is_dir(), HELD_OUT):
+        for folder in subfolders(root / season):
+            kind, _, scene = folder.partition("_")
+            if kind not in BANDS_ON_DISK or not scene:
+                continue
+            if not _NUMBER.fullmatch(scene):
+                raise InputError(f"{root / season}: scene {scene!r} is no number", "rename or remove its folders")
+            start = f"{season}_{folder}_p"
+            for name in listed(root / season / folder):
+                if not name.endswith(".tif"):
+                    continue
+                number = name[len(start) : -len(".tif")]
+                if not (name.startswith(start) and _NUMBER.fullmatch(number)):
+                    where = root / season / folder / name
+                    raise InputError(f"{where} is not named {start}<number>.tif", "unpack it into its folder")
+                yield season, scene, kind, number

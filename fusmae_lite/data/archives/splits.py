@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from copy import copy
 
 import numpy as np
 
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.data.archives.base import Archive, Patch
+from fusmae_lite.data.archives.base import Archive
 
 Names = Sequence[str] | np.ndarray
 #: Columns and rows of the cells that a Sentinel-2 tile is cut into stay below this (BigEarthNet: 91).
@@ -84,52 +84,19 @@ def archive_leakage(archive: Archive, splits: np.ndarray | None = None, *, same_
     return neighbour_leakage(archive.names, chosen, s1_names=s1_names, same_acquisition=same_acquisition)
 
 
-def with_random_split(
-    archive: Archive, seed: int, shares: tuple[float, float, float] = (0.6, 0.2, 0.2)
-) -> ResplitArchive:
+def resplit(archive: Archive, splits: np.ndarray, title: str) -> Archive:
+    """The same archive under another split, (len,) of train, val, test or ""; `title` is added to its kind."""
+    if len(splits) != len(archive):
+        raise InputError(f"a split of {len(splits)} patches for {len(archive)}", "give one entry per patch")
+    other = copy(archive)
+    other.splits = np.asarray(splits, dtype="<U5")
+    other.kind = f"{archive.kind}, {title}"  # type: ignore[misc]
+    return other
+
+
+def with_random_split(archive: Archive, seed: int, shares: tuple[float, float, float] = (0.6, 0.2, 0.2)) -> Archive:
     """The same archive with a random split in place of its own; nothing on disk changes."""
-    return ResplitArchive(archive, random_split(archive, seed, shares), f"random split, seed {seed}")
-
-
-class ResplitArchive(Archive):
-    """Another archive's patches under another split, (len,) of train, val, test or ""; all else is the `inner`'s.
-
-    `title` is what `describe` adds to the name of the format.
-    """
-
-    def __init__(self, archive: Archive, splits: np.ndarray, title: str) -> None:
-        if len(splits) != len(archive):
-            raise InputError(f"a split of {len(splits)} patches for {len(archive)}", "give one entry per patch")
-        self.inner = archive
-        self.kind = f"{archive.kind}, {title}"  # type: ignore[misc]
-        self.layout = archive.layout  # type: ignore[misc]
-        self.root, self.names, self.classes = archive.root, archive.names, archive.classes
-        self.left_out = archive.left_out
-        self.splits = np.asarray(splits, dtype="<U5")
-
-    @classmethod
-    def matches(cls, root: Path) -> bool:
-        """Never: it is made from an archive, not found on disk."""
-        return False
-
-    @property
-    def labels(self) -> np.ndarray:
-        """The other archive's."""
-        return self.inner.labels
-
-    def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
-        """The other archive's patch; `meta` tells the new split."""
-        patch = self.inner.read(index, modalities)
-        patch.meta["split"] = str(self.splits[index])
-        return patch
-
-    def meta(self, index: int) -> dict[str, str]:
-        """The other archive's, with the new split."""
-        return {**self.inner.meta(index), "split": str(self.splits[index])}
-
-    def keys(self, index: int) -> dict[str, str]:
-        """The other archive's."""
-        return self.inner.keys(index)
+    return resplit(archive, random_split(archive, seed, shares), f"random split, seed {seed}")
 
 
 def _places(names: Names) -> tuple[list[object], np.ndarray, np.ndarray]:

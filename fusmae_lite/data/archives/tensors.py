@@ -10,7 +10,7 @@ from safetensors.numpy import load, save
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import Modality
-from fusmae_lite.data.archives.pixels import check_dtype, check_finite, check_form, check_pixels, obviously_right
+from fusmae_lite.data.archives.pixels import check_finite, check_form, check_pixels, obviously_right
 
 #: Band -> (side in pixels, NumPy dtype), in band order.
 Layout = Mapping[str, tuple[int, str]]
@@ -26,11 +26,7 @@ def unpack(
 ) -> dict[str, np.ndarray]:
     """Safetensors bytes -> bands in the order of `layout`, as arrays of their own memory.
 
-    Args:
-        value: the bytes; may be a view that is gone after the call.
-        layout: what has to be in it.
-        where: environment and key, for messages.
-        modality: the sensor, if it is known: its values are checked too.
+    `where` names environment and key; values of a known `modality` are checked too.
 
     Raises:
         InputError: header or bytes damaged, a band missing or too many, wrong size or type, not finite, or not what
@@ -49,8 +45,7 @@ def unpack(
         raise InputError(what, f"encode with the bands {', '.join(layout)}")
     for band, (side, dtype) in layout.items():
         if found[band].shape != (side, side) or found[band].dtype != dtype:
-            check_form(found[band].shape, where, band, side)
-            check_dtype(found[band].dtype.name, where, band, dtype)
+            check_form(found[band].shape, found[band].dtype.name, where, band, side, dtype)
     dtypes = {dtype for _, dtype in layout.values()}
     if modality is None or len(dtypes) > 1 or not obviously_right(_pixels(data, dtypes.pop()), modality):
         for band, array in found.items():

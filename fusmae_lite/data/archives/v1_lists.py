@@ -21,14 +21,14 @@ _HEADERS = (["s2_name", "s1_name"], ["s2", "s1"], ["s2_patch", "s1_patch"], ["pa
 
 def read_lists(root: Path) -> dict[str, dict[str, str]]:
     """index.csv and the split lists: S2 name -> s1_name, split where it has one, and further columns."""
-    rows = _read_index(root / "index.csv") if is_file(root / "index.csv") else {}
+    rows = _rows(root / "index.csv", []) if is_file(root / "index.csv") else {}
     places = {split: (root / f"splits/{split}.csv", root / f"{split}.csv") for split in SPLITS}
     lists = {split: path for split, paths in places.items() if (path := next(filter(is_file, paths), None))}
     for row in rows.values() if lists else ():  # the lists a user may replace by their own win over the column
         row.pop("split", None)
     for split, path in lists.items():
-        for s2_name, s1_name in _read_split(path):
-            row = rows.setdefault(s2_name, {"s1_name": s1_name})
+        for s2_name, listed in _rows(path, ["s2_name", "s1_name"]).items():
+            row, s1_name = rows.setdefault(s2_name, listed), listed["s1_name"]
             if row.setdefault("split", split) != split:
                 raise InputError(f"{path}: {s2_name} is also in {row['split']}.csv", "keep it in one split only")
             if row["s1_name"] != s1_name:
@@ -53,42 +53,33 @@ def read_json(path: Path, field: str) -> Any:
         raise InputError(f"{path}: cannot read field {field!r} ({error})", "download the patch again") from None
 
 
-def _read_index(path: Path) -> dict[str, dict[str, str]]:
-    lines = _lines(path)
-    _, header = next(lines, (1, []))
-    if not {"s2_name", "s1_name"} <= set(header):
-        raise InputError(f"{path}: no columns s2_name and s1_name", "add them to its header line")
-    refuse_duplicates(header, path, "column", "keep one of them")
+def _rows(path: Path, header: list[str]) -> dict[str, dict[str, str]]:
+    """S2 name -> further columns; without a `header`, the first line is one."""
     rows: dict[str, dict[str, str]] = {}
-    for number, cells in lines:
+    cure = "write s2_name,s1_name on each line" if header else "correct the line"
+    for number, cells in _lines(path):
+        if not header:
+            header = cells
+            if not {"s2_name", "s1_name"} <= set(header):
+                break
+            refuse_duplicates(list(map(repr, header)), path, "column", "keep one of them")
+            continue
+        if not rows and [cell.lower() for cell in cells] in _HEADERS:
+            continue
         if len(cells) != len(header):
-            raise InputError(f"{path} line {number}: {len(cells)} cells for {len(header)} columns", "correct the line")
+            raise InputError(f"{path} line {number}: {len(cells)} cells for {len(header)} columns", cure)
         row = dict(zip(header, cells, strict=True))
         name = row.pop("s2_name")
-        _check_pair(path, number, [name, row["s1_name"]], "correct the names")
+        if not name.startswith("S2") or not row["s1_name"].startswith("S1"):
+            raise InputError(f"{path} line {number}: {','.join(cells)!r} is no pair of names", cure)
         if row.get("split") not in (None, "", *SPLITS):
             raise InputError(f"{path} line {number}: split {row['split']!r}", f"write one of {', '.join(SPLITS)}")
         if rows.setdefault(name, row) is not row:
             raise InputError(f"{path} line {number}: {name} occurs twice", "keep one row")
+    if not {"s2_name", "s1_name"} <= set(header):
+        raise InputError(f"{path}: no columns s2_name and s1_name", "add them to its header line")
     check_s2_names(list(rows), path, 1)
     return rows
-
-
-def _read_split(path: Path) -> list[list[str]]:
-    pairs: list[list[str]] = []
-    for number, cells in _lines(path):
-        if pairs or [cell.lower() for cell in cells] not in _HEADERS:
-            _check_pair(path, number, cells, "write s2_name,s1_name on each line")
-            pairs.append(cells)
-    names = [s2_name for s2_name, _ in pairs]
-    refuse_duplicates(names, path, "patch")
-    check_s2_names(names, path, 1)
-    return pairs
-
-
-def _check_pair(path: Path, number: int, pair: list[str], cure: str) -> None:
-    if len(pair) != 2 or not pair[0].startswith("S2") or not pair[1].startswith("S1"):
-        raise InputError(f"{path} line {number}: {','.join(pair)!r} is no pair of names", cure)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
