@@ -15,7 +15,7 @@ from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.data.archives.base import Patch
 from fusmae_lite.data.archives.geotiff import GeoTiffArchive
 from fusmae_lite.data.archives.labels import BEN19, convert_43_to_19
-from fusmae_lite.data.archives.listing import is_file, subfolders
+from fusmae_lite.data.archives.listing import is_file, refuse_both_versions
 from fusmae_lite.data.archives.names import check_s1_names, check_s2_names, place_and_day
 from fusmae_lite.data.archives.pairing import COMPLETE
 from fusmae_lite.data.archives.v1_lists import read_json, read_lists
@@ -50,6 +50,7 @@ class BigEarthNetV1(GeoTiffArchive):
 
     kind: ClassVar[str] = "BigEarthNet-MM v1"
     layout: ClassVar[str] = f"folders {S2_FOLDER} and {S1_FOLDER}"
+    folders: ClassVar[tuple[str, ...]] = (S2_FOLDER, S1_FOLDER)
     classes: tuple[str, ...] = BEN19
 
     def __init__(self, root: Path | str, *, partial: bool = False, snow_and_clouds: bool = False) -> None:
@@ -59,7 +60,7 @@ class BigEarthNetV1(GeoTiffArchive):
                 f"{self.root}: {self.kind} keeps no table of patches with snow or clouds", "leave snow_and_clouds out"
             )
         refuse_both_versions(self.root)
-        found = {modality: self._folders(folder) for modality, folder in _FOLDERS.items()}
+        found = {modality: self._on_disk(folder) for modality, folder in _FOLDERS.items()}
         self._rows = read_lists(self.root)
         partners = {s2: row["s1_name"] for s2, row in self._rows.items()} or self._partners_from_json(found, partial)
         self.names = tuple(partners)
@@ -74,25 +75,12 @@ class BigEarthNetV1(GeoTiffArchive):
         if self._rows and not partial:
             self._ask_partners()
 
-    @classmethod
-    def matches(cls, root: Path) -> bool:
-        """Either sensor's folder is enough to recognise the format; a missing one is reported when opening."""
-        return any((root / folder).is_dir() for folder in _FOLDERS.values())
-
     def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
         """Decode one patch: S1 (120, 120) float32 dB, S2 uint16 at 120, 60 and 20 px."""
         patch = super().read(index, modalities)
         if "s1" in patch.bands:
             self._check_partner(index)
         return patch
-
-    @cached_property
-    def labels(self) -> np.ndarray:  # type: ignore[override]
-        """(len, 19) bool in the order of BEN19. Reads one json per patch the first time."""
-        table = np.zeros((len(self), len(BEN19)), dtype=bool)
-        for row in range(len(self)):
-            table[row, [BEN19.index(label) for label in self._labels_of(row)]] = True
-        return table
 
     @cached_property
     def splits(self) -> np.ndarray:  # type: ignore[override]
@@ -117,10 +105,8 @@ class BigEarthNetV1(GeoTiffArchive):
     def _json(self, modality: str, name: str) -> Path:
         return self._path(modality, name) / f"{name}_labels_metadata.json"
 
-    def _folders(self, folder: str) -> set[str]:
-        if not (self.root / folder).is_dir():
-            raise InputError(f"{self.root} has no folder {folder}", "download and unpack both sensors into one folder")
-        names = set(subfolders(self.root / folder))
+    def _on_disk(self, folder: str) -> set[str]:
+        names = set(self._subfolders(folder))
         check_s2_names(sorted(names), self.root / folder, 1, others=True)
         return names
 
@@ -159,13 +145,3 @@ class BigEarthNetV1(GeoTiffArchive):
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise InputError(f"{path}: 'labels' is no list of names", "download the patch again")
         return convert_43_to_19(labels, str(path))
-
-
-def refuse_both_versions(root: Path) -> None:
-    """Raise InputError where folders of BigEarthNet v1 and of reBEN lie side by side: which one is meant?"""
-    first = [name for name in (S2_FOLDER, S1_FOLDER) if (root / name).is_dir()]
-    second = [name for name in ("BigEarthNet-S2", "BigEarthNet-S1") if (root / name).is_dir()]
-    if first and second:
-        raise InputError(
-            f"{root} holds {first[0]} of BigEarthNet v1 beside {second[0]} of reBEN", "keep the versions in two folders"
-        )

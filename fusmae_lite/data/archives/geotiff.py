@@ -10,7 +10,9 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import rasterio
@@ -20,8 +22,10 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import refuse_special
+from fusmae_lite.core.progress import track
 from fusmae_lite.core.sensors import DECIBEL, REFLECTANCE, Modality, get_modality
 from fusmae_lite.data.archives.base import Patch
+from fusmae_lite.data.archives.listing import subfolders
 from fusmae_lite.data.archives.pairing import PairArchive
 from fusmae_lite.data.archives.pixels import (
     ADDED,
@@ -61,6 +65,22 @@ class Place:
 class GeoTiffArchive(PairArchive):
     """Pairs of radar and optics in GeoTIFFs."""
 
+    #: Any of these is enough to recognise the format; what is missing is reported when opening.
+    folders: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def matches(cls, root: Path) -> bool:
+        """See :class:`Archive`."""
+        return any((root / folder).is_dir() for folder in cls.folders)
+
+    @cached_property
+    def labels(self) -> np.ndarray:  # type: ignore[override]
+        """(len, n_classes) bool in the order of `classes`. Reads one json or map per patch the first time."""
+        table = np.zeros((len(self), len(self.classes)), dtype=bool)
+        for row in track(range(len(self)), "labels"):
+            table[row, [self.classes.index(name) for name in self._labels_of(row)]] = True
+        return table
+
     def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
         """Decode one patch; see :class:`Archive`."""
         read = {modality: self._bands(modality, name) for modality, name in self._chosen(index, modalities).items()}
@@ -68,6 +88,12 @@ class GeoTiffArchive(PairArchive):
         place = one_place([place for _, place in read.values()])
         crs = place.crs and place.crs.to_string()
         return Patch(self.names[index], bands, self._labels_of(index), self.meta(index), crs, place.bounds)
+
+    def _subfolders(self, folder: str) -> list[str]:
+        """Names of the folders in one of the `folders`."""
+        if not (self.root / folder).is_dir():
+            raise InputError(f"{self.root} has no folder {folder}", "download and unpack both sensors into one folder")
+        return subfolders(self.root / folder)
 
     def _bands(self, modality: str, name: str) -> tuple[dict[str, np.ndarray], Place]:
         return read_bands(self._path(modality, name), get_modality(modality))

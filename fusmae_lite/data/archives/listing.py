@@ -11,6 +11,8 @@ from fusmae_lite.core.files import refuse_special
 #: Beside hidden files, and @eaDir of Synology's disks: macOS's archives, Windows' previews, Linux' finds.
 _EXTRAS = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "lost+found", "System Volume Information"})
 
+_BIGEARTHNET = ("BigEarthNet-v1.0", "BigEarthNet-S1-v1.0", "BigEarthNet-S1", "BigEarthNet-S2")
+
 
 def is_file(path: Path) -> bool:
     """Whether a file lies there; InputError for a pipe, device or folder in its place."""
@@ -22,6 +24,14 @@ def require_file(path: Path, cure: str) -> None:
     """InputError unless a regular file lies there."""
     if not is_file(path):
         raise InputError(f"{path} is missing", cure)
+
+
+def refuse_both_versions(root: Path) -> None:
+    """Raise InputError where folders of BigEarthNet v1 and of reBEN lie side by side: which one is meant?"""
+    found = [name for name in _BIGEARTHNET if (root / name).is_dir()]
+    if {"-v1.0" in name for name in found} == {True, False}:
+        what = f"{root} holds {found[0]} of BigEarthNet v1 beside {found[-1]} of reBEN"
+        raise InputError(what, "keep the versions in two folders")
 
 
 def listed(path: Path, folders: bool = False) -> list[str]:

@@ -7,10 +7,9 @@ from typing import ClassVar
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.data.archives.bigearthnet_v1 import refuse_both_versions
 from fusmae_lite.data.archives.geotiff import GeoTiffArchive
 from fusmae_lite.data.archives.labels import BEN19
-from fusmae_lite.data.archives.listing import subfolders
+from fusmae_lite.data.archives.listing import refuse_both_versions, subfolders
 from fusmae_lite.data.archives.metadata import METADATA, read_reben_table
 from fusmae_lite.data.archives.names import check_s1_names, check_s2_names, place_and_day, version
 from fusmae_lite.data.archives.pairing import TableArchive
@@ -42,6 +41,7 @@ class ReBEN(TableArchive, GeoTiffArchive):
 
     kind: ClassVar[str] = "reBEN (BigEarthNet v2)"
     layout: ClassVar[str] = f"folders {FOLDERS['s2']} and {FOLDERS['s1']} with {METADATA}"
+    folders: ClassVar[tuple[str, ...]] = tuple(FOLDERS.values())
     classes: tuple[str, ...] = BEN19
 
     def __init__(self, root: Path | str, *, partial: bool = False, snow_and_clouds: bool = False) -> None:
@@ -56,11 +56,6 @@ class ReBEN(TableArchive, GeoTiffArchive):
         late = first_with_offset(self.names)
         if late and not partial:
             self._bands("s2", late)  # refuses an offset that its files do not declare
-
-    @classmethod
-    def matches(cls, root: Path) -> bool:
-        """Either sensor's folder is enough; what is missing is reported when opening."""
-        return any((root / folder).is_dir() for folder in FOLDERS.values())
 
     def files(self, index: int, modality: str) -> list[str]:
         """The bands of one sensor."""
@@ -78,12 +73,8 @@ class ReBEN(TableArchive, GeoTiffArchive):
     def _on_disk(self, modality: str) -> set[str]:
         """Names of the patch folders that lie in the folder of their acquisition."""
         top = self.root / FOLDERS[modality]
-        if not top.is_dir():
-            raise InputError(
-                f"{self.root} has no folder {top.name}", "download and unpack both sensors into one folder"
-            )
         names: set[str] = set()
-        for acquisition in subfolders(top):
+        for acquisition in self._subfolders(top.name):
             if version(acquisition) or version(f"{acquisition}_0_0") == 1:
                 raise InputError(
                     f"{top / acquisition} is a folder of BigEarthNet v1 or lies one level too high",

@@ -14,7 +14,6 @@ from typing import ClassVar
 import numpy as np
 
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.core.progress import track
 from fusmae_lite.core.sensors import S2, get_modality
 from fusmae_lite.data.archives.geotiff import GeoTiffArchive, Place, read_stack
 from fusmae_lite.data.archives.listing import listed, subfolders
@@ -71,6 +70,7 @@ class SEN12MS(GeoTiffArchive):
 
     kind: ClassVar[str] = "SEN12MS"
     layout: ClassVar[str] = f"one of the folders {', '.join(HELD_OUT)}"
+    folders: ClassVar[tuple[str, ...]] = tuple(HELD_OUT)
 
     def __init__(
         self, root: Path | str, *, partial: bool = False, snow_and_clouds: bool = False, n_classes: int = 10
@@ -94,19 +94,6 @@ class SEN12MS(GeoTiffArchive):
             self.leave_out({row: "its radar image holds NaN; the authors leave it out too"})
         if not self.names:
             raise InputError(f"{self.root} holds no complete triplet", "unpack s1, s2 and lc of a season there")
-
-    @classmethod
-    def matches(cls, root: Path) -> bool:
-        """Whether a season's folder is there."""
-        return any((root / season).is_dir() for season in HELD_OUT)
-
-    @cached_property
-    def labels(self) -> np.ndarray:  # type: ignore[override]
-        """(len, n_classes) bool, at most one True a row. Reads every land-cover map the first time (1 ms each)."""
-        table = np.zeros((len(self), len(self.classes)), dtype=bool)
-        for row in track(range(len(self)), "land-cover maps"):
-            table[row, [self.classes.index(name) for name in self._labels_of(row)]] = True
-        return table
 
     @cached_property
     def splits(self) -> np.ndarray:  # type: ignore[override]

@@ -64,24 +64,20 @@ def neighbour_leakage(
         raise InputError(f"the split has no {part} patch", "give one that has")
     tiles, columns, rows = _places(names if s1_names is None else s1_names)
     if same_acquisition:
-        overpasses = [name.rsplit("_", 2)[0] for name in names]
-        tiles = list(zip(tiles, overpasses, strict=True))
-    number: dict[object, int] = {}
-    groups = np.array([number.setdefault(tile, len(number)) for tile in tiles])
+        tiles = [f"{tile} {name.rsplit('_', 2)[0]}" for tile, name in zip(tiles, names, strict=True)]
+    _, groups = np.unique(tiles, return_inverse=True)
     # one plane of cells per group, with a rim of one cell, so that the 9 shifts below need no special case
-    near = np.zeros((len(number), columns.max() + 3, rows.max() + 3), dtype=bool)
-    group, column, row = (values[splits == "train"] for values in (groups, columns, rows))
-    for right in range(3):
-        for down in range(3):
-            near[group, column + right, row + down] = True
+    near = np.zeros((groups.max() + 1, columns.max() + 3, rows.max() + 3), dtype=bool)
+    train = splits == "train"
+    for right, down in np.ndindex(3, 3):
+        near[groups[train], columns[train] + right, rows[train] + down] = True
     return float(near[groups[asked], columns[asked] + 1, rows[asked] + 1].mean())
 
 
-def archive_leakage(archive: Archive, splits: np.ndarray | None = None, *, same_acquisition: bool = False) -> float:
+def archive_leakage(archive: Archive, splits: np.ndarray | None = None) -> float:
     """:func:`neighbour_leakage` of an archive's own split, or of another one for the same patches."""
     s1_names = [archive.keys(index)["s1"] for index in range(len(archive))]
-    chosen = archive.splits if splits is None else splits
-    return neighbour_leakage(archive.names, chosen, s1_names=s1_names, same_acquisition=same_acquisition)
+    return neighbour_leakage(archive.names, archive.splits if splits is None else splits, s1_names=s1_names)
 
 
 def resplit(archive: Archive, splits: np.ndarray, title: str) -> Archive:
@@ -94,12 +90,12 @@ def resplit(archive: Archive, splits: np.ndarray, title: str) -> Archive:
     return other
 
 
-def with_random_split(archive: Archive, seed: int, shares: tuple[float, float, float] = (0.6, 0.2, 0.2)) -> Archive:
+def with_random_split(archive: Archive, seed: int) -> Archive:
     """The same archive with a random split in place of its own; nothing on disk changes."""
-    return resplit(archive, random_split(archive, seed, shares), f"random split, seed {seed}")
+    return resplit(archive, random_split(archive, seed), f"random split, seed {seed}")
 
 
-def _places(names: Names) -> tuple[list[object], np.ndarray, np.ndarray]:
+def _places(names: Names) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Tile, column and row of every name."""
     try:
         tiles, columns, rows = zip(*(name.rsplit("_", 3)[1:] for name in names), strict=True)
