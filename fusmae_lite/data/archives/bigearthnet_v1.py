@@ -60,16 +60,16 @@ class BigEarthNetV1(GeoTiffArchive):
                 f"{self.root}: {self.kind} keeps no table of patches with snow or clouds", "leave snow_and_clouds out"
             )
         refuse_both_versions(self.root)
-        found = {modality: self._on_disk(folder) for modality, folder in _FOLDERS.items()}
+        on_disk = {modality: self._on_disk(folder) for modality, folder in _FOLDERS.items()}
         self._rows = read_lists(self.root)
-        partners = {s2: row["s1_name"] for s2, row in self._rows.items()} or self._partners_from_json(found, partial)
+        partners = {s2: row["s1_name"] for s2, row in self._rows.items()} or self._partners_from_json(on_disk, partial)
         self.names = tuple(partners)
         columns = {"s1": tuple(partners.values()), "s2": self.names}
         check_s2_names(columns["s2"], self.root, 1)
         check_s1_names(columns["s1"], self.root)
-        self._join(columns, found, self.root, partial)
+        self._join(columns, on_disk, self.root, partial)
         if not self._rows:
-            self._refuse_strays(columns, found, "is named as partner by no S1 patch", COMPLETE, partial)
+            self._refuse_strays(columns, on_disk, "is named as partner by no S1 patch", COMPLETE, partial)
         if not self.names:
             raise InputError(f"{self.root / S2_FOLDER} holds no patch with its partner", "unpack the archive there")
         if self._rows and not partial:
@@ -110,10 +110,10 @@ class BigEarthNetV1(GeoTiffArchive):
         check_s2_names(sorted(names), self.root / folder, 1, others=True)
         return names
 
-    def _partners_from_json(self, found: dict[str, set[str]], partial: bool) -> dict[str, str]:
+    def _partners_from_json(self, on_disk: dict[str, set[str]], partial: bool) -> dict[str, str]:
         """S2 name -> S1 name, sorted; with `partial`, S1 patches whose json does not tell are left out."""
         partners: dict[str, str] = {}
-        for s1_name in sorted(found["s1"]):
+        for s1_name in sorted(on_disk["s1"]):
             path = self._json("s1", s1_name)
             try:
                 s2_name = str(read_json(path, "corresponding_s2_patch"))

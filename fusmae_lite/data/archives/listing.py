@@ -28,9 +28,9 @@ def require_file(path: Path, cure: str) -> None:
 
 def refuse_both_versions(root: Path) -> None:
     """Raise InputError where folders of BigEarthNet v1 and of reBEN lie side by side: which one is meant?"""
-    found = [name for name in _BIGEARTHNET if (root / name).is_dir()]
-    if {"-v1.0" in name for name in found} == {True, False}:
-        what = f"{root} holds {found[0]} of BigEarthNet v1 beside {found[-1]} of reBEN"
+    names = [name for name in _BIGEARTHNET if (root / name).is_dir()]
+    if {"-v1.0" in name for name in names} == {True, False}:
+        what = f"{root} holds {names[0]} of BigEarthNet v1 beside {names[-1]} of reBEN"
         raise InputError(what, "keep the versions in two folders")
 
 

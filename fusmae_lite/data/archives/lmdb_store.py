@@ -137,8 +137,8 @@ class LmdbArchive(TableArchive):
                 raise offset_left(f"{path}: {late}")
         columns = {modality: table.keys[column] for modality, column in sources.items()}
         self._rest = [name for name in table.rest if not name.startswith((CHECKSUM, SOURCE)) and name not in PLACE]
-        found = dict.fromkeys(columns, all_keys(self.folder))
-        self._take(table, columns, found, path.parent, "has no row in the table", partial)
+        on_disk = dict.fromkeys(columns, all_keys(self.folder))
+        self._take(table, columns, on_disk, path.parent, "has no row in the table", partial)
 
     @classmethod
     def matches(cls, root: Path) -> bool:

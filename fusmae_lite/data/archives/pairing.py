@@ -15,7 +15,9 @@ from fusmae_lite.data.archives.base import Archive
 from fusmae_lite.data.archives.metadata import SNOW, Metadata, read_names
 from fusmae_lite.data.archives.names import apart
 
+#: Modality -> name of each row; modality -> names on disk.
 Columns = Mapping[str, Sequence[str]]
+OnDisk = Mapping[str, set[str]]
 COMPLETE = "complete the download, correct the lists, or open with partial=True to use the whole pairs only"
 #: rico-hdl also writes the land-cover map of a patch; nothing here reads it.
 _MAP = "_reference_map"
@@ -51,11 +53,11 @@ class PairArchive(Archive):
     def _path(self, modality: str, name: str) -> Path | str:
         """The file, folder or key of a name."""
 
-    def _join(self, columns: Columns, found: Mapping[str, set[str]], where: object, partial: bool) -> None:
+    def _join(self, columns: Columns, on_disk: OnDisk, where: object, partial: bool) -> None:
         """Take the rows of `names` and `columns` that are one place and have everything they need.
 
-        `found` are the names on disk of each modality, `where` is the table or lists that hold the rows. With
-        `partial` other rows are left out, else the first of them is refused.
+        `where` is the table or lists that hold the rows. With `partial` other rows are left out, else the first of
+        them is refused.
         """
         self.columns = dict(columns)
         elsewhere = {
@@ -64,7 +66,7 @@ class PairArchive(Archive):
         }
         _refuse(elsewhere.values(), "correct the S1 names: both of a pair have one tile, column and row", partial)
         # sound archives are the rule and half a million rows long: no set is built without need
-        missing = {m: set(names) - found[m] for m, names in columns.items() if not found[m].issuperset(names)}
+        missing = {m: set(names) - on_disk[m] for m, names in columns.items() if not on_disk[m].issuperset(names)}
         rows = {row for m in missing for row, name in enumerate(columns[m]) if name in missing[m]}
         incomplete = {row: self._lacks(row, missing) for row in sorted(rows)}
         _refuse(incomplete.values(), COMPLETE, partial)
@@ -80,19 +82,13 @@ class PairArchive(Archive):
         return f"{lacks} {'is' if len(absent) == 1 else 'are'} missing{partner}"
 
     def _refuse_strays(
-        self,
-        columns: Columns,
-        found: Mapping[str, set[str]],
-        reason: str,
-        cure: str,
-        partial: bool,
-        spare: Path | None = None,
+        self, columns: Columns, on_disk: OnDisk, reason: str, cure: str, partial: bool, spare: Path | None = None
     ) -> None:
         """Leave out, with `partial`, or refuse what lies on disk without a row, here or in the `spare` table."""
         in_rows = set().union(*columns.values())
-        strays = {name: modality for modality, names in found.items() for name in names - in_rows}
-        known = read_names(spare) if strays and spare else set()
-        names = sorted(name for name in strays.keys() - known if not name.endswith(_MAP))
+        strays = {name: modality for modality, names in on_disk.items() for name in names - in_rows}
+        spared = read_names(spare) if strays and spare else set()
+        names = sorted(name for name in strays.keys() - spared if not name.endswith(_MAP))
         reasons = {name: f"{self._path(strays[name], name)} {reason}" for name in names}
         _refuse(reasons.values(), cure, partial)
         self.left_out += tuple((printable(name), printable(why)) for name, why in reasons.items())
@@ -123,17 +119,16 @@ class TableArchive(PairArchive):
         return tuple(compress(self.classes, self.labels[index]))
 
     def _take(
-        self, table: Metadata, columns: Columns, found: Mapping[str, set[str]], folder: Path, reason: str, partial: bool
+        self, table: Metadata, columns: Columns, on_disk: OnDisk, folder: Path, reason: str, partial: bool
     ) -> None:
         """The rows of a table of `folder` that are whole; files of the second table may lie there without a row."""
         self.table, self.names = table, table.names
-        self._join(columns, found, table.where, partial)
+        self._join(columns, on_disk, table.where, partial)
         spare, cure = folder / SNOW, "download the tables again, remove the files"
         if not spare.is_file():
             spare, cure = None, f"if it is one of the snowy or cloudy patches, put {SNOW} there"
-        self._refuse_strays(
-            columns, found, reason, f"{cure}, or open with partial=True to leave it out", partial, spare
-        )
+        cure += ", or open with partial=True to leave it out"
+        self._refuse_strays(columns, on_disk, reason, cure, partial, spare)
         if not self.names:
             raise InputError(
                 f"{self.root} holds no patch that its table knows", "complete the archive, or encode it again"

@@ -24,21 +24,21 @@ _SUBTRACT = f"subtract {ADDED} (clip at 0) and name it as N9999 or earlier, or d
 
 
 def check_form(
-    shape: Sequence[int], found: str, where: Where, band: str, side: int, dtype: str, units: str | None = None
+    shape: Sequence[int], actual: str, where: Where, band: str, side: int, dtype: str, units: str | None = None
 ) -> None:
     """Raise InputError unless the band is (side, side) of this dtype; `units` say what another is likely to hold."""
     if tuple(shape) != (side, side):
         size = " x ".join(str(length) for length in shape)
         what = f"{where}: band {band} is {size} pixels, expected {side} x {side}"
         raise InputError(what, "download the patch again or crop it")
-    if np.dtype(found) == np.dtype(dtype):
+    if np.dtype(actual) == np.dtype(dtype):
         return
     cure = f"convert the file to {dtype}"
-    if units == DECIBEL and np.dtype(found).kind in "iu":
+    if units == DECIBEL and np.dtype(actual).kind in "iu":
         cure += ": decibels times 100 divided by 100, amplitudes as 20 * log10; or declare the scale in the file"
-    if units == REFLECTANCE and np.dtype(found).kind == "f":
+    if units == REFLECTANCE and np.dtype(actual).kind == "f":
         cure += ": reflectances from 0 to 1 times 10,000"
-    raise InputError(f"{where}: band {band} is {found}, expected {dtype}", cure)
+    raise InputError(f"{where}: band {band} is {actual}, expected {dtype}", cure)
 
 
 def check_finite(array: np.ndarray, where: Where, band: str) -> None:

@@ -51,8 +51,8 @@ class ReBEN(TableArchive, GeoTiffArchive):
         columns = {"s1": table.keys["s1_name"], "s2": table.names}
         check_s2_names(columns["s2"], table.where, 2)
         check_s1_names(columns["s1"], table.where)
-        found = {modality: self._on_disk(modality) for modality in FOLDERS}
-        self._take(table, columns, found, self.root, "has files but no row in the tables", partial)
+        on_disk = {modality: self._on_disk(modality) for modality in FOLDERS}
+        self._take(table, columns, on_disk, self.root, "has files but no row in the tables", partial)
         late = first_with_offset(self.names)
         if late and not partial:
             self._bands("s2", late)  # refuses an offset that its files do not declare

@@ -79,15 +79,15 @@ class SEN12MS(GeoTiffArchive):
             raise InputError(f"{self.kind} has no scheme of {n_classes} classes", "choose n_classes 10 or 8")
         self.root = Path(root)
         self.classes = tuple(name for name in IGBP10 if n_classes == 10 or name not in DROPPED_OF_8)
-        found: dict[str, set[str]] = {kind: set() for kind in ("s1", "lc", "s2")}
+        on_disk: dict[str, set[str]] = {kind: set() for kind in ("s1", "lc", "s2")}
         triplets = set()
         for season, scene, kind, number in _tifs(self.root):
-            found[kind].add(f"{season}_{kind}_{scene}_p{number}")
+            on_disk[kind].add(f"{season}_{kind}_{scene}_p{number}")
             triplets.add((list(HELD_OUT).index(season), len(scene), scene, int(number), season, number))
         rows = [(season, scene, number) for *_, scene, _, season, number in sorted(triplets)]
-        columns = {kind: [f"{season}_{kind}_{scene}_p{number}" for season, scene, number in rows] for kind in found}
+        columns = {kind: [f"{season}_{kind}_{scene}_p{number}" for season, scene, number in rows] for kind in on_disk}
         self.names = tuple(columns["s2"])
-        self._join(columns, found, self.root, partial)
+        self._join(columns, on_disk, self.root, partial)
         del self.columns["lc"]
         if NAN_TRIPLET in self.names:
             row = self.names.index(NAN_TRIPLET)

@@ -34,25 +34,25 @@ def unpack(
     """
     data = bytes(value)
     try:
-        found = load(data)
+        bands = load(data)
     except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
         what = f"{where}: {len(data)} bytes with a damaged safetensors header ({error})"
         raise InputError(what, "encode the archive again, or copy the file again") from None
-    if found.keys() != layout.keys():
-        missing = [band for band in layout if band not in found]
-        bands = ", ".join(missing or sorted(found.keys() - layout.keys()))
-        what = f"{where}: band {bands} {'missing' if missing else 'unknown'}"
+    if bands.keys() != layout.keys():
+        missing = [band for band in layout if band not in bands]
+        names = ", ".join(missing or sorted(bands.keys() - layout.keys()))
+        what = f"{where}: band {names} {'missing' if missing else 'unknown'}"
         raise InputError(what, f"encode with the bands {', '.join(layout)}")
     for band, (side, dtype) in layout.items():
-        if found[band].shape != (side, side) or found[band].dtype != dtype:
-            check_form(found[band].shape, found[band].dtype.name, where, band, side, dtype)
+        if bands[band].shape != (side, side) or bands[band].dtype != dtype:
+            check_form(bands[band].shape, bands[band].dtype.name, where, band, side, dtype)
     dtypes = {dtype for _, dtype in layout.values()}
     if modality is None or len(dtypes) > 1 or not obviously_right(_pixels(data, dtypes.pop()), modality):
-        for band, array in found.items():
+        for band, array in bands.items():
             check_finite(array, where, band)
         if modality is not None:
-            check_pixels(found, modality, where)
-    return {band: found[band] for band in layout}
+            check_pixels(bands, modality, where)
+    return {band: bands[band] for band in layout}
 
 
 def _pixels(data: bytes, dtype: str) -> np.ndarray:
