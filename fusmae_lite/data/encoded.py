@@ -19,8 +19,16 @@ from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.files import write_text, write_whole
 from fusmae_lite.core.progress import track
 from fusmae_lite.data.archives import Archive
-from fusmae_lite.data.archives.lmdb_env import DATA, environment
-from fusmae_lite.data.archives.lmdb_store import CHECKSUM, CRS, EDGES, JOURNAL, SOURCE, LmdbArchive
+from fusmae_lite.data.archives.lmdb_store import (
+    CHECKSUM,
+    CRS,
+    DATA,
+    EDGES,
+    JOURNAL,
+    SOURCE,
+    LmdbArchive,
+    environment,
+)
 from fusmae_lite.data.archives.metadata import METADATA, NOTE
 from fusmae_lite.data.archives.tensors import Layout, pack
 from fusmae_lite.data.identity import signature
