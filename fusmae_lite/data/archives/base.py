@@ -27,23 +27,14 @@ def is_synthetic(root: Path) -> bool:
 
 @dataclass(frozen=True)
 class Patch:
-    """One place seen by each sensor, as it lies on disk: native resolution, physical units, nothing resampled.
+    """One place seen by each sensor, as it lies on disk: native resolution, physical units, nothing resampled."""
 
-    Args:
-        name: name of the patch in its archive (BigEarthNet: the Sentinel-2 name).
-        bands: modality -> band -> (h, w) array, ``{"s1": {"VV": (120, 120) float32 dB, ...}, "s2": ...}``.
-        labels: class names, a subset of the archive's `classes`; may be empty.
-        meta: what is known beside the pixels: split, country, season, s1_name, tile, acquisition_date.
-        crs: coordinate reference system such as ``"EPSG:32633"``; None where the file has none.
-        bounds: left, bottom, right, top in the units of `crs`; None where the file has none.
-    """
-
-    name: str
-    bands: dict[str, dict[str, np.ndarray]]
-    labels: tuple[str, ...]
-    meta: dict[str, str]
-    crs: str | None = None
-    bounds: tuple[float, float, float, float] | None = None
+    name: str  # BigEarthNet: the Sentinel-2 name
+    bands: dict[str, dict[str, np.ndarray]]  # modality -> band -> (h, w): {"s1": {"VV": (120, 120) float32 dB, ...}}
+    labels: tuple[str, ...]  # of the archive's classes; may be empty
+    meta: dict[str, str]  # split, country, season, s1_name, tile, acquisition_date
+    crs: str | None = None  # "EPSG:32633"; None where the file has none
+    bounds: tuple[float, float, float, float] | None = None  # left, bottom, right, top in the units of crs
 
 
 class Archive(ABC):
@@ -52,24 +43,15 @@ class Archive(ABC):
     A new format is a subclass in a sibling module, listed in ``FORMATS`` of ``archives/__init__.py``. It sets `kind`,
     `layout` and `classes`, fills `root` and `names` in ``__init__``, implements the abstract methods, and passes what
     it reads through the checks of :mod:`~fusmae_lite.data.archives.pixels`. ``tests/data/test_archives.py`` tests it.
-
-    Attributes:
-        kind: what messages call the format.
-        layout: what `matches` looks for, in words.
-        root: the archive's folder.
-        names: name of each patch; its position is the index everywhere else.
-        classes: label names, in the order of the columns of `labels`.
-        left_out: (name, reason) of what lies there and was not taken, when opened with ``partial=True``.
-        store: the one file that holds all pairs, if there is one.
     """
 
-    kind: ClassVar[str]
-    layout: ClassVar[str]
+    kind: ClassVar[str]  # what messages call the format
+    layout: ClassVar[str]  # what `matches` looks for, in words
     root: Path
-    names: Sequence[str]
-    classes: tuple[str, ...]
-    left_out: tuple[tuple[str, str], ...] = ()
-    store: str | None = None
+    names: Sequence[str]  # the position of a patch is its index everywhere else
+    classes: tuple[str, ...]  # label names, in the order of the columns of `labels`
+    left_out: tuple[tuple[str, str], ...] = ()  # (name, reason) of what was not taken, with partial=True
+    store: str | None = None  # the one file that holds all pairs, if there is one
 
     @abstractmethod
     def __init__(self, root: Path | str, *, partial: bool = False, snow_and_clouds: bool = False) -> None: ...

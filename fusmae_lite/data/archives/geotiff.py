@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import re
 import warnings
 from abc import abstractmethod
@@ -25,7 +24,7 @@ from fusmae_lite.core.files import refuse_special
 from fusmae_lite.core.progress import track
 from fusmae_lite.core.sensors import DECIBEL, REFLECTANCE, Modality, get_modality
 from fusmae_lite.data.archives.base import Patch
-from fusmae_lite.data.archives.listing import subfolders
+from fusmae_lite.data.archives.listing import subfolders, unopened
 from fusmae_lite.data.archives.pairing import PairArchive
 from fusmae_lite.data.archives.pixels import (
     ADDED,
@@ -237,12 +236,10 @@ def _apply(file: rasterio.DatasetReader, pixels: np.ndarray, path: Path, modalit
 
 
 def _explain(path: Path, what: str, error: Exception) -> InputError:
-    """Why a file could not be read. Asked only afterwards: 14 looks before each pair would cost more than they tell."""
-    if not os.path.isfile(path):
-        return InputError(f"{path}: {what} is missing", "download the patch again, or check that its disk is there")
-    if not os.access(path, os.R_OK):
-        return InputError(f"{path}: no permission to read it", "correct the permissions (chmod a+r)")
-    if found := _CODEC.search(f"{error} {error.__cause__}"):
+    """Why a file could not be read."""
+    if reason := unopened(path, f": {what}"):
+        return reason
+    if codec := _CODEC.search(f"{error} {error.__cause__}"):
         cure = "write it again with deflate (gdal_translate -co COMPRESS=DEFLATE)"
-        return InputError(f"{path}: this rasterio cannot decode its compression ({found[0]})", cure)
+        return InputError(f"{path}: this rasterio cannot decode its compression ({codec[0]})", cure)
     return InputError(f"{path}: truncated or no GeoTIFF", "download the patch again")

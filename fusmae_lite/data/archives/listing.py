@@ -26,6 +26,15 @@ def require_file(path: Path, cure: str) -> None:
         raise InputError(f"{path} is missing", cure)
 
 
+def unopened(path: Path, what: str = "") -> InputError | None:
+    """Why a file could not even be opened; None where that is not the reason. Asked after a failure only."""
+    if not os.path.isfile(path):
+        return InputError(f"{path}{what} is missing", "check that its disk is there, or download it again")
+    if not os.access(path, os.R_OK):
+        return InputError(f"{path}: no permission to read it", "correct the permissions (chmod a+r)")
+    return None
+
+
 def refuse_both_versions(root: Path) -> None:
     """Raise InputError where folders of BigEarthNet v1 and of reBEN lie side by side: which one is meant?"""
     names = [name for name in _BIGEARTHNET if (root / name).is_dir()]

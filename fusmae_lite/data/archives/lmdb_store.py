@@ -15,7 +15,7 @@ from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import S1, S2, known_modality
 from fusmae_lite.data.archives.base import Patch
 from fusmae_lite.data.archives.labels import BEN19
-from fusmae_lite.data.archives.listing import subfolders
+from fusmae_lite.data.archives.listing import subfolders, unopened
 from fusmae_lite.data.archives.metadata import METADATA, Metadata, read_metadata, read_note, read_reben_table, typed
 from fusmae_lite.data.archives.names import check_names, check_s1_names, check_s2_names, place_and_day, version
 from fusmae_lite.data.archives.pairing import TableArchive
@@ -82,13 +82,9 @@ def all_keys(folder: Path) -> set[str]:
 
 
 def _unreadable(folder: Path, error: Exception) -> InputError:
-    path = folder / DATA
-    if not os.path.isfile(path):
-        return InputError(f"{path} is missing", "check the path and that its disk is there")
-    if not os.access(path, os.R_OK):
-        return InputError(f"{path}: no permission to read it", "correct the permissions (chmod a+r)")
-    reason = str(error).removeprefix(f"{os.path.realpath(folder)}: ")
-    return InputError(f"{path}: no readable LMDB environment ({reason})", "copy it again, or encode it again")
+    path, reason = folder / DATA, str(error).removeprefix(f"{os.path.realpath(folder)}: ")
+    damage = InputError(f"{path}: no readable LMDB environment ({reason})", "copy it again, or encode it again")
+    return unopened(path) or damage
 
 
 class LmdbArchive(TableArchive):

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.data.archives.labels import BEN19
-from fusmae_lite.data.archives.listing import require_file
+from fusmae_lite.data.archives.listing import require_file, unopened
 from fusmae_lite.data.archives.names import refuse_duplicates
 
 METADATA = "metadata.parquet"
@@ -38,23 +38,14 @@ _SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 
 @dataclass(frozen=True)
 class Metadata:
-    """The rows of one or two tables.
+    """The rows of one or two tables."""
 
-    Args:
-        names: column patch_id, each once.
-        splits: (n,) of ``"train"``, ``"val"``, ``"test"`` or ``""``.
-        labels: (n, n_classes) bool.
-        rest: every further column of text, numbers or days.
-        where: the file, or files, for messages.
-        keys: the columns that name files or keys, each name once.
-    """
-
-    names: tuple[str, ...]
-    splits: np.ndarray
-    labels: np.ndarray
-    rest: dict[str, pa.Array]
-    where: str
-    keys: dict[str, list[str]]
+    names: tuple[str, ...]  # column patch_id, each once
+    splits: np.ndarray  # (n,) of "train", "val", "test" or ""
+    labels: np.ndarray  # (n, n_classes) bool
+    rest: dict[str, pa.Array]  # every further column of text, numbers or days
+    where: str  # the file, or files, for messages
+    keys: dict[str, list[str]]  # the columns that name files or keys, each name once
 
     def row(self, index: int, names: Sequence[str] | None = None) -> dict[str, str]:
         """Further columns (all, or those named) of one row as text, without those that are empty there."""
@@ -77,14 +68,10 @@ def read_metadata(
     keys: Sequence[str] = ("s1_name",),
     no_split: bool = False,
 ) -> Metadata:
-    """Read and check one table, or two as one.
+    """Read and check one table, or two as one: the rows of the `second` come after the first's.
 
-    Args:
-        path: the table.
-        classes: label names, in the order of the columns of `labels`.
-        second: a further table whose rows come after the first's.
-        keys: columns beside patch_id that name files or keys: text, no name twice.
-        no_split: an empty split is legal.
+    `classes` are in the order of the columns of `labels`, `keys` the columns beside patch_id that name files or keys:
+    text, no name twice. With `no_split` an empty split is legal.
 
     Raises:
         InputError: not readable, a column missing, empty cells, a name twice, an unknown label or split.
@@ -241,6 +228,4 @@ def _first_line(error: Exception) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    if isinstance(error, PermissionError):
-        return InputError(f"{path}: no permission to read it", "correct the permissions (chmod a+r)")
-    return InputError(f"{path}: no readable parquet table ({_first_line(error)})", _AGAIN)
+    return unopened(path) or InputError(f"{path}: no readable parquet table ({_first_line(error)})", _AGAIN)

@@ -24,13 +24,9 @@ _MAP = "_reference_map"
 
 
 class PairArchive(Archive):
-    """Pairs whose files or keys go by names.
+    """Pairs whose files or keys go by names."""
 
-    Attributes:
-        columns: modality -> name of each pair's files, or key, in that modality.
-    """
-
-    columns: dict[str, Sequence[str]]
+    columns: dict[str, Sequence[str]]  # modality -> name of each pair's files, or key, in that modality
 
     def keep(self, rows: np.ndarray) -> None:
         """See :class:`Archive`."""
