@@ -11,10 +11,7 @@ from fusmae_lite.core.errors import InputError
 
 
 def random_mask(batch: int, tokens: int, kept: int, generator: torch.Generator | None = None) -> Tensor:
-    """A uniformly drawn mask for each sample: BoolTensor (B, N) with exactly N - `kept` True in every row.
-
-    Drawn on the CPU, so that a seed gives the same mask on every device.
-    """
+    """A mask for each sample: bool (B, N) with exactly N - `kept` True a row, drawn on the CPU, whatever the device."""
     order = torch.rand(batch, tokens, generator=generator).argsort(dim=1)
     mask = torch.ones(batch, tokens, dtype=torch.bool)
     return mask.scatter_(1, order[:, :kept], False)
@@ -23,16 +20,15 @@ def random_mask(batch: int, tokens: int, kept: int, generator: torch.Generator |
 def independent_masks(
     batch: int, tokens: int, kept: int, modalities: Sequence[str], generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
-    """Independent masking: every modality draws its own patches. Returns modality -> (B, N)."""
+    """Every modality draws its own patches: modality -> (B, N)."""
     return {name: random_mask(batch, tokens, kept, generator) for name in modalities}
 
 
 def consistent_masks(
     batch: int, tokens: int, kept: int, modalities: Sequence[str], generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
-    """Consistent masking: one draw, the same patches hidden in every modality. Returns modality -> (B, N)."""
-    mask = random_mask(batch, tokens, kept, generator)
-    return dict.fromkeys(modalities, mask)
+    """One draw, the same patches hidden in every modality: modality -> (B, N)."""
+    return dict.fromkeys(modalities, random_mask(batch, tokens, kept, generator))
 
 
 STRATEGIES = {"independent": independent_masks, "consistent": consistent_masks}
@@ -45,26 +41,14 @@ def sample_masks(
     kept: int,
     modalities: Sequence[str],
     generator: torch.Generator | None = None,
-    device: torch.device | str | None = None,
 ) -> dict[str, Tensor]:
-    """Masks of a named strategy (``independent`` or ``consistent``), moved to `device`.
+    """Masks by the strategy of that name in :data:`STRATEGIES`: modality -> (B, N), `kept` of N patches visible.
 
-    Args:
-        strategy: a key of :data:`STRATEGIES`.
-        batch: B.
-        tokens: N, patches of one modality.
-        kept: visible patches of each modality, ``ModelConfig.kept``.
-        modalities: which sensors need a mask.
-        generator: source of randomness (CPU); the global one if absent.
-        device: where the masks are wanted.
-
-    Raises:
-        InputError: unknown strategy.
+    `generator` is one of the CPU; the global one if absent.
     """
     if strategy not in STRATEGIES:
         raise InputError(f"unknown masking {strategy!r}", f"choose one of {', '.join(STRATEGIES)}")
-    masks = STRATEGIES[strategy](batch, tokens, kept, modalities, generator)
-    return {name: mask.to(device) for name, mask in masks.items()}
+    return STRATEGIES[strategy](batch, tokens, kept, modalities, generator)
 
 
 def draw_together(
@@ -72,8 +56,7 @@ def draw_together(
 ) -> list[tuple[str, ...]]:
     """Which sensors a step shows together: all, or with probability `dropout` each alone, one pass after the other.
 
-    One draw for the whole batch: its samples must have equally many tokens. Alone, a sensor is encoded as a trained
-    model encodes it where it is all there is.
+    One draw for the whole batch, whose samples must have equally many tokens.
     """
     if len(modalities) > 1 and torch.rand((), generator=generator) < dropout:
         return [(name,) for name in modalities]
@@ -83,8 +66,7 @@ def draw_together(
 def visible_indices(mask: Tensor) -> Tensor:
     """Positions of the visible patches in ascending order: (B, N) bool -> (B, n) long.
 
-    Raises:
-        InputError: the rows keep different numbers of patches (they could not share a tensor), or none at all.
+    InputError where rows keep different numbers of patches (they could not share a tensor), or none at all.
     """
     counts = (~mask).sum(dim=1)
     if not bool((counts == counts[0]).all()) or counts[0] == 0:

@@ -11,18 +11,10 @@ from fusmae_lite.core.errors import InputError
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
-    """Cut images into non-overlapping patches, row by row: token index = row * (W / P) + column.
+    """Non-overlapping patches, row by row: (B, C, H, W) -> (B, N, C * P * P); token index = row * (W / P) + column.
 
-    Args:
-        images: (B, C, H, W).
-        patch_size: P; must divide H and W.
-
-    Returns:
-        (B, N, C * P * P), each patch flattened in the order of a Conv2d kernel (channel, row, column), so that
-        ``patchify(x) @ conv.weight.flatten(1).T`` equals the convolution of eq. 1.
-
-    Raises:
-        InputError: P does not divide the image side.
+    A patch is flattened as a Conv2d kernel is (channel, row, column), so that
+    ``patchify(x) @ conv.weight.flatten(1).T`` equals the convolution of eq. 1. InputError unless P divides H and W.
     """
     batch, channels, height, width = images.shape
     if height % patch_size or width % patch_size:
@@ -76,8 +68,7 @@ class Positions(nn.Module):
 class PatchProjection(nn.Module):
     """Conv2d_i of eq. 1 with kernel and stride P, applied only to the patches that stay visible.
 
-    The weight is stored as a convolution (timm and ViT checkpoints fit), but is applied as a matrix to gathered
-    patches: a masked pixel is never multiplied with anything.
+    Stored as a convolution, as timm's, applied as a matrix: a masked pixel is never multiplied with anything.
     """
 
     def __init__(self, channels: int, width: int, patch_size: int) -> None:

@@ -85,10 +85,7 @@ def draw_views(config: ModelConfig, batch: int, generator: torch.Generator | Non
 def make_views(stacked: Tensor, drawn: Mapping[str, Tensor], config: ModelConfig) -> list[Tensor]:
     """The views of stacked images (B, C, H, W): global ones (B, G, C, s, s) and, if there are any, local ones.
 
-    Args:
-        stacked: sensors stacked along the channels in the order of the configuration, in the archive's own units.
-        drawn: what :func:`draw_views` gave, for these rows.
-        config: numbers of views and their sides.
+    Images are in the archive's own units; `drawn` is what :func:`draw_views` gave for these rows.
     """
     n_global, n_local = config.global_crops, config.local_crops
     views = []

@@ -110,12 +110,9 @@ def describe_sensors(names: tuple[str, ...]) -> dict[str, dict[str, list]]:
 
 
 def save_model(path: Path, model: System, extra: Mapping[str, object] | None = None) -> None:
-    """Save weights with everything needed to load them again.
+    """Save weights with everything needed to load them again, in a ``.safetensors`` file.
 
-    Args:
-        path: a ``.safetensors`` file; replaced in one step if it exists.
-        model: any system.
-        extra: facts to keep with the weights, for example the step or the command that trained them (JSON).
+    `extra` are facts to keep with them, for example the step or the command that trained them (JSON).
     """
     save_model_tensors(path, model.state_dict(), model.config, extra or {})
 
@@ -141,16 +138,12 @@ def read_extra(path: Path) -> dict[str, object]:
 
 
 def load_model(path: Path, expected: ModelConfig | None = None) -> System:
-    """The model saved at `path`, in evaluation mode on the CPU.
-
-    Args:
-        path: a file that :func:`save_model` wrote.
-        expected: refuse weights of any other architecture.
+    """The model that :func:`save_model` wrote to `path`, in evaluation mode on the CPU.
 
     Raises:
-        InputError: no such file, not ours, another configuration, another band order or other statistics, changed since
-            it was written, or weights missing, for example a checkpoint without its decoders (which would otherwise
-            draw noise), of another shape or dtype than float32, or not finite.
+        InputError: no such file, not ours, another architecture than `expected`, another band order or other
+            statistics, changed since it was written, or weights missing, for example a checkpoint without its decoders
+            (which would otherwise draw noise), of another shape or dtype than float32, or not finite.
     """
     tensors, metadata = read_tensors(path)
     config = _configuration(path, metadata, expected)
@@ -229,11 +222,7 @@ def shipped_weights() -> dict[str, Path]:
 
 
 def load_pretrained(name: str | Path) -> System:
-    """A model by the name it is shipped under (``"xae-lite"``) or by the path of a checkpoint.
-
-    Raises:
-        InputError: neither a shipped name nor a file.
-    """
+    """A model by the name it is shipped under (``"xae-lite"``) or by the path of a checkpoint."""
     shipped, path = shipped_weights(), Path(name).expanduser()
     if name in shipped:
         return load_model(shipped[name])

@@ -236,5 +236,5 @@ def test_sensor_table_is_consistent():
         S1.band_index("B10")
     with pytest.raises(InputError, match="taken"):
         register(Modality("s1", "Other", ("x",), (10,), "", "float32", (0.0,), (1.0,)))
-    with pytest.raises(InputError, match="one per band"):
+    with pytest.raises(InputError, match="give one each"):
         Modality("odd", "Odd", ("x", "y"), (10,), "", "float32", (0.0,), (1.0,))
