@@ -16,7 +16,7 @@ from fusmae_lite.data.archives import open_data
 from fusmae_lite.data.processes import processors
 from fusmae_lite.train.optimise import choose_device, has_fast_bf16, uses_bf16
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "rasterio", "safetensors", "accelerate", "papermill", "jupyterlab")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "rasterio", "safetensors", "papermill", "jupyterlab")
 
 
 def machine() -> dict[str, Any]:

@@ -8,7 +8,6 @@ configuration). The same files come from one process, from many, and from sharde
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,13 +18,13 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from fusmae_lite.core.architecture import Free
 from fusmae_lite.core.config import RunConfig, fields_that
 from fusmae_lite.core.errors import InputError, RunError
-from fusmae_lite.core.files import write_text
+from fusmae_lite.core.files import write_folder, write_text
 from fusmae_lite.data.identity import difference
 from fusmae_lite.systems.weights import (
     check_digest,
@@ -44,7 +43,7 @@ class Progress:
     Args:
         step: optimiser steps done; every random choice follows from it and the seed.
         sums: sums of the metrics over the epoch in progress.
-        precision: ``bf16`` or ``fp32``, what the steps were computed in.
+        precision: what the steps were computed in.
         data: :func:`~fusmae_lite.data.identity.identity_of` the pairs trained on; a continuation on others is refused.
     """
 
@@ -79,49 +78,47 @@ def save_checkpoint(
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     weights, states = get_state_dict(model, optimizer, options=options)
-    final = folder / f"step-{progress.step:08d}"
+    path = folder / f"step-{progress.step:08d}"
     if not main:
-        return final
-    moments = _flatten(states)
-    odd = next((name for name, value in [*weights.items(), *moments.items()] if not value.isfinite().all()), None)
-    if odd is not None:
-        raise RunError(
-            f"{odd} is no longer finite at step {progress.step}, so it is not saved; {kept(folder)}; lower "
-            "learning_rate and choose another run_dir"
-        )
-    temporary = folder / f".{final.name}.{os.getpid()}.tmp"
-    try:
-        _clear_unfinished(folder)
-        temporary.mkdir(parents=True)
+        return path
+    moments = {f"{name}.{kind}": torch.as_tensor(v) for name, s in states["state"].items() for kind, v in s.items()}
+    for name, value in [*weights.items(), *moments.items()]:
+        if not value.isfinite().all():
+            raise RunError(
+                f"{name} is no longer finite at step {progress.step}, so it is not saved; {kept(folder)}; lower "
+                "learning_rate and choose another run_dir"
+            )
+
+    def fill(place: Path) -> None:
         extra = {"step": progress.step, "preset": config.preset}
-        save_model_tensors(temporary / "model.safetensors", weights, config.architecture(), extra)
-        save_tensors(temporary / "optimizer.safetensors", moments, {})
+        save_model_tensors(place / "model.safetensors", weights, config.architecture(), extra)
+        save_tensors(place / "optimizer.safetensors", moments, {})
         state = {**vars(progress), "config": config.model_dump(mode="json")}
-        write_text(temporary / "state.json", json.dumps(state, indent=1))
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(temporary, final)
+        write_text(place / "state.json", json.dumps(state, indent=1))
+
+    try:
+        for left in folder.glob(".step-*.tmp"):  # by a process that was killed: only this run writes here
+            shutil.rmtree(left, ignore_errors=True)
+        write_folder(path, fill)
     except (OSError, SafetensorError) as error:
         raise RunError(
-            f"checkpoint {final} could not be written ({error}); {kept(folder)}; free space on that disk, then the "
+            f"checkpoint {path} could not be written ({error}); {kept(folder)}; free space on that disk, then the "
             "same command continues"
         ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     for old in list_checkpoints(folder)[: -config.keep_checkpoints]:
         shutil.rmtree(old, ignore_errors=True)
-    return final
+    return path
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first. A half-written one carries another name and is never listed."""
-    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,18}", path.name)]
-    return sorted((path for path in found if (path / "state.json").is_file()), key=_step_of)
+    named = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,18}", path.name)]
+    return sorted((path for path in named if (path / "state.json").is_file()), key=_step_of)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint in a run's ``checkpoints`` folder, if there is one."""
-    found = list_checkpoints(folder)
-    return found[-1] if found else None
+    return next(reversed(list_checkpoints(folder)), None)
 
 
 def kept(folder: Path) -> str:
@@ -154,20 +151,23 @@ def read_progress(path: Path, config: RunConfig, now: Progress) -> Progress:
     cure, file = "choose another run_dir, or remove that folder to start over", path / "state.json"
     try:
         state = TypeAdapter(_State).validate_json(file.read_bytes(), strict=True)
-    except (OSError, ValidationError) as error:
-        raise InputError(f"{file} is unreadable ({_reason(error)})", _without(path)) from None
-    then, given = Progress(*(getattr(state, name) for name in vars(now))), state.config
-    if then.step != _step_of(path):
-        raise InputError(f"{file} is of step {then.step}, not {_step_of(path)}", _without(path))
-    for name, value in config.model_dump(mode="json").items():
-        before = given.get(name, RunConfig.model_fields[name].default)  # the run may be older than the field
-        if name not in fields_that(Free) and before != value:
+    except OSError as error:
+        raise InputError(f"{file} is unreadable ({error})", _without(path)) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        reason = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+        raise InputError(f"{file} is unreadable ({reason})", _without(path)) from None
+    if state.step != _step_of(path):
+        raise InputError(f"{file} is of step {state.step}, not {_step_of(path)}", _without(path))
+    for name, value in config.model_dump(mode="json", exclude=fields_that(Free)).items():
+        before = state.config.get(name, RunConfig.model_fields[name].default)  # the run may be older than the field
+        if before != value:
             raise InputError(f"{path.parent} belongs to a run with {name}={before!r}, not {value!r}", cure)
-    if changed := difference(then.data, now.data):
+    if changed := difference(state.data, now.data):
         raise InputError(f"{path.parent} belongs to a run on other patches: {changed[0]}", f"{changed[1]}, or {cure}")
-    if then.precision != now.precision:
-        raise InputError(f"{path.parent} was computed in {then.precision}, this would be {now.precision}", cure)
-    return then
+    if state.precision != now.precision:
+        raise InputError(f"{path.parent} was computed in {state.precision}, this would be {now.precision}", cure)
+    return Progress(state.step, state.sums, state.precision, state.data)
 
 
 def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, config: RunConfig) -> None:
@@ -185,7 +185,7 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, conf
     set_state_dict(model, optimizer, model_state_dict=loaded.state_dict(), optim_state_dict=moments, options=options)
 
 
-def _read_moments(path: Path, shapes: Mapping[str, torch.Size]) -> dict[str, dict[str, torch.Tensor]]:
+def _read_moments(path: Path, shapes: Mapping[str, torch.Size]) -> dict[str, dict[str, Tensor]]:
     """AdamW's state by parameter, compared with the parameters first: its fused kernel does not ask for sizes."""
     file, cure = path / "optimizer.safetensors", _without(path)
     tensors, metadata = read_tensors(file)
@@ -193,7 +193,7 @@ def _read_moments(path: Path, shapes: Mapping[str, torch.Size]) -> dict[str, dic
     wanted |= {f"{name}.step": torch.Size() for name in shapes}
     check_tensors(file, tensors, wanted, cure)
     step = min(_step_of(path), 2**24)  # where counting by one in float32 ends
-    states: dict[str, dict[str, torch.Tensor]] = {}
+    states: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, kind = key.rpartition(".")
         if kind == "exp_avg_sq" and (value < 0).any():
@@ -203,20 +203,3 @@ def _read_moments(path: Path, shapes: Mapping[str, torch.Size]) -> dict[str, dic
         states.setdefault(name, {})[kind] = value
     check_digest(file, tensors, metadata)
     return states
-
-
-def _reason(error: OSError | ValidationError) -> str:
-    if isinstance(error, OSError):
-        return str(error)
-    first = error.errors(include_url=False, include_input=False)[0]
-    return ": ".join([".".join(map(str, first["loc"])), first["msg"]] if first["loc"] else [first["msg"]])
-
-
-def _flatten(moments: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    return {f"{name}.{key}": torch.as_tensor(v) for name, s in moments["state"].items() for key, v in s.items()}
-
-
-def _clear_unfinished(folder: Path) -> None:
-    """Remove what a killed process left: only this run writes here, so nobody is still at it."""
-    for left in folder.glob(".step-*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)

@@ -1,7 +1,10 @@
-"""One process or many: what Accelerate is asked for, and which part of a batch is whose.
+"""One process or many: how they find each other, and which part of a batch is whose.
 
 A batch, its masks, augmentation and stochastic depth are drawn for all processes alike and then divided, so the number
 of devices changes how fast a run is and not what it computes (but for the order in which floats are added).
+
+PyTorch alone does it: DistributedDataParallel and ``fully_shard`` take a line each, and run on processors as well as
+on GPUs, so that both are tested everywhere.
 """
 
 from __future__ import annotations
@@ -9,22 +12,20 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
 
 from fusmae_lite.core.config import RunConfig
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.model.cross_attention import XAttnDecoder, XAttnEncoder
 from fusmae_lite.train.optimise import build_optimizer, choose_device
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
 
 #: What each process of several is told by the launcher that started it, and other names for how many there are.
 LAUNCHER_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -38,57 +39,81 @@ def place_among_processes() -> tuple[int, int]:
         InputError: the environment speaks of several processes but does not say all that they need to find each
             other. Half of it, as clusters set it, would make each of them train alone, all into one folder.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    told = {name: os.environ[name] for name in LAUNCHER_VARIABLES if os.environ.get(name)}
-    numbers = {n: os.environ[n] for n in (*LAUNCHER_VARIABLES[:3], *LAUNCHER_SIZES) if os.environ.get(n)}
-    cure = f"unset {' '.join([*told, *(n for n in numbers if n in LAUNCHER_SIZES)])}, or start with `accelerate launch`"
+    if dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    told = {name: os.environ[name] for name in (*LAUNCHER_VARIABLES, *LAUNCHER_SIZES) if os.environ.get(name)}
+    cure = f"unset {' '.join(told)}, or start with `torchrun`"
+    numbers = {name: text for name, text in told.items() if not name.startswith("MASTER_")}
     for name, text in numbers.items():
         if not re.fullmatch(r"[0-9]{1,9}", text):
             raise InputError(f"environment variable {name}={text[:40]!r} is no number", cure)
     size, rank = int(numbers.get("WORLD_SIZE", 1)), int(numbers.get("RANK", 0))
     several = [name for name in ("WORLD_SIZE", *LAUNCHER_SIZES) if int(numbers.get(name, 1)) != 1]
-    if several or "LOCAL_RANK" in told or ("RANK" in told and "WORLD_SIZE" not in told):
-        missing = [name for name in LAUNCHER_VARIABLES if name not in told]
+    alone = [name for name in ("LOCAL_RANK", *(["RANK"] if "WORLD_SIZE" not in told else [])) if name in told]
+    missing = [name for name in LAUNCHER_VARIABLES if name not in told]
+    for name in [*several, *alone]:
         if missing:
-            found = several[0] if several else "LOCAL_RANK" if "LOCAL_RANK" in told else "RANK"
-            raise InputError(f"{found}={numbers[found]} is set in the environment without {', '.join(missing)}", cure)
-        if odd := [name for name in several if int(numbers[name]) != size or size < 1]:
-            raise InputError(f"{odd[0]}={numbers[odd[0]]} and WORLD_SIZE={size} do not fit", cure)
+            raise InputError(f"{name}={told[name]} is set in the environment without {', '.join(missing)}", cure)
+    for name in several:
+        if int(numbers[name]) != size or size < 1:
+            raise InputError(f"{name}={numbers[name]} and WORLD_SIZE={size} do not fit", cure)
     if rank >= size:
         raise InputError(f"RANK={rank} is set in the environment for WORLD_SIZE={size} processes", cure)
     return rank, size
 
 
-def make_accelerator(config: RunConfig) -> Accelerator:
-    """Accelerate for this process: joins the others if ``accelerate launch``, torchrun or a launcher started several.
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that share each batch."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        """Whether this one writes and prints."""
+        return self.rank == 0
+
+    def own(self, rows: Tensor) -> Tensor:
+        """This process's part of something that has a row per sample of the whole batch."""
+        return rows.tensor_split(self.size)[self.rank]
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def join_processes(config: RunConfig) -> Processes:
+    """This process's device and place, connected with the others if ``torchrun`` or a cluster started several.
 
     Raises:
         InputError: the configured device is absent, the batch cannot be divided by processes and `accumulate`, or
             see :func:`place_among_processes`.
         RunError: the processes do not find each other.
     """
-    from accelerate import Accelerator, DistributedDataParallelKwargs  # a second to import, so only where one trains
-    from accelerate.state import AcceleratorState
-
-    device = choose_device(config)
-    _, size = place_among_processes()
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run of this process used another device
-    # A step that shows each sensor alone leaves cross-attention without a gradient
-    sharing = DistributedDataParallelKwargs(find_unused_parameters=config.sensor_dropout > 0)
+    device, (rank, size) = choose_device(config), place_among_processes()
+    check_batch(config, size)
+    if size == 1:
+        return Processes(rank, size, device)
     try:
-        accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[sharing])
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
+            torch.cuda.set_device(device)
+        else:
+            device = torch.device("cpu")  # gloo knows no MPS
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     except (RuntimeError, ValueError) as error:
-        if size == 1:
-            raise
         raise RunError(f"{size} processes do not find each other: {str(error).splitlines()[0]}") from None
-    if accelerator.num_processes != size:
-        raise InputError(
-            f"{size} processes were started, {accelerator.num_processes} would train", "start with `accelerate launch`"
-        )
-    check_batch(config, accelerator.num_processes)
-    return accelerator
+    return Processes(rank, size, device)
 
 
 def check_batch(config: RunConfig, processes: int) -> None:
@@ -103,28 +128,21 @@ def check_batch(config: RunConfig, processes: int) -> None:
         )
 
 
-def divide_model(
-    model: nn.Module, config: RunConfig, accelerator: Accelerator
-) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """The model as the processes share it, and its optimiser: copied to each (DDP), or sharded over them (FSDP).
-
-    FSDP is PyTorch's own ``fully_shard``, block by block: Accelerate offers it on GPUs only, and what cannot be
-    tested on a processor is not tested everywhere. A single process has nothing to share.
-    """
-    if config.fsdp and accelerator.num_processes > 1:
+def divide_model(model: nn.Module, config: RunConfig, processes: Processes) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The model as processes share it, and its optimiser: copied to each (DDP), or sharded block by block (FSDP)."""
+    device = processes.device
+    if processes.size > 1 and config.fsdp:
         # It warns that outputs must not be changed in place; they are only read here
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
-        mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+        mesh = init_device_mesh(device.type, (processes.size,))
         for module in [*(m for m in model.modules() if isinstance(m, Block)), model]:
             fully_shard(module, mesh=mesh)
-        return model, build_optimizer(model, config)
-    model, optimizer = accelerator.prepare(model, build_optimizer(model, config))
-    return model, optimizer.optimizer
-
-
-def own_rows(rows: Tensor, accelerator: Accelerator) -> Tensor:
-    """This process's part of something that has a row per sample of the whole batch."""
-    return rows.tensor_split(accelerator.num_processes)[accelerator.process_index]
+    elif processes.size > 1:
+        # A step that shows each sensor alone leaves cross-attention without a gradient
+        unused = config.sensor_dropout > 0
+        cards = [device] if device.type == "cuda" else None
+        model = DistributedDataParallel(model, device_ids=cards, find_unused_parameters=unused)
+    return model, build_optimizer(model, config)
 
 
 def compile_blocks(model: nn.Module, config: RunConfig, device: torch.device) -> None:

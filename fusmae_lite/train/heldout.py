@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from fusmae_lite.data.loader import load
 from fusmae_lite.data.pairs import PairDataset
 from fusmae_lite.model.fusmae import masked_mse
 from fusmae_lite.systems import System
-from fusmae_lite.train.interpolation import Hidden, Interpolation, best_kernel, hidden_pairs
+from fusmae_lite.train.interpolation import Hidden, best_kernel, hidden_pairs
 
 #: Training pairs on which the width of the kernel is chosen, at most.
 CHOSEN_ON = 200
@@ -44,24 +46,23 @@ def heldout_losses(
         return {}
     device = next(model.parameters()).device
     predicts = model.reconstructs and not config.normalize_target  # pixels, in units a constant can be given in
-    means = {name: mean.to(device) for name, mean in band_means(archive, config, limit).items()} if predicts else {}
-    kernels = _kernels(archive, config) if predicts else {}
-    sums: dict[str, float] = {}
+    if predicts:
+        means = {name: mean.to(device) for name, mean in band_means(archive, config, limit).items()}
+        train = list(hidden_pairs(archive, config, drawn_rows(archive.split("train"), CHOSEN_ON, config.seed)))
+        kernels = {name: best_kernel(train, name) for name in config.modalities}
+    sums: dict[str, float] = defaultdict(float)
     for number, sample in enumerate(load(dataset, batch_size=min(64, len(dataset)))):
         images = {name: image.to(device) for name, image in sample["images"].items()}
         batch = len(sample["index"])
-        rng = generator("validate", config.seed, number)
-        masks = model.draw(batch, rng, config)
+        masks = model.draw(batch, generator("validate", config.seed, number), config)
         result = model(images, masks)
         hidden = Hidden(sample["images"], masks, config.patch_size)
         for name, loss in result.losses.items():
             if predicts:
                 constant = model.target(means[name].expand_as(images[name]))
-                baseline = masked_mse(constant, result.targets[name], masks[name])
-                sums[f"mean_{name}"] = sums.get(f"mean_{name}", 0.0) + float(baseline) * batch
-                kernel = float(kernels[name].errors(hidden, name).sum())
-                sums[f"interpolation_{name}"] = sums.get(f"interpolation_{name}", 0.0) + kernel
-            sums[f"loss_{name}"] = sums.get(f"loss_{name}", 0.0) + float(loss) * batch
+                sums[f"mean_{name}"] += float(masked_mse(constant, result.targets[name], masks[name])) * batch
+                sums[f"interpolation_{name}"] += float(kernels[name].errors(hidden, name).sum())
+            sums[f"loss_{name}"] += float(loss) * batch
     return {key: value / len(dataset) for key, value in sums.items()}
 
 
@@ -73,17 +74,8 @@ def drawn_rows(rows: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.int
     return rows[np.sort(drawn)]
 
 
-def _kernels(archive: Archive, config: RunConfig) -> dict[str, Interpolation]:
-    """For each sensor the kernel of the width that does best on (some of) the training split."""
-    train = list(hidden_pairs(archive, config, drawn_rows(archive.split("train"), CHOSEN_ON, config.seed)))
-    return {name: best_kernel(train, name) for name in config.modalities}
-
-
 def band_means(archive: Archive, config: RunConfig, limit: int = 1000) -> dict[str, Tensor]:
-    """Mean of each normalised band over the training split: modality -> (1, C, 1, 1).
-
-    Of more than `limit` patches, so many are drawn by the seed.
-    """
+    """Mean of each normalised band over the training split, or `limit` of it: modality -> (1, C, 1, 1)."""
     indices = drawn_rows(archive.split("train"), limit, config.seed)
     dataset = PairDataset(archive, indices=indices, modalities=config.modalities, size=config.image_size)
     sums: dict[str, Tensor] = {}

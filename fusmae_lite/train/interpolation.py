@@ -32,17 +32,11 @@ Fill = Callable[["Hidden", str], Tensor]  # -> means (B, N, C), those of visible
 
 @dataclass(frozen=True)
 class Hidden:
-    """Some pairs with some of their patches hidden.
+    """Some pairs with some of their patches hidden."""
 
-    Args:
-        images: modality -> (B, C, H, W), normalised.
-        masks: modality -> (B, N), True where hidden.
-        side: P.
-    """
-
-    images: dict[str, Tensor]
-    masks: dict[str, Tensor]
-    side: int
+    images: dict[str, Tensor]  # modality -> (B, C, H, W), normalised
+    masks: dict[str, Tensor]  # modality -> (B, N), True where hidden
+    side: int  # P
 
     @cached_property
     def patches(self) -> dict[str, Tensor]:
@@ -62,7 +56,7 @@ class Hidden:
 
 @dataclass(frozen=True)
 class Interpolation:
-    """How patch means are filled in, (B, N, C), and whether pixels lie on a surface through them."""
+    """How patch means are filled in, and whether pixels lie on a surface through them."""
 
     fill: Fill
     smooth: bool
@@ -87,7 +81,7 @@ class Interpolation:
 
 
 def hidden_pairs(archive: Archive, config: RunConfig, rows: np.ndarray) -> Iterator[Hidden]:
-    """Pairs with the masks that :func:`~fusmae_lite.evaluation.heldout_losses` draws for them from the seed."""
+    """Pairs with the masks that :func:`~fusmae_lite.train.heldout.heldout_losses` draws for them from the seed."""
     dataset = PairDataset(archive, indices=rows, modalities=config.modalities, size=config.image_size)
     for number, sample in enumerate(load(dataset, batch_size=min(64, max(len(dataset), 1)))):
         rng, batch = generator("validate", config.seed, number), len(sample["index"])
@@ -103,10 +97,10 @@ def choose_interpolations(train: list[Hidden], name: str) -> dict[str, Interpola
     """
     chosen: dict[str, Interpolation] = {}
     for smooth, how in ((False, "per patch"), (True, "per pixel")):
+        kernel = best_kernel(train, name, smooth)
         chosen[f"nearest {how}"] = Interpolation(_nearest, smooth)
-        kernel = chosen[f"kernel {how}"] = best_kernel(train, name, smooth)
-        inverse = [Interpolation(partial(_weighted, weights=partial(_inverse, power=p)), smooth) for p in POWERS]
-        chosen[f"inverse distance {how}"] = min(inverse, key=lambda way: way.loss(train, name))
+        chosen[f"kernel {how}"] = kernel
+        chosen[f"inverse distance {how}"] = _best([partial(_inverse, power=p) for p in POWERS], train, name, smooth)
         chosen[f"harmonic {how}"] = Interpolation(_harmonic, smooth)
         chosen[f"ridge {how}"] = Interpolation(_fit_ridge(train, name, kernel.fill), smooth)
     return chosen
@@ -114,7 +108,11 @@ def choose_interpolations(train: list[Hidden], name: str) -> dict[str, Interpola
 
 def best_kernel(train: list[Hidden], name: str, smooth: bool = True) -> Interpolation:
     """Gaussian weights of the width that does best on `train`: cheap, and seldom far from the best method."""
-    ways = [Interpolation(partial(_weighted, weights=partial(_gaussian, width=w)), smooth) for w in WIDTHS]
+    return _best([partial(_gaussian, width=w) for w in WIDTHS], train, name, smooth)
+
+
+def _best(weights: list[Callable[[Tensor], Tensor]], train: list[Hidden], name: str, smooth: bool) -> Interpolation:
+    ways = [Interpolation(partial(_weighted, weights=each), smooth) for each in weights]
     return min(ways, key=lambda way: way.loss(train, name))
 
 
@@ -152,15 +150,15 @@ def _harmonic(pairs: Hidden, name: str) -> Tensor:
     means, mask = pairs.means[name], pairs.masks[name]
     beside = (_distances(mask.shape[1]) == 1).double()
     laplace, one = torch.diag(beside.sum(dim=1)) - beside, torch.eye(mask.shape[1], dtype=torch.float64)
-    known, equations = torch.where(mask[..., None], 0.0, means.double()), torch.where(mask[..., None], laplace, one)
+    visible, equations = torch.where(mask[..., None], 0.0, means.double()), torch.where(mask[..., None], laplace, one)
     # NumPy's solver: torch's, of many systems at once, fails in MKL where several threads run
-    return torch.from_numpy(np.linalg.solve(equations.numpy(), known.numpy())).to(means)
+    return torch.from_numpy(np.linalg.solve(equations.numpy(), visible.numpy())).to(means)
 
 
 def _fit_ridge(train: list[Hidden], name: str, own: Fill) -> Fill:
     """A linear map from what `own` fills in and what the other sensors show there, to the true means."""
-    shown = [(_shown(pairs, name, own), pairs.means[name].double(), pairs.masks[name]) for pairs in train]
-    x, y = (torch.cat([(features, means)[part][mask] for features, means, mask in shown]) for part in (0, 1))
+    x = torch.cat([_shown(pairs, name, own)[pairs.masks[name]] for pairs in train])
+    y = torch.cat([pairs.means[name][pairs.masks[name]].double() for pairs in train])
     solution = torch.linalg.solve(x.T @ x + RIDGE * len(x) * torch.eye(x.shape[1]), x.T @ y)
 
     def fill(pairs: Hidden, name: str) -> Tensor:

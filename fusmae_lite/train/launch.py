@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import torch
 
 from fusmae_lite.core.config import RunConfig
 from fusmae_lite.core.errors import InputError, RunError
+from fusmae_lite.core.files import write_text
 from fusmae_lite.core.locks import only_job
 from fusmae_lite.core.progress import line
 from fusmae_lite.data.archives import Archive
 from fusmae_lite.data.processes import processors
+from fusmae_lite.systems.weights import load_model
 from fusmae_lite.train.distributed import LAUNCHER_SIZES, LAUNCHER_VARIABLES, check_batch, place_among_processes
 from fusmae_lite.train.pretrain import PretrainResult, pretrain
 
@@ -26,17 +30,12 @@ FEW = 8
 def launch(config: RunConfig, archive: Archive | None = None) -> PretrainResult:
     """Pretrain in ``config.processes`` processes: one per GPU, or on a machine without one, on the CPU.
 
-    One process is :func:`pretrain` here and now. More are started afresh, as ``torchrun`` does,
-    so that it works in a notebook whatever ran there before. (Accelerate's ``notebook_launcher(pretrain, (config,))``
-    forks instead: good in a kernel that has computed nothing yet, refused or stuck in any other.) In a process that
-    ``accelerate launch`` or torchrun started, it only joins.
+    One process is :func:`pretrain` here and now. More are started afresh, as ``torchrun`` does, so that it works in a
+    notebook whatever ran there before, and their result is read back. In a process that torchrun started, it joins.
 
     Args:
         config: as for :func:`pretrain`.
         archive: for a single process, the patches if they are open already.
-
-    Returns:
-        The result; of several processes, read back from the run's folder.
 
     Raises:
         InputError: more processes than GPUs, or whatever the run refuses; an environment that tells half of what
@@ -46,20 +45,25 @@ def launch(config: RunConfig, archive: Archive | None = None) -> PretrainResult:
     _, size = place_among_processes()
     if size > 1 and config.processes not in (1, size):
         raise InputError(f"processes={config.processes} in one of {size} processes", "leave processes out")
-    if size == 1 and config.processes > 1:
-        _check_processes(config)
-        with only_job(config.folder() / "pretrain"):  # says so here rather than through a launcher; then it is theirs
-            pass
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]  # a free port: others may run, too
-        torchrun += [
-            "--nproc-per-node",
-            str(config.processes),
+    if size > 1 or config.processes == 1:
+        return pretrain(config, archive)
+    _check_processes(config)
+    with only_job(config.folder() / "pretrain"):  # says so here rather than through a launcher; then it is theirs
+        pass
+    with tempfile.TemporaryDirectory() as folder:
+        # --standalone takes a free port: others may run, too
+        torchrun = [
+            sys.executable,
             "-m",
-            "fusmae_lite.train.launch",
-            config.model_dump_json(),
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={config.processes}",
         ]
-        run_command(torchrun, config.processes)
-    return pretrain(config, archive)  # after a launch the run is finished, and only read
+        worker = ["-m", "fusmae_lite.train.launch", config.model_dump_json(), f"{folder}/result.json"]
+        run_command([*torchrun, *worker], config.processes)
+        result = json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
+    checkpoint = Path(result.pop("checkpoint"))
+    return PretrainResult(load_model(checkpoint / "model.safetensors", config), checkpoint=checkpoint, **result)
 
 
 def _check_processes(config: RunConfig) -> None:
@@ -75,9 +79,8 @@ def _check_processes(config: RunConfig) -> None:
 def run_command(command: list[str], processes: int) -> None:
     """Run it and pass on what it prints, line by line; each process gets its share of the cores as threads."""
     threads = str(max(1, processors() // processes))
-    inherited = {
-        name: value for name, value in os.environ.items() if name not in (*LAUNCHER_VARIABLES, *LAUNCHER_SIZES)
-    }
+    unset = {*LAUNCHER_VARIABLES, *LAUNCHER_SIZES}
+    inherited = {name: value for name, value in os.environ.items() if name not in unset}
     environment = {"OMP_NUM_THREADS": threads, **inherited, "PYTHONUNBUFFERED": "1"}
     with tempfile.TemporaryFile("w+") as complaints:  # a file, because a pipe that nobody empties would stop them
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment)
@@ -100,15 +103,18 @@ def _first_complaint(text: str) -> str:
     return own[1] if own else f"a launched process failed: {other[1] if other else 'it was killed'}"
 
 
-def main(text: str) -> int:
-    """Run what the JSON text configures. Exit status 1 after one line on stderr if it cannot."""
+def main(text: str, path: str) -> int:
+    """Run what the JSON text configures; the main process writes the result. After one line on stderr, status 1."""
     try:
-        pretrain(RunConfig.model_validate_json(text))
+        result = pretrain(RunConfig.model_validate_json(text))
     except (InputError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if place_among_processes()[0] == 0:
+        facts = {"history": result.history, "heldout": result.heldout, "resumed_from": result.resumed_from}
+        write_text(Path(path), json.dumps({**facts, "checkpoint": str(result.checkpoint)}))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -9,52 +9,49 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from fusmae_lite.core.config import RunConfig
-from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.files import parse_object, write_text
 from fusmae_lite.core.progress import line
+from fusmae_lite.train.distributed import Processes
+from fusmae_lite.train.showing import Showing
 
 Rows = list[dict[str, float]]
 
 
 class TrainingLog:
-    """Metrics of a run, summed over the steps of an epoch; only the main process writes.
+    """Metrics of a run, summed over the steps of an epoch.
 
     Args:
-        folder: the run's ``pretrain`` folder.
-        config: decides whether TensorBoard files are written.
-        device: whose memory is reported.
-        main: whether this process writes and prints.
-        quiet: print nothing.
-        losses: parts of the loss, by default one a modality.
+        folder: the run's ``pretrain`` folder; the main process writes there.
+        losses: parts of the loss.
+        showing: the patches of a step.
+        quiet: print no epochs.
     """
 
     def __init__(
         self,
         folder: Path,
-        config: RunConfig,
-        device: torch.device,
-        main: bool,
+        processes: Processes,
+        showing: Showing,
+        losses: tuple[str, ...],
         quiet: bool,
-        losses: tuple[str, ...] | None = None,
     ) -> None:
-        self.path = folder / "metrics.jsonl"
-        self.config, self.device, self.main, self.quiet = config, device, main, quiet
-        self.losses = losses or config.modalities
-        self.names = ["loss", *(f"loss_{name}" for name in self.losses), "grad_norm"]
+        self.path, self.processes, self.showing = folder / "metrics.jsonl", processes, showing
+        self.losses, self.quiet = losses, quiet
+        self.names = ["loss", *(f"loss_{name}" for name in losses), "grad_norm"]
         self.history: Rows = []
         self.sums: dict[str, float] = {}
-        self._started, self._pairs, self._waited = time.perf_counter(), 0, 0.0
-        self._board: Any = _tensorboard(folder / "tensorboard") if config.tensorboard and main else None
+        self._unread: tuple[int, Tensor, float] | None = None
+        self._start_clock()
+        wanted = showing.config.tensorboard and processes.main
+        self._board: Any = _tensorboard(folder / "tensorboard") if wanted else None
 
     def continue_from(self, step: int, sums: dict[str, float]) -> None:
         """Take over the rows up to a checkpoint, and the sums of the epoch it lies in; later rows are dropped.
 
         Lines that are no row, of a file that something else wrote to, are left out, and that is said.
-
-        Raises:
-            InputError: sums of other metrics.
         """
         if sums and set(sums) != set(self.names):
             where = f"{self.path.parent / 'checkpoints'}/step-{step:08d}/state.json"
@@ -62,12 +59,11 @@ class TrainingLog:
         self.sums = dict(sums)
         lines = self.path.read_bytes().splitlines() if self.path.is_file() else []
         rows = [row for row in map(self._row, lines) if row is not None]
-        if len(rows) < len(lines) and self.main:
+        if len(rows) < len(lines) and self.processes.main:
             line(f"{self.path}: {len(lines) - len(rows)} of {len(lines)} lines are no rows and are left out")
         self.history = [row for row in rows if row["step"] <= step]
 
     def _row(self, text: bytes) -> dict[str, float] | None:
-        """A line of the file as a row; None if it is none."""
         try:
             row = parse_object(text)
         except ValueError:
@@ -75,24 +71,44 @@ class TrainingLog:
         numbers = all(type(value) in (int, float) and abs(value) < math.inf for value in row.values())
         return row if numbers and {"step", "epoch", *self.names} <= row.keys() else None
 
-    def add(self, values: list[float], pairs: int, waited: float) -> None:
-        """One step: its metrics in the order of `names`, its pairs, and the seconds it waited for data."""
-        for name, value in zip(self.names, values, strict=True):
+    def add(self, step: int, metrics: Tensor, waited: float) -> None:
+        """One step: its metrics in the order of `names`, on the device, and the seconds it waited for data.
+
+        They are read when the next step is under way: asking a GPU earlier would make both wait.
+        """
+        self.read()
+        self._unread = step, metrics, waited
+
+    def read(self) -> None:
+        """Read what is not yet read; RunError for a metric that is not finite, before anything is saved."""
+        if self._unread is None:
+            return
+        (step, metrics, waited), self._unread = self._unread, None
+        for name, value in zip(self.names, metrics.tolist(), strict=True):
+            if not math.isfinite(value):
+                patches = ", ".join(self.showing.dataset.name(int(i)) for i in self.showing.rows(step))
+                raise RunError(
+                    f"{name} is {value} at step {step} on patches {patches}; look at them in notebook 01, or lower "
+                    "learning_rate; the last checkpoint is intact"
+                )
             self.sums[name] = self.sums.get(name, 0.0) + value
-        self._pairs += pairs
+        self._seen += self.showing.batch
         self._waited += waited
 
     def end_epoch(self, epoch: int, step: int, steps: int, learning_rate: float) -> None:
         """Turn the sums into a row and write it; twenty lines a run are printed, or one an epoch for short runs."""
+        self.read()
         elapsed = time.perf_counter() - self._started
-        row: dict[str, float] = {"step": step, "epoch": epoch + 1}
+        row: dict[str, float] = {"step": step, "epoch": epoch}
         row |= {name: value / steps for name, value in self.sums.items()}
-        row |= {"learning_rate": learning_rate, "pairs_per_second": self._pairs / elapsed}
-        row |= {"waiting_for_data": self._waited / elapsed, "device_memory_gib": self._memory()}
+        row |= {"learning_rate": learning_rate, "pairs_per_second": self._seen / elapsed}
+        device = self.processes.device
+        memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+        row |= {"waiting_for_data": self._waited / elapsed, "device_memory_gib": memory / 2**30}
         self.sums.clear()
-        self._started, self._pairs, self._waited = time.perf_counter(), 0, 0.0
+        self._start_clock()
         self.history.append(row)
-        if not self.main:
+        if not self.processes.main:
             return
         # The whole history, replaced in one step: a reader never sees half a row
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.history))
@@ -100,28 +116,26 @@ class TrainingLog:
             for name, value in row.items():
                 self._board.add_scalar(name, value, step)
             self._board.flush()
-        epochs = self.config.epochs
-        if not self.quiet and ((epoch + 1) % math.ceil(epochs / 20) == 0 or epoch + 1 == epochs):
+        epochs = self.showing.config.epochs
+        if not self.quiet and (epoch % math.ceil(epochs / 20) == 0 or epoch == epochs):
             losses = "  ".join(f"{name} {row[f'loss_{name}']:.3f}" for name in self.losses)
             rates = f"lr {learning_rate:.2e}  {row['pairs_per_second']:.0f} pairs/s"
             waited = f"  {row['waiting_for_data']:.0%} waiting" if row["waiting_for_data"] >= 0.05 else ""
-            line(f"epoch {epoch + 1:4d}/{epochs}  {losses}  {rates}{waited}")
+            line(f"epoch {epoch:4d}/{epochs}  {losses}  {rates}{waited}")
 
     def close(self) -> None:
         """Flush what TensorBoard still holds."""
         if self._board is not None:
             self._board.close()
 
-    def _memory(self) -> float:
-        """Most memory the device ever held, in GiB; 0 on the CPU."""
-        return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else 0.0
+    def _start_clock(self) -> None:
+        self._started, self._seen, self._waited = time.perf_counter(), 0, 0.0
 
 
 def _tensorboard(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise InputError(
-            "tensorboard=true, but the package is missing", "pip install tensorboard, or leave it out"
-        ) from None
+        cure = "pip install tensorboard, or leave it out"
+        raise InputError("tensorboard=true, but the package is missing", cure) from None
     return SummaryWriter(str(folder))

@@ -14,10 +14,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     """Two groups for AdamW: matrices and kernels decay; norms, biases, positions and learned tokens do not."""
     decay, rest = [], []
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        is_token = name.endswith(("cls_token", "mask_token", "positions.table"))
-        (rest if parameter.ndim < 2 or is_token else decay).append(parameter)
+        if parameter.requires_grad:
+            is_token = name.endswith(("cls_token", "mask_token", "positions.table"))
+            (rest if parameter.ndim < 2 or is_token else decay).append(parameter)
     return [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
@@ -36,27 +35,26 @@ def learning_rate_at(step: int, steps_per_epoch: int, config: RunConfig) -> floa
     warmup = min(config.warmup_epochs * steps_per_epoch, total)
     if step < warmup:
         return config.learning_rate * (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(total - warmup, 1)
-    return config.min_learning_rate + (config.learning_rate - config.min_learning_rate) * cosine(progress)
+    share = cosine((step - warmup) / max(total - warmup, 1))
+    return config.min_learning_rate + (config.learning_rate - config.min_learning_rate) * share
 
 
 def weight_decay_at(step: int, steps_per_epoch: int, config: RunConfig) -> float:
     """Weight decay of optimiser step `step`: constant, or half a cosine to ``weight_decay_end`` (DINO), no warm-up."""
     if config.weight_decay_end is None:
         return config.weight_decay
-    climbed = 1 - cosine(step / (config.epochs * steps_per_epoch))
-    return config.weight_decay + (config.weight_decay_end - config.weight_decay) * climbed
+    share = 1 - cosine(step / (config.epochs * steps_per_epoch))
+    return config.weight_decay + (config.weight_decay_end - config.weight_decay) * share
 
 
 def choose_device(config: RunConfig) -> torch.device:
     """The configured device; ``auto`` takes CUDA, then Apple's MPS, then the CPU. InputError if it is not there."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if config.device == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
-    if not available[config.device]:
-        found = ", ".join(name for name, there in available.items() if there)
-        raise InputError(f"device {config.device!r} is not available", f"choose auto, or one of those found: {found}")
-    return torch.device(config.device)
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    names = [name for name, is_present in present.items() if is_present]
+    if config.device not in ("auto", *names):
+        cure = f"choose auto, or one of those found: {', '.join(names)}"
+        raise InputError(f"device {config.device!r} is not available", cure)
+    return torch.device(names[0] if config.device == "auto" else config.device)
 
 
 def has_fast_bf16(device: torch.device) -> bool:

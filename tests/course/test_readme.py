@@ -17,7 +17,7 @@ ACTIVATE = "source .venv/bin/activate"
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "RESULTS.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md")) + sorted((ROOT / "notebooks").glob("*.ipynb"))
 #: In a block of its own line, fenced or indented.
-BARE = re.compile(r"^(?: {4})?(fusmae|papermill|accelerate|torchrun|jupyter|pytest|python|pre-commit) +\S", re.M)
+BARE = re.compile(r"^(?: {4})?(fusmae|papermill|torchrun|jupyter|pytest|python|pre-commit) +\S", re.M)
 
 
 def text_of(path: Path) -> str:

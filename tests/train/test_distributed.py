@@ -7,16 +7,16 @@ import re
 import subprocess
 import sys
 
+import nbformat
 import pytest
 import torch
-from test_notebooks_form import prose
 from test_pretrain import variant
 
-from fusmae_lite.core.config import load_preset, project_root
+from fusmae_lite.core.config import UNSET, load_preset, project_root
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.systems.weights import load_model, read_tensors
 from fusmae_lite.train.checkpoints import latest_checkpoint
-from fusmae_lite.train.distributed import check_batch, own_rows, place_among_processes
+from fusmae_lite.train.distributed import Processes, check_batch, place_among_processes
 from fusmae_lite.train.launch import launch
 from fusmae_lite.train.pretrain import pretrain
 
@@ -39,17 +39,10 @@ def config(tiny, tmp_path):
     return variant(tiny, cache=False, epochs=1, augment="crops", accumulate=2, run_dir=str(tmp_path / "one"))
 
 
-class Share:
-    """As much of an Accelerator as dividing a batch needs."""
-
-    def __init__(self, index: int, processes: int) -> None:
-        self.process_index, self.num_processes = index, processes
-
-
 @pytest.mark.parametrize("processes", [1, 2, 3, 8])
 def test_processes_share_out_every_row_once(processes):
     rows = torch.arange(13)
-    parts = [own_rows(rows, Share(index, processes)) for index in range(processes)]
+    parts = [Processes(rank, processes, torch.device("cpu")).own(rows) for rank in range(processes)]
     assert torch.equal(torch.cat(parts), rows)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -61,7 +54,7 @@ def test_two_processes_train_to_the_same_loss_as_one(config, archive, tmp_path):
     assert two.history[0]["loss"] == pytest.approx(one.history[0]["loss"], abs=TOLERANCE)
     assert two.history[0]["grad_norm"] == pytest.approx(one.history[0]["grad_norm"], rel=1e-3)
     assert largest_difference(one.model.state_dict(), two.model.state_dict()) < TOLERANCE
-    assert two.heldout == pytest.approx(one.heldout, abs=TOLERANCE)
+    assert two.heldout == pytest.approx(one.heldout, abs=TOLERANCE) and two.resumed_from == 0
     again = launch(variant(config, run_dir=str(tmp_path / "two")))  # finished: read, not trained
     assert largest_difference(again.model.state_dict(), two.model.state_dict()) == 0
 
@@ -131,14 +124,15 @@ def test_many_more_processes_than_processors_are_not_started(config, monkeypatch
 def test_the_commands_we_print_for_many_cards_divide_the_batch():
     """README and notebook 05: each command's cards and pieces share the preset's batch."""
     pages = [(project_root() / "README.md").read_text(encoding="utf-8")]
-    pages += prose(project_root() / "notebooks" / "05_pretraining.ipynb")
+    notebook = nbformat.read(project_root() / "notebooks" / "05_pretraining.ipynb", as_version=4)
+    pages += [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     lines = "\n".join(pages).replace("\\\n", " ").splitlines()  # a command may go on in the next line
     seen = set()
     for line in lines:
-        if re.match(r"(fusmae|accelerate|papermill) .*preset paper", line):
-            cards, pieces = (re.search(rf"{name}[ =](\d+)", line) for name in ("processes", "accumulate"))
-            preset = load_preset("paper", **({"accumulate": pieces[1]} if pieces else {}))
-            count = int(cards[1]) if cards else 1
+        if re.match(r"(fusmae|torchrun|papermill) .*preset paper", line):
+            said = dict(re.findall(r"(processes|accumulate|nnodes|nproc-per-node)[ =](\d+)", line))
+            preset = load_preset("paper", accumulate=said.get("accumulate"))
+            count = int(said.get("processes", said.get("nproc-per-node", 1))) * int(said.get("nnodes", 1))
             check_batch(preset, count)
             seen.add(count)
     assert {8, 16} <= seen
@@ -149,15 +143,13 @@ def test_a_failing_process_is_one_line(config):
         launch(variant(config, data_dir=str(config.folder() / "nowhere"), processes=2))
 
 
-def test_accelerates_own_launcher_runs_it(config, archive, tmp_path):
+def test_torchrun_runs_the_command_line(config, archive, tmp_path):
     one = pretrain(config, archive, quiet=True)
     config = variant(config, run_dir=str(tmp_path / "launched"))
-    code = (
-        "import sys; from accelerate import debug_launcher; from fusmae_lite import RunConfig, pretrain\n"
-        "if __name__ == '__main__':\n"
-        "    config = RunConfig.model_validate_json(sys.argv[1])\n"
-        "    debug_launcher(pretrain, (config,), num_processes=2)"
-    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    given = {name: value for name, value in config.model_dump().items() if value not in (*UNSET, (), "smoke")}
+    said = [f"-p{name}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in given.items()]
+    command = [*torchrun, "-m", "fusmae_lite.course.cli", "pretrain", "--preset=smoke", *said]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", code, config.model_dump_json()], check=True, env=environment, timeout=300)
+    subprocess.run(command, check=True, env=environment, timeout=300)
     assert largest_difference(one.model.state_dict(), weights(config)) < TOLERANCE
