@@ -73,7 +73,6 @@ def difference(then: str, now: str) -> tuple[str, str] | None:
 def signature(archive: Archive, row: int) -> int:
     """What tells cheaply whether one pair may have changed: a CRC-32 of its files' sizes and times, labels and meta."""
     crc = zlib.crc32(json.dumps(archive.meta(row), sort_keys=True).encode())
-    archive = _on_disk(archive)
     if isinstance(archive, TableArchive):
         crc = zlib.crc32(archive.labels[row].tobytes(), crc)
     for name in archive.keys(row):
@@ -101,7 +100,7 @@ def digest(*parts: bytes) -> str:
 def _joined(archive: Archive, rows: np.ndarray, parts: Sequence[tuple[str, str]], **more: Any) -> str:
     contents, times = zip(*parts, strict=True)
     facts = {"reading": READING, "classes": archive.classes, "contents": contents, **more}
-    labels = archive.labels[rows].tobytes() if isinstance(_on_disk(archive), TableArchive) else b""  # else in files
+    labels = archive.labels[rows].tobytes() if isinstance(archive, TableArchive) else b""  # else in files
     names = "\n".join(archive.names[row] for row in rows.tolist())
     content = digest(json.dumps(facts, default=str).encode(), labels, names.encode())
     return f"{content}.{digest(*(time.encode() for time in times))}" if any(times) else content
@@ -109,7 +108,7 @@ def _joined(archive: Archive, rows: np.ndarray, parts: Sequence[tuple[str, str]]
 
 def _of_sensor(archive: Archive, rows: np.ndarray, name: str) -> tuple[str, str]:
     """(content, times) of one sensor's side of the pairs; no times unless they stand for the content."""
-    archive, content, times = _on_disk(archive), hashlib.sha256(), hashlib.sha256()
+    content, times = hashlib.sha256(), hashlib.sha256()
     modality = known_modality(name)
     content.update(json.dumps([name, modality and asdict(modality)]).encode())
     files = _files(archive, int(rows[0]), name) if len(rows) else []
@@ -131,11 +130,6 @@ def _of_sensor(archive: Archive, rows: np.ndarray, name: str) -> tuple[str, str]
     for row in drawn.tolist():
         content.update(b"%d " % _crc(archive, row, name))
     return content.hexdigest(), times.hexdigest() if timed else ""
-
-
-def _on_disk(archive: Archive) -> Archive:
-    """The archive that reads the files of one that only divides its pairs otherwise."""
-    return getattr(archive, "inner", archive)
 
 
 def _files(archive: Archive, row: int, name: str) -> list[str]:
