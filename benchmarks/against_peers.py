@@ -29,7 +29,7 @@ from torch import nn
 
 from fusmae_lite import FusMAE, RunConfig, load_preset
 from fusmae_lite.core.files import write_text
-from fusmae_lite.train.optimise import build_optimizer, choose_device, uses_bf16
+from fusmae_lite.train.optimise import autocast, build_optimizer, choose_device, uses_bf16
 
 Loss = Callable[[dict[str, torch.Tensor]], torch.Tensor]
 
@@ -110,7 +110,7 @@ def make_step(model: nn.Module, loss: Loss, config: RunConfig, images: dict[str,
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(device, config)):
+        with autocast(device, config):
             value = loss(images)
         value.backward()
         optimizer.step()

@@ -29,7 +29,7 @@ from fusmae_lite.core.config import project_root
 from fusmae_lite.core.files import write_text
 from fusmae_lite.data.encode import encode
 from fusmae_lite.data.pairs import assemble, normalise
-from fusmae_lite.train.optimise import build_optimizer, choose_device, uses_bf16
+from fusmae_lite.train.optimise import autocast, build_optimizer, choose_device, uses_bf16
 
 Batch = dict[str, torch.Tensor]
 
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--record", type=Path)
     given = parser.parse_args()
     config, samples = load_preset("laptop", device="cpu", precision="auto"), project_root() / "data_samples"
-    bf16 = uses_bf16(choose_device(config), config)
+    device = choose_device(config)
     torch.manual_seed(0)
     model = FusMAE(config.architecture())
     optimizer = build_optimizer(model, config)
@@ -86,7 +86,7 @@ def main() -> None:
                 images = ways[name](rows)
                 loaded = time.perf_counter()
                 optimizer.zero_grad(set_to_none=True)
-                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                with autocast(device, config):
                     loss = model(images).loss
                 loss.backward()
                 optimizer.step()
@@ -105,7 +105,7 @@ def main() -> None:
         "processor": platform.machine(),
         "vector_instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "precision": "bf16" if bf16 else "fp32",
+        "precision": "bf16" if uses_bf16(device, config) else "fp32",
         "batch": config.batch_size,
         "rows": rows,
     }

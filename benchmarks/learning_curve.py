@@ -14,17 +14,18 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
+from weights import model_error
 
 from fusmae_lite.core.config import RunConfig
 from fusmae_lite.core.files import write_text
-from fusmae_lite.data.archives import Archive, open_archive
+from fusmae_lite.data.archives import open_archive
 from fusmae_lite.systems.weights import load_model
 from fusmae_lite.train.checkpoints import list_checkpoints
-from fusmae_lite.train.heldout import heldout_losses
-from fusmae_lite.train.interpolation import choose_interpolations, hidden_pairs
+from fusmae_lite.train.interpolation import Hidden, choose_interpolations, hidden_pairs, image_mean
 
 
-def curve(run: Path, archive: Archive) -> dict[str, object]:
+def curve(run: Path, val: list[Hidden]) -> dict[str, object]:
     """Steps of the checkpoints, training and held-out loss of each sensor at them."""
     metrics = [
         json.loads(line) for line in (run / "pretrain" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -36,10 +37,10 @@ def curve(run: Path, archive: Archive) -> dict[str, object]:
         state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
         config, since = RunConfig(**state["config"]), steps[-1] if steps else 0
         steps.append(state["step"])
-        for name, value in heldout_losses(load_model(checkpoint / "model.safetensors"), archive, config).items():
-            if name.startswith("loss_"):
-                heldout.setdefault(name[5:], []).append(round(value, 4))
+        model = load_model(checkpoint / "model.safetensors")
         for name in config.modalities:
+            errors = torch.cat([model_error(model, hidden, name) for hidden in val])
+            heldout.setdefault(name, []).append(round(float(errors.mean()), 4))
             seen = [row[f"loss_{name}"] for row in metrics if since < row["step"] <= steps[-1]]
             training.setdefault(name, []).append(round(float(np.mean(seen)), 4))
         print(run, steps[-1], {name: values[-1] for name, values in heldout.items()}, flush=True)
@@ -60,23 +61,12 @@ def main() -> None:
         losses = {way: chosen.loss(val, name) for way, chosen in choose_interpolations(train, name).items()}
         best = min(losses, key=losses.__getitem__)
         report["interpolation"][name] = {"way": best, "loss": round(losses[best], 4)}
-        report["image_mean"][name] = round(image_mean(val, name), 4)
-    report["runs"] = {run.name: curve(run, archive) for run in options.runs}
+        report["image_mean"][name] = round(image_mean().loss(val, name), 4)
+    report["runs"] = {run.name: curve(run, val) for run in options.runs}
     text = json.dumps(report, indent=1)
     print(text)
     if options.record:
         write_text(options.record, text + "\n")
-
-
-def image_mean(pairs: list, name: str) -> float:
-    """Error of giving every hidden patch the mean colour of the image's visible ones: where the plateau lies."""
-    errors = []
-    for hidden in pairs:
-        visible = ~hidden.masks[name][..., None]
-        colour = (hidden.means[name] * visible).sum(dim=1, keepdim=True) / visible.sum(dim=1, keepdim=True)
-        guess = colour.expand_as(hidden.means[name]).repeat_interleave(hidden.side**2, dim=-1)
-        errors.append(hidden.errors(name, guess))
-    return float(np.concatenate([error.numpy() for error in errors]).mean())
 
 
 if __name__ == "__main__":

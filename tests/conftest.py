@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -13,6 +17,7 @@ import torch
 
 from fusmae_lite.core import sensors
 from fusmae_lite.core.config import RunConfig, load_preset, project_root
+from fusmae_lite.train.checkpoints import latest_checkpoint
 
 #: Small enough to train in a second.
 TINY = {
@@ -20,6 +25,18 @@ TINY = {
     "epochs": 3, "batch_size": 8, "cache": True, "augment": "flips", "precision": "fp32", "device": "cpu",
     "probe_epochs": 3, "probe_seeds": 2,
 }  # fmt: skip
+
+
+def pretrain_and_kill(config: RunConfig) -> None:
+    """Pretrain in another process and SIGKILL it a moment after its first checkpoint."""
+    code = "import sys; import fusmae_lite as f; f.pretrain(f.RunConfig.model_validate_json(sys.argv[1]))"
+    process = subprocess.Popen([sys.executable, "-c", code, config.model_dump_json()], stdout=subprocess.DEVNULL)
+    folder, deadline = config.folder() / "pretrain" / "checkpoints", time.time() + 120
+    while latest_checkpoint(folder) is None and process.poll() is None and time.time() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
 
 
 def multiplies_bf16(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:

@@ -116,6 +116,11 @@ def _best(weights: list[Callable[[Tensor], Tensor]], train: list[Hidden], name: 
     return min(ways, key=lambda way: way.loss(train, name))
 
 
+def image_mean() -> Interpolation:
+    """Each image's own mean of the visible patches: what a masked autoencoder finds first."""
+    return Interpolation(partial(_weighted, weights=torch.ones_like), smooth=False)
+
+
 def _distances(patches: int) -> Tensor:
     """(N, N) squared distances between patches' centres, in patches."""
     grid = round(patches**0.5)

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, pretrain_and_kill
 
 from fusmae_lite.core.config import ModelConfig, RunConfig, load_preset
 from fusmae_lite.core.errors import InputError
@@ -25,7 +20,6 @@ from fusmae_lite.systems import DINO, build_model
 from fusmae_lite.systems.dino import distil, momentum_at
 from fusmae_lite.systems.export.to_timm import to_timm
 from fusmae_lite.systems.views import _crop, blur, draw_views, make_views, view_sides
-from fusmae_lite.train.checkpoints import latest_checkpoint
 from fusmae_lite.train.launch import launch
 from fusmae_lite.train.optimise import build_optimizer, weight_decay_at
 from fusmae_lite.train.pretrain import pretrain
@@ -399,17 +393,7 @@ def test_stopped_and_resumed_is_bit_identical_teacher_and_centre_too(archive, tm
 
 def test_killed_at_any_moment_ends_the_same(archive, tmp_path):
     config = config_of(tmp_path / "killed", epochs=12)
-    code = (
-        "import sys; from fusmae_lite.core.config import RunConfig; from fusmae_lite.train.pretrain import pretrain; "
-        "pretrain(RunConfig.model_validate_json(sys.argv[1]))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, config.model_dump_json()], stdout=subprocess.DEVNULL)
-    folder, deadline = config.folder() / "pretrain" / "checkpoints", time.time() + 120
-    while latest_checkpoint(folder) is None and process.poll() is None and time.time() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.1)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    pretrain_and_kill(config)
     resumed = pretrain(config, archive, quiet=True)
     whole = pretrain(config_of(tmp_path / "whole", epochs=12), archive, quiet=True)
     assert 0 < resumed.resumed_from < 60 and same(whole.model, resumed.model)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, pretrain_and_kill
 
 from fusmae_lite.core.config import RunConfig, load_preset
 from fusmae_lite.core.errors import InputError, RunError
@@ -71,19 +68,7 @@ def test_stopped_and_resumed_is_bit_identical(tiny, archive, tmp_path, stop, cha
 def test_killed_at_any_moment_ends_the_same(tiny, archive, tmp_path):
     config = variant(tiny, epochs=40, run_dir=str(tmp_path / "killed"))
     whole = pretrain(variant(config, run_dir=str(tmp_path / "whole")), archive, quiet=True)
-    (tmp_path / "config.json").write_text(config.model_dump_json())
-    code = (
-        "import json, sys; from fusmae_lite import RunConfig, pretrain; "
-        "pretrain(RunConfig(**json.load(open(sys.argv[1]))))"
-    )
-    folder = config.folder() / "pretrain" / "checkpoints"
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "config.json")], stdout=subprocess.DEVNULL)
-    deadline = time.time() + 120
-    while latest_checkpoint(folder) is None and process.poll() is None and time.time() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.1)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    pretrain_and_kill(config)
     resumed = pretrain(config, archive, quiet=True)
     assert 0 < resumed.resumed_from < 200
     assert same_weights(whole.model, resumed.model)
