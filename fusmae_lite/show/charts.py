@@ -5,18 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.core.sensors import known_modality
-from fusmae_lite.show import recipes
+from fusmae_lite.core.sensors import get_modality, known_modality
 from fusmae_lite.show.figures import TEXT, TITLE, new_figure, show_panels
-from fusmae_lite.show.panels import MATRIX_MAP
-from fusmae_lite.show.pictures import COLOURS, colour_of
+from fusmae_lite.show.panels import MATRIX_MAP, Panel, Scale
+from fusmae_lite.show.pictures import COLOURS, colour_of, outline
 
-Row = Mapping[str, float | int | str]
+#: Colour of a score by its sensors.
+SENSOR_COLOURS = {"S1": COLOURS["s1"], "S2": COLOURS["s2"], "S1+S2": COLOURS["cls"]}
+
+
+def attention_panels(
+    query_rgb: ArrayLike, key_rgb: ArrayLike, weights: np.ndarray, index: int, query: str, key: str, top: float | None
+) -> list[Panel]:
+    """The patch `index` that asks, the sensor that answers, and the weights, the place of the patch framed in each.
+
+    The weights (N,) are multiples of uniform attention, NaN at patches that were hidden; their colours end at `top`, by
+    default the maximum.
+    """
+    grid = round(weights.size**0.5)
+    row, column = divmod(index, grid)
+    scale = Scale(MATRIX_MAP, 0, top or max(2.0, round(float(np.nanmax(weights)), 1)), "times uniform attention")
+    cells = scale.paint(np.kron(weights.reshape(grid, grid), np.ones((8, 8))))
+    asks, answers, place = get_modality(query).title, get_modality(key).title, f"row {row}, column {column}"
+    return [
+        Panel(outline(query_rgb, index, grid), f"{asks} asks", place, colour_of(query)),
+        Panel(outline(key_rgb, index, grid), f"{answers} answers", "same place framed", colour_of(key)),
+        Panel(outline(cells, index, grid), "where it looks", f"in {answers}", scale=scale),
+    ]
 
 
 def show_attention_map(
@@ -36,20 +57,16 @@ def show_attention_map(
         query_rgb, key_rgb: (H, W, 3), pictures of the modality that asks and of the one that answers.
         weights: (N,), one row of the softmax of eq. 5; NaN at patches that were hidden.
         query_index: which of the N patches asks.
-        query, key: names of the two modalities.
-        top: end of the colour scale in multiples of uniform attention, the same for maps to be compared; the maximum
-            if absent.
+        top: end of the colour scale in multiples of uniform attention; the maximum if absent.
     """
     weights = np.asarray(weights, dtype=np.float64).reshape(-1)
-    grid = round(weights.size**0.5)
-    if grid * grid != weights.size or not 0 <= query_index < weights.size:
+    if round(weights.size**0.5) ** 2 != weights.size or not 0 <= query_index < weights.size:
         raise InputError(
             f"{weights.size} attention weights and query patch {query_index}",
             "give one weight per patch of a square grid and a patch inside it",
         )
     weights = weights * np.isfinite(weights).sum()
-    panels = recipes.attention_panels(query_rgb, key_rgb, weights, query_index, query=query, key=key, top=top)
-    return show_panels(panels, 3, title)
+    return show_panels(attention_panels(query_rgb, key_rgb, weights, query_index, query, key, top), 3, title)
 
 
 def block_shares(matrix: ArrayLike, slices: Mapping[str, slice]) -> dict[tuple[str, str], float]:
@@ -59,11 +76,9 @@ def block_shares(matrix: ArrayLike, slices: Mapping[str, slice]) -> dict[tuple[s
 
 
 def show_attention_matrix(matrix: ArrayLike, slices: Mapping[str, slice], title: str = "") -> Figure:
-    """A self-attention matrix, and how much of it stays inside each modality.
+    """A self-attention matrix (L, L), averaged over heads, and how much of it stays inside each modality.
 
-    Args:
-        matrix: (L, L), rows are queries and sum to 1; average the heads first.
-        slices: modality or ``"cls"`` -> its tokens among the L, as ``FusMAE.attention_maps`` returns them.
+    `slices` says which of the L tokens are whose, as ``FusMAE.attention_maps`` returns them.
     """
     matrix = np.asarray(matrix, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
@@ -88,16 +103,13 @@ def show_attention_matrix(matrix: ArrayLike, slices: Mapping[str, slice], title:
 
 def _name_ticks(axes: Axes, places: Mapping[str, float], title: str) -> None:
     """Modality names as coloured ticks: queries down, keys across."""
-    labels = [name.upper() for name in places]
-    axes.set_xticks(list(places.values()), labels)
-    axes.set_yticks(list(places.values()), labels)
-    for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
-        for tick, name in zip(ticks, places, strict=True):
+    for axis, label in ((axes.xaxis, "key (looked at)"), (axes.yaxis, "query (looks)")):
+        axis.set_ticks(list(places.values()), [name.upper() for name in places])
+        axis.set_label_text(label, fontsize=TEXT)
+        for tick, name in zip(axis.get_ticklabels(), places, strict=True):
             tick.set(color=colour_of(name), fontweight="bold")
     axes.tick_params(length=0)
     axes.set_title(title, fontsize=TITLE)
-    axes.set_xlabel("key (looked at)", fontsize=TEXT)
-    axes.set_ylabel("query (looks)", fontsize=TEXT)
 
 
 def _numbers(axes: Axes, shares: np.ndarray, texts: Sequence[Sequence[object]], **options: object) -> None:
@@ -109,7 +121,7 @@ def _numbers(axes: Axes, shares: np.ndarray, texts: Sequence[Sequence[object]], 
 
 
 def show_loss_curves(
-    history: Sequence[Row],
+    history: Sequence[Mapping[str, float]],
     baselines: Mapping[str, float] | None = None,
     heldout: Mapping[str, float] | None = None,
     *,
@@ -117,44 +129,35 @@ def show_loss_curves(
     y: str = "mean squared error, masked patches",
     title: str = "",
 ) -> Figure:
-    """Training loss of each modality, with the loss of predicting each band's mean as a horizontal line.
+    """Training loss of each modality: columns ``loss_<modality>`` and `x` of the rows of ``metrics.jsonl``.
 
     Args:
-        history: rows of ``metrics.jsonl``; columns ``loss_<modality>`` and `x`. Rows without one are skipped.
         baselines: modality -> loss of predicting each band's mean (dashed).
-        heldout: modality -> loss on held-out patches after training (a dot at the end).
-        x: column of the horizontal axis.
+        heldout: modality -> loss on held-out patches after training (a diamond at the end).
         y: what the losses are.
     """
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for row in history:
-        for key in row:
-            if key.startswith("loss_") and x in row:
-                curves.setdefault(key.removeprefix("loss_"), []).append((row[x], row[key]))
-    if not curves:
+    table = pd.DataFrame(history)
+    columns = sorted(column for column in table if column.startswith("loss_"))
+    if not columns or x not in table:
         raise InputError(f"history without {x!r} and a loss_<modality>", "pass the rows of a run's metrics.jsonl")
-    figure, axes = new_figure(1, len(curves), min(10, 5 * len(curves)), 3.0, title)
-    for axis, (name, curve) in zip(axes[0], sorted(curves.items()), strict=True):
-        colour, modality = colour_of(name), known_modality(name)
-        steps, losses = zip(*curve, strict=True)
-        axis.plot(steps, losses, color=colour, lw=2, marker="o" if len(curve) < 3 else "", label="training")
+    figure, axes = new_figure(1, len(columns), min(10, 5 * len(columns)), 3.0, title)
+    for axis, column in zip(axes[0], columns, strict=True):
+        name, curve = column.removeprefix("loss_"), table[[x, column]].dropna()
+        colour, modality, steps = colour_of(name), known_modality(name), curve[x]
+        axis.plot(steps, curve[column], color=colour, lw=2, marker="o" if len(curve) < 3 else "", label="training")
         if name in (heldout or {}):
-            axis.plot(steps[-1], heldout[name], "D", color=colour, mec="black", ms=7, label="held out")
+            axis.plot(steps.iloc[-1], heldout[name], "D", color=colour, mec="black", ms=7, label="held out")
         if name in (baselines or {}):
             axis.axhline(baselines[name], color="black", ls="--", lw=1.2, label="predicting each band's mean")
         axis.set_title(modality.title if modality else name.upper(), fontsize=TITLE, color=colour, fontweight="bold")
         axis.set_xlabel(x)
         low, high = axis.dataLim.y0, axis.dataLim.y1
         axis.set_ylim(min(0, 1.08 * low), max(0, 1.08 * high) or float(low == 0))  # room for a diamond on top
-        _grid(axis, "y")
+        axis.grid(axis="y", color="#E6E6E6")
+        axis.set_axisbelow(True)
         axis.legend(fontsize=TEXT, frameon=False)
     axes[0, 0].set_ylabel(y)
     return figure
-
-
-def _grid(axes: Axes, axis: str) -> None:
-    axes.grid(axis=axis, color="#E6E6E6")
-    axes.set_axisbelow(True)
 
 
 def show_scores(rows: Sequence[object], metrics: Sequence[str] = ("micro", "macro"), title: str = "") -> Figure:
@@ -164,46 +167,39 @@ def show_scores(rows: Sequence[object], metrics: Sequence[str] = ("micro", "macr
         rows: the result of ``evaluate``, or mappings with ``system``, the metrics (0..1 or percent) and, if wanted,
             ``sensors`` (``"S1"``, ``"S2"``, ``"S1+S2"``), which chooses the colour, and ``low`` and ``high``, the
             interval of the first metric.
-        metrics: columns to draw.
     """
     if not rows:
         raise InputError("no scores to draw", "pass at least one row")
-    table = [dict(row) if isinstance(row, Mapping) else vars(row) for row in rows]
+    table = pd.DataFrame([row if isinstance(row, Mapping) else vars(row) for row in rows])
+    table = table.reindex(columns=[*dict.fromkeys([*table, *metrics, "sensors", "low", "high"])])
+    places, sensors = np.arange(len(table)), table["sensors"].fillna("none").astype(str)
     figure, axes = new_figure(1, len(metrics), 10, 0.34 * len(table) + 0.7, title, sharey=True)
     for axis, metric in zip(axes[0], metrics, strict=True):
-        _score_bars(axis, table, metric, interval=metric == metrics[0])
-    names = [
-        ", ".join(str(row[key]) for key in ("system", "sensors") if row.get(key, "none") != "none") for row in table
-    ]
-    axes[0, 0].set_yticks(np.arange(len(table)), names)
+        values = table[metric].astype(float).to_numpy()
+        fills = [SENSOR_COLOURS.get(name.upper(), "#9A9A9A") for name in sensors]
+        axis.barh(places, np.nan_to_num(values), color=fills, height=0.66)
+        ends, heading = values, metric
+        if metric == metrics[0] and table[["low", "high"]].notna().any(axis=None):
+            axis.hlines(places, table["low"].astype(float), table["high"].astype(float), color="black", lw=1.2)
+            ends, heading = np.fmax(values, table["high"].astype(float)), f"{metric} (line: 95 % interval)"
+        for place, value, end in zip(places, values, ends, strict=True):
+            text = "" if np.isnan(value) else f"{value:.3f}" if value <= 1 else f"{value:.1f}"
+            axis.annotate(text, (end, place), (4, 0), textcoords="offset points", va="center", fontsize=TEXT)
+        axis.set_xlim(0, max(float(np.nanmax(ends)) * 1.15, 1e-3))
+        axis.set_title(heading, fontsize=TITLE)
+        axis.grid(axis="x", color="#E6E6E6")
+        axis.set_axisbelow(True)
+        axis.tick_params(axis="y", length=0)
+    names = table["system"].where(sensors == "none", table["system"] + ", " + sensors)
+    axes[0, 0].set_yticks(places, names)
     axes[0, 0].invert_yaxis()
     return figure
 
 
-def _score_bars(axes: Axes, table: Sequence[Row], metric: str, interval: bool) -> None:
-    """One panel of :func:`show_scores`; a missing value leaves an empty place."""
-    colours = {"S1": COLOURS["s1"], "S2": COLOURS["s2"], "S1+S2": COLOURS["cls"]}
-    values = np.array([float(row.get(metric, np.nan)) for row in table])
-    fills = [colours.get(str(row.get("sensors", "")).upper(), "#9A9A9A") for row in table]
-    places, ends = np.arange(len(table)), values.copy()
-    axes.barh(places, np.nan_to_num(values), color=fills, height=0.66)
-    if interval and all("low" in row and "high" in row for row in table):
-        low, high = (np.array([float(row[end]) for row in table]) for end in ("low", "high"))
-        axes.hlines(places, low, high, color="black", lw=1.2)
-        ends = np.fmax(ends, high)
-    for place, value, end in zip(places, values, ends, strict=True):
-        text = "" if np.isnan(value) else f"{value:.3f}" if value <= 1 else f"{value:.1f}"
-        axes.annotate(text, (end, place), (4, 0), textcoords="offset points", va="center", fontsize=TEXT)
-    axes.set_xlim(0, max(float(np.nanmax(ends)) * 1.15, 1e-3))
-    axes.set_title(f"{metric} (line: 95 % interval)" if np.any(ends > values) else metric, fontsize=TITLE)
-    _grid(axes, "x")
-    axes.tick_params(axis="y", length=0)
-
-
 def show_confusion(matrix: ArrayLike, classes: Sequence[str], title: str = "") -> Figure:
-    """A confusion matrix: rows are true classes, columns predictions, numbers are patches, colour is the row's share.
+    """A confusion matrix (n, n) of counts: rows are true classes, columns predictions, colour is the row's share.
 
-    The matrix holds (n, n) counts of the n classes; rows without a patch are left out.
+    Rows without a patch are left out.
     """
     matrix = np.asarray(matrix)
     if matrix.shape != (len(classes), len(classes)):
@@ -211,10 +207,11 @@ def show_confusion(matrix: ArrayLike, classes: Sequence[str], title: str = "") -
     rows = np.flatnonzero(matrix.sum(axis=1))
     if not len(rows):
         raise InputError("a confusion matrix without a patch", "count at least one prediction")
-    shares = matrix[rows] / matrix[rows].sum(axis=1, keepdims=True)
+    counts = matrix[rows]
     figure, axes = new_figure(1, 1, 0.62 * len(classes) + 2, 0.36 * len(rows) + 1.2, title)
     axis = axes[0, 0]
-    _numbers(axis, shares, [[count or "" for count in matrix[row]] for row in rows], aspect="auto")
+    texts = [[count or "" for count in row] for row in counts]
+    _numbers(axis, counts / counts.sum(axis=1, keepdims=True), texts, aspect="auto")
     axis.set_xticks(range(len(classes)), classes, rotation=35, ha="right")
     axis.set_yticks(range(len(rows)), [f"{classes[row]} ({matrix[row].sum()})" for row in rows])
     axis.set_xlabel("predicted", fontsize=TEXT)

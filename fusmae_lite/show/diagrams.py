@@ -22,6 +22,7 @@ from fusmae_lite.show.pictures import COLOURS
 WIDTH, HEIGHT = 10.2, 4.15
 #: (bottom, top) of each lane; ``both`` spans the two sensors, ``use`` is what follows pretraining.
 LANES = {"s1": (2.74, 3.79), "s2": (1.44, 2.49), "both": (1.44, 3.79), "use": (0.28, 1.02)}
+#: Ink, edges and empty squares, in full colour and faded.
 INK, SHARED, FADED_INK, FADED_EDGE = "#222222", "#5B5B5B", "#A3A3A3", "#D9D9D9"
 
 
@@ -35,14 +36,6 @@ class Box(NamedTuple):
     title: str
     text: str = ""
     source: str = ""
-
-    @property
-    def right(self) -> float:
-        return self.left + self.width
-
-    @property
-    def middle(self) -> float:
-        return self.left + self.width / 2
 
 
 BOXES = (
@@ -59,19 +52,21 @@ BOXES = (
     Box("decoders", "s2", 7.74, 0.98, "Decoder 2", "", "eq. 9"),
     Box("loss", "both", 8.96, 1.12, "Loss", "squared error,\nhidden patches", "sec. 3.2"),
     Box("features", "use", 4.88, 1.40, "Frozen features", "mean of all tokens", ""),
-    Box("probe", "use", 6.62, 2.10, "Linear probe", "average precision", "sec. 4"),
+    Box("probe", "use", 6.62, 2.10, "Linear probe", "average precision  (sec. 4)", ""),
 )
 PARTS = tuple(dict.fromkeys(box.part for box in BOXES))
+#: What stands beside the boxes: height, text, size.
+NOTES = (
+    (3.99, "Pretraining: rebuild what was hidden", 9.5),
+    (0.84, "Use: the encoder stays as it is", 9.5),
+    (0.48, "XAE fuses early (XAttnEncoder), XAD late (XAttnDecoder);\neach may be left out.", 8.5),
+)
 
 
 def overview(highlight: Iterable[str] | str | None = None) -> Figure:
     """Fus-MAE from archive to tables: two lanes, one per sensor, equation numbers on the boxes.
 
-    Args:
-        highlight: parts to keep in full colour, of :data:`PARTS`; the others fade. None keeps all.
-
-    Raises:
-        InputError: a part that does not exist.
+    `highlight` names parts to keep in full colour, of :data:`PARTS`; the others fade. None keeps all.
     """
     chosen = {highlight} if isinstance(highlight, str) else set(PARTS if highlight is None else highlight)
     if unknown := chosen - set(PARTS):
@@ -81,11 +76,16 @@ def overview(highlight: Iterable[str] | str | None = None) -> Figure:
     axes.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
     axes.axis("off")
     axes.plot((0.12, WIDTH - 0.12), (1.23, 1.23), color="#C8C8C8", lw=1, ls=(0, (2, 3)))
-    note = "XAE fuses early (XAttnEncoder), XAD late (XAttnDecoder);\neach may be left out."
-    _text(axes, 0.12, 3.99, "Pretraining: rebuild what was hidden", SHARED, ha="left", fontsize=9.5)
-    _text(axes, 0.12, 0.84, "Use: the encoder stays as it is", SHARED, ha="left", fontsize=9.5)
-    _text(axes, 0.12, 0.48, note, SHARED, ha="left", linespacing=1.3)
-    _arrows(axes, chosen)
+    for height, text, size in NOTES:
+        _text(axes, 0.12, height, text, SHARED, ha="left", fontsize=size, linespacing=1.3)
+    for lane in ("s1", "s2", "use"):
+        row = [box for box in BOXES if box.lane == lane or (box.lane == "both" and lane != "use")]
+        height = sum(LANES[lane]) / 2
+        for one, other in zip(row, row[1:], strict=False):
+            colour = COLOURS.get(lane, SHARED) if chosen & {one.part, other.part} else FADED_EDGE
+            _arrow(axes, (one.left + one.width + 0.03, height), (other.left - 0.03, height), colour)
+    down = SHARED if chosen & {"features", "encoder"} else FADED_EDGE
+    _arrow(axes, (5.58, LANES["both"][0] - 0.03), (5.58, LANES["use"][1] + 0.03), down)
     for box in BOXES:
         _draw_box(axes, box, box.part in chosen)
         _glyph(axes, box, box.part in chosen)
@@ -101,61 +101,44 @@ def _tint(colour: str, strength: float) -> tuple[float, ...]:
     return tuple(1 - strength * (1 - channel) for channel in to_rgb(colour))
 
 
-def _draw_box(axes: Axes, box: Box, lit: bool) -> None:
-    """The frame in the colour of its lane and what is written in it; light grey when faded."""
-    bottom, top = LANES[box.lane]
-    edge = COLOURS.get(box.lane, SHARED) if lit else FADED_EDGE
-    fill, line = (_tint(edge, 0.13), 1.5) if lit else ("#FAFAFA", 1.0)
-    style = {"boxstyle": "round,pad=0,rounding_size=0.08", "ec": edge, "fc": fill, "lw": line, "zorder": 2}
-    name = f"{box.part}:{box.lane}"
-    axes.add_patch(FancyBboxPatch((box.left, bottom), box.width, top - bottom, gid=name, **style))
-    ink = INK if lit else FADED_INK
-    _text(axes, box.middle, top - 0.17, box.title, ink, fontsize=9, weight="bold")
-    if box.lane == "use":
-        _text(axes, box.middle, bottom + 0.24, f"{box.text}  ({box.source})" if box.source else box.text, ink)
-    else:
-        _text(axes, box.middle, top - 0.33, box.text, ink, va="top", linespacing=1.25)
-        _text(axes, box.middle, bottom + 0.14, box.source, ink, style="italic")
-
-
-def _arrows(axes: Axes, chosen: set[str]) -> None:
-    """One arrow per lane between neighbours, and down to the use of the encoder; lit when either end is."""
-    for lane in ("s1", "s2", "use"):
-        row = [box for box in BOXES if box.lane == lane or (box.lane == "both" and lane != "use")]
-        height = sum(LANES[lane]) / 2
-        for left, right in zip(row, row[1:], strict=False):
-            colour = COLOURS.get(lane, SHARED) if chosen & {left.part, right.part} else FADED_EDGE
-            _arrow(axes, (left.right + 0.03, height), (right.left - 0.03, height), colour)
-    middle = next(box.middle for box in BOXES if box.part == "encoder")
-    colour = SHARED if chosen & {"features", "encoder"} else FADED_EDGE
-    _arrow(axes, (middle, LANES["both"][0] - 0.03), (middle, LANES["use"][1] + 0.03), colour)
-
-
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, lw: float = 1.4) -> None:
     style = {"arrowstyle": "-|>", "mutation_scale": 9, "shrinkA": 0, "shrinkB": 0, "zorder": 3}
     axes.add_patch(FancyArrowPatch(start, end, color=colour, lw=lw, **style))
 
 
+def _draw_box(axes: Axes, box: Box, lit: bool) -> None:
+    """The frame in the colour of its lane and what is written in it; light grey when faded."""
+    (bottom, top), middle = LANES[box.lane], box.left + box.width / 2
+    edge, ink = (COLOURS.get(box.lane, SHARED), INK) if lit else (FADED_EDGE, FADED_INK)
+    fill, line = (_tint(edge, 0.13), 1.5) if lit else ("#FAFAFA", 1.0)
+    style = {"boxstyle": "round,pad=0,rounding_size=0.08", "ec": edge, "fc": fill, "lw": line, "zorder": 2}
+    name = f"{box.part}:{box.lane}"
+    axes.add_patch(FancyBboxPatch((box.left, bottom), box.width, top - bottom, gid=name, **style))
+    _text(axes, middle, top - 0.17, box.title, ink, fontsize=9, weight="bold")
+    _text(axes, middle, top - (0.43 if box.lane == "use" else 0.33), box.text, ink, va="top", linespacing=1.25)
+    _text(axes, middle, bottom + 0.14, box.source, ink, style="italic")
+
+
 def _glyph(axes: Axes, box: Box, lit: bool) -> None:
     """The small drawing inside a box: bands, hidden patches, crossing streams, the token sequence with CLS."""
-    colours = {lane: COLOURS[lane] if lit else FADED_EDGE for lane in ("s1", "s2", "cls")}
-    bottom = LANES[box.lane][0]
+    colours = {lane: colour if lit else FADED_EDGE for lane, colour in COLOURS.items()}
+    bottom, middle = LANES[box.lane][0], box.left + box.width / 2
     if box.part == "data":
         bands = get_modality(box.lane).channels
-        cell, rows = 0.115, -(-bands // 6)
-        _squares(axes, box.middle, bottom + 0.43 - cell * (rows - 1), [colours[box.lane]] * bands, min(bands, 6), cell)
+        columns, rows = min(bands, 6), -(-bands // 6)
+        _squares(axes, middle, bottom + 0.43 - 0.115 * (rows - 1), [colours[box.lane]] * bands, columns, 0.115)
     elif box.part in ("masking", "decoders"):
         hidden = ("#CFCFCF" if lit else "#EFEFEF") if box.part == "masking" else _tint(colours[box.lane], 0.45)
-        _patches(axes, box.middle, bottom + 0.29, box.lane, colours[box.lane], hidden)
+        _patches(axes, middle, bottom + 0.29, box.lane, colours[box.lane], hidden)
     elif box.part == "loss":
         for lane, low in (("s1", 2.55), ("s2", 1.98)):
-            _patches(axes, box.middle, low, lane, "#EFEFEF" if lit else "#F2F2F2", colours[lane])
+            _patches(axes, middle, low, lane, "#EFEFEF" if lit else "#F2F2F2", colours[lane])
     elif box.part.startswith("xattn"):
-        for lane, (start, end) in {"s1": (2.80, 1.98), "s2": (1.98, 2.80)}.items():
-            _arrow(axes, (box.left + 0.25, start), (box.right - 0.25, end), colours[lane], lw=1.8)
+        for lane, start, end in (("s1", 2.80, 1.98), ("s2", 1.98, 2.80)):
+            _arrow(axes, (box.left + 0.25, start), (box.left + box.width - 0.25, end), colours[lane], lw=1.8)
     elif box.part == "encoder":
-        _squares(axes, box.middle, 1.78, [colours[lane] for lane in ("cls", *["s2"] * 3, *["s1"] * 3)], 1, 0.17)
-        _text(axes, box.middle + 0.13, 1.845, "CLS", INK if lit else FADED_INK, ha="left")
+        _squares(axes, middle, 1.78, [colours[lane] for lane in ("cls", *["s2"] * 3, *["s1"] * 3)], 1, 0.17)
+        _text(axes, middle + 0.13, 1.845, "CLS", INK if lit else FADED_INK, ha="left")
 
 
 def _squares(axes: Axes, middle: float, bottom: float, colours: Sequence[object], columns: int, cell: float) -> None:
@@ -167,6 +150,6 @@ def _squares(axes: Axes, middle: float, bottom: float, colours: Sequence[object]
 
 
 def _patches(axes: Axes, middle: float, bottom: float, lane: str, visible: object, hidden: object) -> None:
-    """A 4 x 8 token grid with the same quarter visible wherever the lane appears."""
+    """Tokens with the same quarter visible wherever the lane appears."""
     order = np.random.default_rng(int(lane[1:])).permutation(32)
     _squares(axes, middle, bottom, [visible if place < 8 else hidden for place in order], 8, 0.095)

@@ -1,8 +1,8 @@
-"""Figures for the page of a notebook: pairs, bands, masks, reconstructions.
+"""Pairs, bands, masks, reconstructions: what their pictures consist of, and figures of them for a notebook's page.
 
-Each function returns a matplotlib Figure. In a notebook call it and end the cell with ``plt.show()``; elsewhere
-:func:`fusmae_lite.show.pictures.png` turns it into bytes and closes it. Images are in physical units (dB, reflectance x
-10,000), masks are True where the encoder sees nothing.
+A ``show_`` function returns a matplotlib Figure: end the cell with ``plt.show()``. A ``_panels`` function returns the
+panels, which viewers draw by ``panels.py``. Images are in physical units (dB, reflectance x 10,000), masks are True
+where the encoder sees nothing.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ from numpy.typing import ArrayLike
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.show import pictures, recipes
-from fusmae_lite.show.panels import PALE, Panel
+from fusmae_lite.show import pictures
+from fusmae_lite.show.panels import ERROR_MAP, PALE, Panel, Scale
 from fusmae_lite.show.pictures import COMPOSITES, colour_of
 
 #: Dots per inch of every figure; with 10 inches of width a notebook picture is 900 pixels wide.
 DPI = 90
 TITLE, TEXT = 10, 8.5  # font sizes in points
+STYLE = {"font.size": TEXT, "axes.titlesize": TITLE, "axes.spines.top": False, "axes.spines.right": False}
+#: Top of the colour scale of absolute errors, in dB and in reflectance, the same in every figure; 1 for other sensors.
+ERROR_LIMITS = {"s1": 10.0, "s2": 0.1}
 
 
 def new_figure(
     rows: int, columns: int, width: float, height: float, title: str = "", **options: object
 ) -> tuple[Figure, np.ndarray]:
     """A figure of `width` x `height` inches, a little higher for a title, and its (rows, columns) axes."""
-    style = {"font.size": TEXT, "axes.titlesize": TITLE, "axes.spines.top": False, "axes.spines.right": False}
     options |= {"figsize": (width, height + 0.25 * bool(title)), "dpi": DPI, "layout": "constrained", "squeeze": False}
-    with plt.rc_context(style):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(rows, columns, **options)
     if title:
         figure.suptitle(title, fontsize=TITLE)
@@ -69,13 +71,19 @@ def show_panels(panels: Sequence[Panel], columns: int, title: str = "", largest:
     return figure
 
 
+def composite_panel(name: str | None, modality: str, image: np.ndarray) -> Panel:
+    """A composite (None: the default) of (C, H, W) with its stretch below."""
+    recipe = pictures.find_composite(name, modality)
+    title = f"{get_modality(modality).title}: {recipe.title}"
+    return Panel(pictures.composite(name, modality, image), title, recipe.caption, colour_of(modality))
+
+
 def show_pair(s1: ArrayLike, s2: ArrayLike, title: str = "", names: Sequence[str] = ("sar", "true_colour")) -> Figure:
     """One place, (2, H, W) and (12, H, W), once for each composite in `names`; stretches stand below the pictures."""
     images = {"s1": s1, "s2": s2}
-    sensors = [COMPOSITES[name].modality for name in names]
-    panels = [recipes.composite_panel(name, key, images[key]) for name, key in zip(names, sensors, strict=True)]
+    panels = [composite_panel(name, key := COMPOSITES[name].modality, images[key]) for name in names]
     if len(panels) > 3:  # no room for the sensor, which the colour tells
-        panels = [replace(panel, title=COMPOSITES[name].title) for name, panel in zip(names, panels, strict=True)]
+        panels = [replace(panel, title=panel.title.split(": ")[1]) for panel in panels]
     return show_panels(panels, len(panels), title, largest=4)
 
 
@@ -84,10 +92,19 @@ def show_gallery(rgbs: Mapping[str, ArrayLike], columns: int = 4) -> Figure:
     return show_panels([Panel(rgb, title) for title, rgb in rgbs.items()], columns)
 
 
+def band_panel(values: np.ndarray, modality: str, band: str) -> Panel:
+    """One band (h, w), in the sensor's unit, in grey, with its resolution and the stretch it is shown with."""
+    sensor = get_modality(modality)
+    low, high = pictures.BAND_LIMITS.get(band, pictures.VISIBLE_LIMITS)
+    caption = f"{sensor.resolution[sensor.band_index(band)]} m\n{low:g} to {high:g} {sensor.unit}"
+    return Panel(pictures.sar(values, low, high), band, caption, colour_of(modality))
+
+
 def show_bands(image: ArrayLike, modality: str, columns: int = 6) -> Figure:
     """Every band of a patch (C, H, W) in grey, with its native resolution and the stretch it is shown with."""
-    bands = {band: pictures.band_values(image, modality, band) for band in get_modality(modality).bands}
-    return show_panels([recipes.band_panel(values, modality, band) for band, values in bands.items()], columns)
+    bands = get_modality(modality).bands
+    panels = [band_panel(pictures.band_values(image, modality, band), modality, band) for band in bands]
+    return show_panels(panels, columns)
 
 
 def show_histograms(images: ArrayLike, modality: str, columns: int = 6) -> Figure:
@@ -113,10 +130,57 @@ def show_histograms(images: ArrayLike, modality: str, columns: int = 6) -> Figur
     return figure
 
 
+def mask_panels(modality: str, rgb: np.ndarray, mask: np.ndarray, caption: str = "input") -> list[Panel]:
+    """A picture (H, W, 3) and the same with the masked patches of (N,) grey."""
+    seen = f"{int((~mask).sum())} of {mask.size} patches visible"
+    return [
+        Panel(rgb, get_modality(modality).title, caption, colour_of(modality)),
+        Panel(pictures.show_mask(rgb, mask), "what the encoder sees", seen),
+    ]
+
+
 def show_masks(rgbs: Mapping[str, ArrayLike], masks: Mapping[str, ArrayLike], title: str = "") -> Figure:
     """For each modality its picture (H, W, 3) and, beside it, the same with masked patches greyed; masks are (N,)."""
-    rows = [recipes.mask_panels(name, rgb, np.asarray(masks[name], dtype=bool)) for name, rgb in rgbs.items()]
+    rows = [mask_panels(name, rgb, np.asarray(masks[name], dtype=bool)) for name, rgb in rgbs.items()]
     return show_panels(sum(rows, []), 2 * len(rows), title)
+
+
+def paste(original: np.ndarray, prediction: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The prediction (C, H, W) at hidden patches, the input at visible ones, where the prediction is untrained."""
+    return np.where(pictures.mask_pixels(mask, *original.shape[1:]), prediction, original)
+
+
+def absolute_error(original: np.ndarray, prediction: np.ndarray, mask: np.ndarray, modality: str) -> np.ndarray:
+    """Mean of |prediction - original| over bands, NaN in visible patches: (H, W) in the sensor's unit."""
+    error = np.abs(prediction.astype(np.float32) - original.astype(np.float32)).mean(axis=0)
+    return np.where(pictures.mask_pixels(mask, *error.shape), error / get_modality(modality).scale, np.nan)
+
+
+def reconstruction_panels(
+    modality: str,
+    look: str | None,
+    original: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    mask: np.ndarray,
+    everywhere: bool = False,
+) -> list[Panel]:
+    """Input, what the encoder sees, and for each prediction (title -> (C, H, W)) the reconstruction and its error.
+
+    `look` is the composite drawn; `everywhere` adds the prediction as it is, untrained visible patches included.
+    """
+    unit, rgb = get_modality(modality).unit, pictures.composite(look, modality, original)
+    scale = Scale(ERROR_MAP, 0, ERROR_LIMITS.get(modality, 1.0), unit)
+    panels = mask_panels(modality, rgb, mask, f"input: {pictures.find_composite(look, modality).title}")
+    for name, prediction in predictions.items():
+        rgb = pictures.composite(look, modality, paste(original, prediction, mask))
+        panels.append(Panel(rgb, name, "hidden patches predicted,\nvisible ones pasted back"))
+        if everywhere:
+            rgb = pictures.composite(look, modality, prediction)
+            panels.append(Panel(rgb, "prediction everywhere", "untrained at visible patches"))
+        error = absolute_error(original, prediction, mask, modality)
+        mean = f"{np.nanmean(error):.2g} {unit}" if mask.any() else "nothing hidden"
+        panels.append(Panel(scale.paint(error), "absolute error", f"hidden, mean of bands:\n{mean}", scale=scale))
+    return panels
 
 
 def show_reconstruction(
@@ -141,7 +205,7 @@ def show_reconstruction(
     for sample in zip(*(_samples(name, originals, predictions, masks) for name in originals), strict=True):
         for name, (original, prediction, mask) in zip(originals, sample, strict=True):
             made, look = {"reconstruction": prediction}, (names or {}).get(name)
-            panels += recipes.reconstruction_panels(name, look, original, made, mask, everywhere)
+            panels += reconstruction_panels(name, look, original, made, mask, everywhere)
     return show_panels(panels, 5 if everywhere else 4, title)
 
 

@@ -1,7 +1,7 @@
 """Pictures with title, caption and colour scale, and rows of them as PNG bytes, quick enough to follow a slider.
 
 matplotlib takes some hundred milliseconds for such a page, nearly all of it for axes and for arranging text. Here every
-place is known beforehand and pixels are put there directly. ``figures.py`` draws the same panels as matplotlib figures.
+place is known beforehand and pixels are put there directly. ``figures.py`` draws the same panels with matplotlib.
 """
 
 from __future__ import annotations
@@ -55,9 +55,10 @@ class Panel:
 
 
 def draw_panels(rows: Sequence[Sequence[Panel]], title: str = "") -> bytes:
-    """The panels as PNG bytes, a line of them for each row; `title` stands above all, as much as fits."""
+    """Rows of panels as PNG bytes; `title` stands above all, as much as fits. Without rows, the title alone."""
     top, step = (24 if title else 4), HEAD + SIDE + FOOT
-    wide = GAP + max(sum(SIDE + GAP + SCALE * bool(panel.scale) for panel in row) for row in rows)
+    widths = [sum(SIDE + GAP + SCALE * bool(panel.scale) for panel in row) for row in rows]
+    wide = GAP + max(widths, default=int(font(13).getlength(title)) + 1 + GAP)
     page = Image.new("RGB", (wide, top + step * len(rows)), "white")
     ImageDraw.Draw(page).text((GAP, 5), fitting(title, wide - 2 * GAP), INK, font(13))
     for number, row in enumerate(rows):
@@ -70,29 +71,22 @@ def draw_panels(rows: Sequence[Sequence[Panel]], title: str = "") -> bytes:
 
 def fitting(text: str, width: int) -> str:
     """The text, cut where a line of `width` pixels in the font of titles ends."""
-    if font(13).getlength(text) <= width:
-        return text
-    while text and font(13).getlength(f"{text}…") > width:
+    short = text
+    while font(13).getlength(short) > width:
         text = text[:-1]
-    return f"{text}…"
+        short = f"{text}…"
+    return short
 
 
-def rgb_png(picture: ArrayLike, enlarge: int) -> bytes:
-    """(H, W, 3) in 0..1 as PNG bytes; each pixel becomes `enlarge` x `enlarge`."""
-    return page_png(Image.fromarray(_to_bytes(picture).repeat(enlarge, axis=0).repeat(enlarge, axis=1)))
+def to_image(picture: ArrayLike) -> Image.Image:
+    """(H, W, 3) in 0..1 as a PIL image."""
+    return Image.fromarray((np.clip(np.asarray(picture), 0, 1) * 255).round().astype(np.uint8))
 
 
 def few_colours(png: bytes) -> bytes:
     """The same picture in the 256 colours that fit it best, for storing: a third of the bytes, hardly a difference."""
     page = Image.open(io.BytesIO(png)).convert("RGB")
     return page_png(page.quantize(256, Image.Quantize.MEDIANCUT, kmeans=2, dither=Image.Dither.NONE), optimize=True)
-
-
-def text_png(text: str) -> bytes:
-    """One line of text as PNG bytes, where there is no picture yet."""
-    page = Image.new("RGB", (int(font(13).getlength(text)) + 2 * GAP, 40), "white")
-    ImageDraw.Draw(page).text((GAP, 12), text, INK, font(13))
-    return page_png(page)
 
 
 def page_png(page: Image.Image, **options: object) -> bytes:
@@ -109,31 +103,19 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)
 
 
-def _to_bytes(picture: ArrayLike) -> np.ndarray:
-    return (np.clip(np.asarray(picture), 0, 1) * 255).round().astype(np.uint8)
-
-
 def _place(page: Image.Image, panel: Panel, left: int, upper: int) -> None:
     """One panel with the upper left corner of its picture at (left, upper)."""
-    picture = Image.fromarray(_to_bytes(panel.picture))
+    picture, pen = to_image(panel.picture), ImageDraw.Draw(page)
     shrinks = picture.width > SIDE  # then pixels are averaged, so that none is lost
     picture = picture.resize((SIDE, SIDE), Image.Resampling.BOX if shrinks else Image.Resampling.NEAREST)
     page.paste(picture, (left, upper))
-    pen = ImageDraw.Draw(page)
     pen.text((left, upper - 18), panel.title, panel.colour, font(12, bold=panel.colour != INK))
-    for number, text in enumerate(panel.caption.split("\n")):
-        pen.text((left, upper + SIDE + 3 + LINE * number), text, PALE, font(11))
-    if panel.scale:
-        _bar(page, panel.scale, left + SIDE + 5, upper)
-
-
-def _bar(page: Image.Image, scale: Scale, left: int, upper: int) -> None:
-    """A colour scale with its two ends and its unit written beside it."""
-    ramp = np.repeat(np.linspace(scale.high, scale.low, SIDE)[:, None], 10, axis=1)
-    page.paste(Image.fromarray(_to_bytes(scale.paint(ramp))), (left, upper))
-    pen = ImageDraw.Draw(page)
-    pen.text((left + 14, upper - 2), f"{scale.high:g}", PALE, font(11))
-    pen.text((left + 14, upper + SIDE - 13), f"{scale.low:g}", PALE, font(11))
-    unit = Image.new("L", (SIDE - 40, LINE))
-    ImageDraw.Draw(unit).text((unit.width / 2, 0), scale.unit, 255, font(11), anchor="ma")
-    page.paste(PALE, (left + 16, upper + 20), unit.rotate(90, expand=True))
+    pen.text((left, upper + SIDE + 3), panel.caption, PALE, font(11))
+    if scale := panel.scale:
+        left += SIDE + 5
+        page.paste(to_image(scale.paint(np.linspace([scale.high] * 10, [scale.low] * 10, SIDE))), (left, upper))
+        for height, end in ((-2, scale.high), (SIDE - 13, scale.low)):
+            pen.text((left + 14, upper + height), f"{end:g}", PALE, font(11))
+        unit = Image.new("L", (SIDE - 40, LINE))
+        ImageDraw.Draw(unit).text((unit.width / 2, 0), scale.unit, 255, font(11), anchor="ma")
+        page.paste(PALE, (left + 16, upper + 20), unit.rotate(90, expand=True))

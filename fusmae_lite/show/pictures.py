@@ -1,7 +1,6 @@
-"""Arrays to RGB pictures, with stretches that are written down.
+"""Arrays to RGB pictures. No stretch adapts to the picture at hand: two patches that look alike are alike.
 
-Images come in physical units: Sentinel-1 in dB, Sentinel-2 in reflectance x 10,000. Nothing here adapts to the
-picture at hand, so two patches that look alike are alike.
+Images come in physical units: Sentinel-1 in dB, Sentinel-2 in reflectance x 10,000.
 """
 
 from __future__ import annotations
@@ -18,32 +17,25 @@ from numpy.typing import ArrayLike
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import DECIBEL, REFLECTANCE, get_modality
 
-#: One colour per sensor, in every figure of the course (Okabe and Ito's colour-blind safe blue and vermilion).
+#: One colour per sensor, in every figure of the course (Okabe and Ito's, for the colour-blind); others take a spare.
 COLOURS: dict[str, str] = {"s1": "#0072B2", "s2": "#D55E00", "cls": "#4D4D4D"}
-#: Colours that further sensors take.
 SPARE_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 #: Grey of a masked patch, in 0..1; exactly this value in all three channels.
 MASK_GREY = 0.62
-#: Exponent 1/GAMMA brightens the dark end of optical composites, where most land lies.
-GAMMA = 1.6
-#: dB shown as black and as white; VV - VH in dB is the ratio of the two intensities.
+#: What is shown as black and as white: dB (VV - VH is the ratio of the intensities) and reflectance.
 VV_LIMITS, VH_LIMITS, RATIO_LIMITS = (-25.0, 0.0), (-32.0, -5.0), (0.0, 20.0)
-#: Reflectance shown as black and as white; the near and short-wave infrared are brighter than the rest.
 VISIBLE_LIMITS, INFRARED_LIMITS = (0.0, 0.3), (0.0, 0.5)
 #: Grey scale of a single band; that of any other is VISIBLE_LIMITS.
-BAND_LIMITS = {
-    "VV": VV_LIMITS,
-    "VH": VH_LIMITS,
-    **dict.fromkeys(("B06", "B07", "B08", "B8A", "B09", "B11"), INFRARED_LIMITS),
-}
+BAND_LIMITS = dict.fromkeys(("B06", "B07", "B08", "B8A", "B09", "B11"), INFRARED_LIMITS)
+BAND_LIMITS |= {"VV": VV_LIMITS, "VH": VH_LIMITS}
 
 
 @dataclass(frozen=True)
 class Composite:
-    """How layers of a sensor become red, green and blue, or a single one grey.
+    """How three layers of a sensor become red, green and blue, or one becomes grey.
 
     A layer is a band or a difference, ``"VV-VH"``. Its limits, in the sensor's unit, are shown as 0 and 1; the value
-    between is raised to 1 / gamma.
+    between is raised to 1 / gamma, which brightens the dark end.
     """
 
     title: str
@@ -71,14 +63,14 @@ COMPOSITES: dict[str, Composite] = {
     "vv": Composite("VV", "s1", ("VV",), (VV_LIMITS,)),
     "vh": Composite("VH", "s1", ("VH",), (VH_LIMITS,)),
     "ratio": Composite("VV - VH", "s1", ("VV-VH",), (RATIO_LIMITS,)),
-    "true_colour": Composite("True colour", "s2", ("B04", "B03", "B02"), (VISIBLE_LIMITS,) * 3, GAMMA),
+    "true_colour": Composite("True colour", "s2", ("B04", "B03", "B02"), (VISIBLE_LIMITS,) * 3, 1.6),
     "false_colour": Composite("False colour", "s2", ("B08", "B04", "B03"), ((0.0, 0.5), (0.0, 0.25), (0.0, 0.25)), 1.3),
     "swir": Composite("Short-wave IR", "s2", ("B12", "B8A", "B04"), ((0.0, 0.35), (0.0, 0.6), (0.0, 0.25)), 1.3),
 }
 
 
 def colour_of(modality: str) -> str:
-    """Hex colour of a sensor; sensors other than S1 and S2 share the spare colours by name."""
+    """Hex colour of a sensor."""
     return COLOURS.get(modality, SPARE_COLOURS[sum(modality.encode()) % len(SPARE_COLOURS)])
 
 
@@ -96,7 +88,7 @@ def composites_of(modality: str) -> dict[str, Composite]:
 
 
 def find_composite(name: str | None, modality: str) -> Composite:
-    """A sensor's composite called `name`, its default for None; InputError if there is none."""
+    """A sensor's composite called `name`, its default for None."""
     recipes = composites_of(modality)
     if not recipes:
         raise InputError(f"no composite for modality {modality!r}", "add one to pictures.COMPOSITES")
@@ -106,15 +98,9 @@ def find_composite(name: str | None, modality: str) -> Composite:
 
 
 def composite(name: str | None, modality: str, image: ArrayLike) -> np.ndarray:
-    """A patch as an RGB picture, (H, W, 3) float32 in 0..1.
+    """A patch (C, H, W) in physical units as an RGB picture, (H, W, 3) float32 in 0..1.
 
-    Args:
-        name: key of :data:`COMPOSITES`; None takes the sensor's default.
-        modality: ``"s1"`` or ``"s2"``.
-        image: (C, H, W) in physical units, bands in the sensor's order.
-
-    Raises:
-        InputError: unknown composite, a composite of another sensor, or the wrong number of bands.
+    `name` is a key of :data:`COMPOSITES`; None takes the sensor's default.
     """
     recipe = find_composite(name, modality)
     layers = [
@@ -125,7 +111,7 @@ def composite(name: str | None, modality: str, image: ArrayLike) -> np.ndarray:
 
 
 def band_values(image: ArrayLike, modality: str, layer: str) -> np.ndarray:
-    """One layer (H, W) of (C, H, W): reflectance for Sentinel-2, dB for Sentinel-1, a difference for ``"VV-VH"``."""
+    """One layer (H, W) of (C, H, W), a band or a difference of bands, in the sensor's unit (dB, reflectance)."""
     image, sensor = np.asarray(image, dtype=np.float32), get_modality(modality)
     if image.ndim != 3 or len(image) != sensor.channels:
         raise InputError(
@@ -150,7 +136,7 @@ def true_colour(s2: ArrayLike) -> np.ndarray:
 
 
 def sar(band: ArrayLike, low: float = VV_LIMITS[0], high: float = VV_LIMITS[1]) -> np.ndarray:
-    """One SAR band in dB as grey: (H, W) -> (H, W, 3) in 0..1."""
+    """One band, of SAR in dB unless limits are given, as grey: (H, W) -> (H, W, 3) in 0..1."""
     return np.repeat(stretch(band, low, high)[..., None], 3, axis=-1)
 
 
@@ -182,9 +168,9 @@ def outline(rgb: ArrayLike, index: int, grid: int) -> np.ndarray:
 
 
 def histogram(values: ArrayLike, modality: str, band: str, side: int) -> np.ndarray:
-    """Histogram of a band as a picture (side, side, 3): a black line is the mean, a grey band one deviation around it.
+    """Histogram of a band, in the sensor's unit, as a picture (side, side, 3).
 
-    Values are in the sensor's unit; the first and the last bin count what lies beyond them.
+    A black line is the mean used to normalise, a grey band one deviation; the end bins count what lies beyond.
     """
     mean, std, low, high = band_statistics(modality, band)
     bins = side // 4
@@ -194,8 +180,7 @@ def histogram(values: ArrayLike, modality: str, band: str, side: int) -> np.ndar
     page = np.ones((side, side, 3))
     page[:, np.abs(places - mean) <= std] = 0.9
     page[np.arange(side, 0, -1)[:, None] <= heights] = to_rgb(colour_of(modality))
-    page[:, np.abs(places - mean).argmin()] = 0
-    page[-1] = 0
+    page[:, np.abs(places - mean).argmin()] = page[-1] = 0
     return page
 
 

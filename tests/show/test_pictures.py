@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.show import charts, diagrams, figures, panels, pictures, recipes
+from fusmae_lite.show import charts, diagrams, figures, panels, pictures
 
 GRID, SIDE = 15, 120
 
@@ -45,7 +45,7 @@ def error_in(figure, row: int, modality: str) -> np.ndarray:
     rgb = picture_in(figure, row, 3)
     colours = matplotlib.colormaps[panels.ERROR_MAP](np.linspace(0, 1, 256))[:, :3]
     steps = np.abs(rgb[:, :, None] - colours).sum(axis=-1)
-    error = steps.argmin(axis=-1) / 255 * recipes.ERROR_LIMITS[modality]
+    error = steps.argmin(axis=-1) / 255 * figures.ERROR_LIMITS[modality]
     return np.where(np.isclose(rgb, pictures.MASK_GREY).all(axis=-1), np.nan, error)
 
 
@@ -180,8 +180,8 @@ def test_reconstruction_pastes_visible_patches_and_measures_hidden_ones(pair, ma
         shown, truth = picture_in(figure, row, 2), pictures.composite(None, name, pair[name])
         assert np.allclose(shown[~hidden], truth[~hidden])
         assert not np.allclose(shown[hidden], truth[hidden])
-        assert np.allclose(error_in(figure, row, name)[hidden], error, atol=recipes.ERROR_LIMITS[name] / 250)
-        measured = recipes.absolute_error(pair[name], wrong[name], masks[name], name)
+        assert np.allclose(error_in(figure, row, name)[hidden], error, atol=figures.ERROR_LIMITS[name] / 250)
+        measured = figures.absolute_error(pair[name], wrong[name], masks[name], name)
         assert np.allclose(measured[hidden], error, atol=1e-5)
     assert any("pasted back" in axis.get_xlabel() for axis in figure.axes)
 

@@ -12,9 +12,8 @@ from viewer_helpers import holds_still, memory_is_flat, pixels
 from fusmae_lite import InputError
 from fusmae_lite.data.synthetic import synthesise
 from fusmae_lite.show import panels, pictures
-from fusmae_lite.show.locator import Locator, place_of, places_by_name, tile_corner
 from fusmae_lite.show.viewers import PatchViewer
-from fusmae_lite.show.viewers.patch import same_side
+from fusmae_lite.show.viewers.patch import Locator, place_of, places_by_name, same_side, tile_corner
 
 
 @pytest.fixture

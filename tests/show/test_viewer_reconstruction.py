@@ -15,7 +15,7 @@ from viewer_helpers import SMALL, holds_still, memory_is_flat, pixels, small_mod
 from fusmae_lite import FusMAE, InputError, ModelConfig
 from fusmae_lite.show import panels
 from fusmae_lite.show.viewers import ReconstructionViewer
-from fusmae_lite.show.viewers.models import name_of
+from fusmae_lite.show.viewers.base import name_of
 
 
 @pytest.fixture(scope="module")

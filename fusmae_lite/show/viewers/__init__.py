@@ -1,13 +1,8 @@
 """Viewers to play with in a notebook: controls on top, one picture below, and what it shows in words.
 
-    from fusmae_lite.show.viewers import ReconstructionViewer
-    ReconstructionViewer()
-
-Controls only choose a state; pure functions draw it. Where no kernel runs, a stored viewer is its last picture. Each
-works by mouse and by keyboard.
+Each works by mouse and by keyboard; where no kernel runs, a stored viewer is its last picture. They open `archive` (an
+archive or its folder; the bundled patches if absent) at row `pair`; bad input raises InputError.
 """
-
-from __future__ import annotations
 
 from fusmae_lite.show.viewers.attention import AttentionViewer
 from fusmae_lite.show.viewers.mask import MaskViewer

@@ -12,12 +12,10 @@ import numpy as np
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.model.fusmae import FusMAE
-from fusmae_lite.show import pictures
-from fusmae_lite.show.charts import block_shares
+from fusmae_lite.show.charts import attention_panels, block_shares
 from fusmae_lite.show.panels import ERROR_MAP, MATRIX_MAP, Panel, Scale, draw_panels
-from fusmae_lite.show.recipes import attention_panels
-from fusmae_lite.show.viewers.base import PairViewer, Source, choice, patch_grids, slider, titled
-from fusmae_lite.show.viewers.models import load_models, physical
+from fusmae_lite.show.pictures import outline
+from fusmae_lite.show.viewers.base import PairViewer, PatchGrid, Source, choice, load_models, slider
 
 Layer = tuple[str, int]  # ("cross", 0), ("self", number of the plain block) or ("decoder", 0)
 Maps = Mapping[str, Any]  # of one pair, from FusMAE.attention_maps
@@ -27,13 +25,8 @@ class AttentionViewer(PairViewer):
     """Click a patch in one sensor and see where it looks in the other; nothing is hidden from the encoder here.
 
     Args:
-        archive: an archive or its folder; the bundled patches if absent.
         model: a shipped name, a checkpoint or a model with at least two sensors.
-        pair: row of the archive to begin with.
         plain: a model with ``fusion="none"`` whose first block, self-attention over all sensors, is drawn beside.
-
-    Raises:
-        InputError: no such archive, model or pair; one sensor; a `plain` model that fuses, or with other patches.
     """
 
     def __init__(
@@ -44,59 +37,65 @@ class AttentionViewer(PairViewer):
         pair: int = 0,
         plain: str | FusMAE | None = None,
     ) -> None:
-        super().__init__("Attention", archive, pair)
-        ((self.name, self.model), *others) = load_models([model] if plain is None else [model, plain]).items()
-        self.plain = others[0][1] if others else None
-        if self.plain is not None and self.plain.config.fusion != "none":
-            raise InputError(f"the plain model has fusion={self.plain.config.fusion!r}", 'give one with fusion="none"')
+        models = load_models([model] if plain is None else [model, plain])
+        (self.name, self.model), *others = models.items()
+        if others and (fusion := others[0][1].config.fusion) != "none":
+            raise InputError(f"the plain model has fusion={fusion!r}", 'give one with fusion="none"')
         config, names = self.model.config, self.model.config.modalities
         if len(names) < 2:
             raise InputError(f"{self.name} has one sensor, {names[0]}", "choose a model with two sensors")
-        self.use(config)
+        super().__init__("Attention", archive, pair, config)
         self.grid = config.grid
-        self._maps = lru_cache(1)(self._maps_of)
-        self.direction = choice(
-            "direction", [(f"{q.upper()} looks at {k.upper()}", (q, k)) for q, k in permutations(names, 2)]
-        )
+        self._maps = lru_cache(1)(lambda _pair: [each.attention_maps(self.images) for each in models.values()])
+        pairs = permutations(names, 2)
+        self.direction = choice("direction", [(f"{q.upper()} looks at {k.upper()}", (q, k)) for q, k in pairs])
         self.layer = choice("layer", layers_of(self.model))
         self.head = choice("head", [("mean of heads", -1), *((f"head {h + 1}", h) for h in range(config.heads))])
         middle = self.grid // 2
         self.row, self.column = (slider(label, 0, self.grid - 1, middle, live=True) for label in ("row", "column"))
-        self.grids = patch_grids(names, self.grid, self.ask)
-        self.assemble([self.pair, self.row, self.column], [self.direction, self.layer, self.head], titled(self.grids))
+        self.grids = {name: PatchGrid(name, self.grid, self.ask) for name in names}
+        places, hows = [self.pair, self.row, self.column], [self.direction, self.layer, self.head]
+        self.assemble(places, hows, list(self.grids.values()))
 
     def ask(self, name: str, index: int) -> None:
         """Let patch `index` of sensor `name` ask another sensor."""
-        with self.hold():
-            if self.direction.value[0] != name:
-                self.direction.value = next(pair for _, pair in self.direction.options if pair[0] == name)
-            self.row.value, self.column.value = divmod(index, self.grid)
+        self.held = True
+        if self.direction.value[0] != name:
+            self.direction.value = next(pair for _, pair in self.direction.options if pair[0] == name)
+        self.row.value, self.column.value = divmod(index, self.grid)
+        self.held = False
+        self.refresh()
 
     @property
     def maps(self) -> Maps:
         """``FusMAE.attention_maps`` of the pair on show, computed once a pair."""
         return self._maps(self.pair.value)[0]
 
-    def _maps_of(self, _pair: int) -> tuple[Maps, Maps | None]:
-        """Maps of the model and of the plain one."""
-        return self.model.attention_maps(self.images), self.plain.attention_maps(self.images) if self.plain else None
-
     def draw(self) -> tuple[bytes, str]:
-        maps, plain = self._maps(self.pair.value)
         (query, key), head = self.direction.value, None if self.head.value < 0 else self.head.value
-        index = self.row.value * self.grid + self.column.value
-        rgbs = {name: pictures.composite(None, name, physical(image, name)) for name, image in self.images.items()}
+        index, rgbs = self.row.value * self.grid + self.column.value, self.rgbs
         for name, rgb in rgbs.items():
-            outlined = pictures.outline(rgb, index, self.grid)
-            self.grids[name].show(outlined, f"{get_modality(name).title}, click a patch")
-        weights = weights_between(maps, self.layer.value, query, key, head)
+            self.grids[name].show(outline(rgb, index, self.grid), f"{get_modality(name).title}, click a patch")
+        weights = weights_between(self.maps, self.layer.value, query, key, head)
         top = max(2.0, round(float(np.quantile(weights, 0.995)), 1))
-        panels = attention_panels(rgbs[query], rgbs[key], weights[index], index, query=query, key=key, top=top)
-        panels += overall_panels(weights, index, panels[-1].scale)
-        matrices, shares = matrix_panels(maps, plain, self.layer.value, head)
-        title = self.pair_title()
+        panels = attention_panels(rgbs[query], rgbs[key], weights[index], index, query, key, top)
+        asks, answers = get_modality(query).title, get_modality(key).title
+        spread, most, bits = entropy(weights), int(weights[index].argmax()), float(np.log2(weights.shape[1]))
+        scale, square = Scale(ERROR_MAP, 0, round(bits, 1), "bits"), (self.grid, self.grid)
+        mean, times = weights.mean(axis=0).reshape(square), panels[-1].scale
+        own = f"{spread[index]:.2f} bits, mean {spread.mean():.2f}"
+        panels += [
+            Panel(times.paint(mean), "where all look", "mean of all patches", scale=times),
+            Panel(scale.paint(spread.reshape(square)), "entropy of each patch", own, scale=scale),
+        ]
+        matrices, shares = matrix_panels(*self._maps(self.pair.value), layer=self.layer.value, head=head)
+        title, (row, column) = self.pair_title(), divmod(most, self.grid)
         how = f"{self.name}, {self.layer.label}, {self.head.label}"
-        words = f"{how}; pair {title}. {attention_words(weights, index, query, key)} {shares}"
+        words = (
+            f"{how}; pair {title}. The patch in {panels[0].caption} of {asks} looks at {answers}: most at row {row}, "
+            f"column {column}, {weights[index, most]:.2g} times uniform attention. Entropy {spread[index]:.2f} of at "
+            f"most {bits:.2f} bits; all patches on average {spread.mean():.2f}. {shares}"
+        )
         return draw_panels([panels, matrices], f"{how}; {title}"), words
 
 
@@ -135,20 +134,7 @@ def entropy(weights: np.ndarray) -> np.ndarray:
     return -(share * np.log2(np.clip(share, 1e-12, None))).sum(axis=1)
 
 
-def overall_panels(weights: np.ndarray, index: int, scale: Scale) -> list[Panel]:
-    """The mean over all patches that ask, and the entropy of each."""
-    grid = round(len(weights) ** 0.5)
-    spread = entropy(weights)
-    bits = Scale(ERROR_MAP, 0, round(float(np.log2(weights.shape[1])), 1), "bits")
-    own = f"{spread[index]:.2f} bits, mean {spread.mean():.2f}"
-    mean = scale.paint(weights.mean(axis=0).reshape(grid, grid))
-    return [
-        Panel(mean, "where all look", "mean of all patches", scale=scale),
-        Panel(bits.paint(spread.reshape(grid, grid)), "entropy of each patch", own, scale=bits),
-    ]
-
-
-def matrix_panels(maps: Maps, plain: Maps | None, layer: Layer, head: int | None) -> tuple[list[Panel], str]:
+def matrix_panels(maps: Maps, plain: Maps | None = None, *, layer: Layer, head: int | None) -> tuple[list[Panel], str]:
     """Cross-attention as the block matrix it is, with nothing on the diagonal, beside plain self-attention matrices.
 
     What each sensor keeps to itself is told in words, too.
@@ -159,7 +145,11 @@ def matrix_panels(maps: Maps, plain: Maps | None, layer: Layer, head: int | None
     panels, words = [], []
     kind, number = layer if layer[0] != "self" else (next((k for k in ("cross", "decoder") if maps[k]), None), layer[1])
     if kind is not None:
-        panels.append(Panel(scale.paint(cross_matrix(maps, kind, names, head)), "cross-attention", order, scale=scale))
+        cross = np.full((maps["slices"]["cls"].start,) * 2, np.nan)  # no sensor to itself
+        for query, key in permutations(names, 2):
+            block = maps["slices"][query], maps["slices"][key]
+            cross[block] = weights_between(maps, (kind, 0), query, key, head)
+        panels.append(Panel(scale.paint(cross), "cross-attention", order, scale=scale))
     block = number + 1 + bool(maps["cross"])
     sources = [(f"self-attention, block {block}", f"self-attention of block {block}", maps, number, head)]
     if plain:
@@ -174,24 +164,3 @@ def matrix_panels(maps: Maps, plain: Maps | None, layer: Layer, head: int | None
         keeps = " and ".join(f"{name} keeps {share}" for name, share in kept.items())
         words.append(f"In {said} {keeps} of its attention to itself.")
     return panels, " ".join(words)
-
-
-def cross_matrix(maps: Maps, kind: str, names: list[str], head: int | None) -> np.ndarray:
-    """Cross-attention between all sensors in multiples of uniform attention; NaN from a sensor to itself."""
-    slices, tokens = maps["slices"], maps["slices"]["cls"].start
-    matrix = np.full((tokens, tokens), np.nan)
-    for query, key in permutations(names, 2):
-        matrix[slices[query], slices[key]] = weights_between(maps, (kind, 0), query, key, head)
-    return matrix
-
-
-def attention_words(weights: np.ndarray, index: int, query: str, key: str) -> str:
-    """What one patch looks at, in words."""
-    grid, spread, most = round(len(weights) ** 0.5), entropy(weights), int(weights[index].argmax())
-    (row, column), (to, left) = divmod(index, grid), divmod(most, grid)
-    asks, answers = get_modality(query).title, get_modality(key).title
-    return (
-        f"The patch in row {row}, column {column} of {asks} looks at {answers}: most at row {to}, column {left}, "
-        f"{weights[index, most]:.2g} times uniform attention. Entropy {spread[index]:.2f} of at most "
-        f"{np.log2(weights.shape[1]):.2f} bits; all patches on average {spread.mean():.2f}."
-    )

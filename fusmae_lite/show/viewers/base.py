@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import ipywidgets as w
@@ -20,9 +19,11 @@ from fusmae_lite.core.config import ModelConfig
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.data.archives import Archive, open_archive
-from fusmae_lite.data.pairs import PairDataset
-from fusmae_lite.show.panels import few_colours, rgb_png, text_png
-from fusmae_lite.show.pictures import colour_of, composites_of
+from fusmae_lite.data.pairs import PairDataset, denormalise
+from fusmae_lite.model.fusmae import FusMAE
+from fusmae_lite.show.panels import draw_panels, few_colours, page_png, to_image
+from fusmae_lite.show.pictures import colour_of, composite, composites_of
+from fusmae_lite.systems.weights import load_pretrained
 
 #: What a viewer opens: an archive, its folder, or the bundled patches.
 Source = Archive | Path | str | None
@@ -33,8 +34,8 @@ GRID_SIDE = 300
 class Picture(w.Image):
     """An image whose tooltip is the title of its img, which is what a screen reader says of it.
 
-    The browser's side of ipywidgets asks a widget with a tooltip for its description, too; an Image has none and would
-    not be shown at all.
+    ipywidgets' JavaScript asks a widget with a tooltip for its description, too; an Image has none and would not be
+    shown at all.
     """
 
     description = Unicode("").tag(sync=True)
@@ -47,9 +48,8 @@ class Viewer(w.VBox):
         super().__init__()
         self.title = title
         self.image = Picture(format="png", layout=w.Layout(max_width="100%", width="fit-content"))
-        self.words = w.HTML()
-        self.message = w.HTML()
-        self._held = 0
+        self.words, self.message = w.HTML(), w.HTML()
+        self.held = False  # while several controls change, for one picture
 
     def draw(self) -> tuple[bytes, str]:
         """PNG bytes of the current state, and what they show in words. May raise :class:`InputError`."""
@@ -66,28 +66,16 @@ class Viewer(w.VBox):
 
     def refresh(self) -> None:
         """Draw the current state. Bad input is told in one line below the picture, which then stays as it was."""
-        if self._held:
+        if self.held:
             return
         try:
-            png, words = self.draw()
+            self.image.value, self.image.tooltip = self.draw()
         except InputError as error:
             self.say(f"error: {error}")
-            self.image.value = self.image.value or text_png(f"error: {error}")
+            self.image.value = self.image.value or draw_panels([], f"error: {error}")
             return
-        self.image.value = png
-        self.image.tooltip = words
-        self.words.value = f"<small>{html.escape(words)}</small>"
+        self.words.value = f"<small>{html.escape(self.description)}</small>"
         self.say("")
-
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Several controls change, one picture is drawn."""
-        self._held += 1
-        try:
-            yield
-        finally:
-            self._held -= 1
-        self.refresh()
 
     @property
     def description(self) -> str:
@@ -102,6 +90,20 @@ class Viewer(w.VBox):
         """One line below the picture; empty clears it."""
         self.message.value = html.escape(text)
 
+    def button(self, label: str, clicked: Callable[[], object], **options: str) -> w.Button:
+        """A button that calls `clicked` and tells the file that it returns, or what it raises."""
+
+        def act(_button: w.Button) -> None:
+            try:
+                if path := clicked():
+                    self.say(f"wrote {path}")
+            except InputError as error:
+                self.say(f"error: {error}")
+
+        widget = w.Button(description=label, **options)
+        widget.on_click(act)
+        return widget
+
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live widget, and beside it the picture for readers without a kernel: GitHub, HTML, a fresh JupyterLab.
 
@@ -114,28 +116,33 @@ class Viewer(w.VBox):
 
 
 class PairViewer(Viewer):
-    """A viewer of the pairs of an archive or of its folder, the bundled patches if None, beginning with row `pair`.
+    """A viewer of the pairs of an archive, beginning with row `pair`, read as a model of `config` takes them.
 
     `live` follows the mouse along the slider, for pictures that need no model.
     """
 
-    def __init__(self, title: str, archive: Source, pair: int, live: bool = False) -> None:
+    def __init__(
+        self, title: str, archive: Source, pair: int, config: ModelConfig | None = None, live: bool = False
+    ) -> None:
         super().__init__(title)
         self.archive = archive if isinstance(archive, Archive) else open_archive(archive)
         last = len(self.archive) - 1
         if not 0 <= pair <= last:
             raise InputError(f"no pair {pair} among {last + 1}", f"choose 0 to {last}")
         self.pair = slider("pair", 0, last, pair, live)
-
-    def use(self, config: ModelConfig) -> None:
-        """Read pairs as a model of this configuration takes them."""
-        data = PairDataset(self.archive, "all", modalities=config.modalities, size=config.image_size)
-        self._images = lru_cache(1)(lambda row: {name: image[None] for name, image in data[row]["images"].items()})
+        if config:
+            data = PairDataset(self.archive, "all", modalities=config.modalities, size=config.image_size)
+            self._images = lru_cache(1)(lambda row: {name: image[None] for name, image in data[row]["images"].items()})
 
     @property
     def images(self) -> dict[str, Tensor]:
         """The pair on show: modality -> (1, C, H, W), normalised."""
         return self._images(self.pair.value)
+
+    @property
+    def rgbs(self) -> dict[str, np.ndarray]:
+        """The pair on show as default composites: modality -> (H, W, 3)."""
+        return {name: composite(None, name, physical(image, name)) for name, image in self.images.items()}
 
     def pair_title(self, labels: Sequence[str] | None = None) -> str:
         """Name and labels of the pair; give labels that are known, as ``archive.labels`` may read every pair once."""
@@ -147,64 +154,51 @@ class PairViewer(Viewer):
         return f"{kind}{row}: {archive.names[row]} ({shown})"
 
 
-class PatchGrid(w.GridBox):
-    """A picture of `grid` x `grid` patches with a transparent button over each, which calls `clicked` with its index.
+class PatchGrid(w.VBox):
+    """A sensor's picture of `grid` x `grid` patches with a transparent button over each, which calls `clicked`.
 
     Two hundred stops of the Tab key would help nobody, so the buttons are for pointers; viewers with a grid have
     row and column sliders that do the same by keyboard.
     """
 
-    def __init__(self, grid: int, name: str, clicked: Callable[[int], None]) -> None:
-        step = GRID_SIDE // grid
-        side, tracks = f"{grid * step}px", f"repeat({grid}, {step}px)"
-        square = {"width": side, "height": side}
-        self.image = Picture(
-            format="png", tooltip=name, layout=w.Layout(grid_area="1 / 1", object_fit="fill", **square)
-        )
-        cell = w.Layout(width=f"{step}px", height=f"{step}px", margin="0", padding="0", border="0", min_width="0")
+    def __init__(self, name: str, grid: int, clicked: Callable[[str, int], None]) -> None:
+        title, step = get_modality(name).title, GRID_SIDE // grid
+        square = dict.fromkeys(("width", "height"), f"{grid * step}px")
+        tracks = dict.fromkeys(("grid_template_columns", "grid_template_rows"), f"repeat({grid}, {step}px)")
+        over = {"grid_area": "1 / 1", **square}
+        self.image = Picture(format="png", tooltip=title, layout=w.Layout(object_fit="fill", **over))
+        bare = dict.fromkeys(("margin", "padding", "border", "min_width"), "0")
+        cell = w.Layout(width=f"{step}px", height=f"{step}px", **bare)
         style = w.ButtonStyle(button_color="transparent")
         self.buttons = []
         for index in range(grid * grid):
-            tooltip = f"{name}, row {index // grid}, column {index % grid}"
+            tooltip = f"{title}, row {index // grid}, column {index % grid}"
             button = w.Button(layout=cell, style=style, tabbable=False, tooltip=tooltip)
-            button.on_click(lambda _button, index=index: clicked(index))
+            button.on_click(lambda _button, index=index: clicked(name, index))
             self.buttons.append(button)
-        tiled = {"grid_template_columns": tracks, "grid_template_rows": tracks, "grid_gap": "0", "margin": "0"}
-        cells = w.GridBox(self.buttons, layout=w.Layout(grid_area="1 / 1", overflow="hidden", **tiled, **square))
-        super().__init__([self.image, cells], layout=w.Layout(margin="4px", overflow="hidden", **square))
+        layout = w.Layout(overflow="hidden", grid_gap="0", margin="0", **tracks, **over)
+        pile = [self.image, w.GridBox(self.buttons, layout=layout)]
+        head = w.HTML(f'<b style="color:{colour_of(name)}">{html.escape(title)}</b>')
+        super().__init__([head, w.GridBox(pile, layout=w.Layout(margin="4px", overflow="hidden", **square))])
 
     def show(self, rgb: np.ndarray, words: str) -> None:
         """Put (H, W, 3) in 0..1 under the buttons."""
-        self.image.value = rgb_png(rgb, enlarge=2)
+        self.image.value = page_png(to_image(rgb.repeat(2, axis=0).repeat(2, axis=1)))
         self.image.tooltip = words
 
 
-def patch_grids(names: Sequence[str], grid: int, clicked: Callable[[str, int], None]) -> dict[str, PatchGrid]:
-    """A clickable picture for each sensor; `clicked` is called with its name and the index of the patch."""
-    return {
-        name: PatchGrid(grid, get_modality(name).title, lambda index, name=name: clicked(name, index)) for name in names
-    }
-
-
-def titled(grids: Mapping[str, PatchGrid]) -> list[w.VBox]:
-    """Clickable pictures with the name of each sensor above in its colour."""
-    heads = (f'<b style="color:{colour_of(name)}">{html.escape(get_modality(name).title)}</b>' for name in grids)
-    return [w.VBox([w.HTML(head), grid]) for head, grid in zip(heads, grids.values(), strict=True)]
-
-
-def slider(label: str, low: int, high: int, value: int, live: bool = False) -> w.IntSlider:
+def slider(label: str, low: int, high: int, value: int, live: bool = False, **options: Any) -> w.IntSlider:
     """A whole number between `low` and `high`; `live` follows the mouse."""
-    layout = w.Layout(width="270px")
-    return w.IntSlider(value, low, high, description=label, continuous_update=live, layout=layout, disabled=low == high)
+    options |= {"continuous_update": live, "layout": w.Layout(width="270px"), "disabled": low == high}
+    return w.IntSlider(value, low, high, description=label, **options)
 
 
 def choice(label: str, options: Sequence[Any], value: Any = None) -> w.Dropdown:
     """One of several, each a text or (text, value); the first unless told, and wide enough for the longest."""
     pairs = [option if isinstance(option, tuple) else (option, option) for option in options]
     layout = w.Layout(width=f"{max(230, 140 + 8 * max(len(text) for text, _ in pairs))}px")
-    return w.Dropdown(
-        options=list(options), value=pairs[0][1] if value is None else value, description=label, layout=layout
-    )
+    value = pairs[0][1] if value is None else value
+    return w.Dropdown(options=list(options), value=value, description=label, layout=layout)
 
 
 def look_choices(names: Sequence[str]) -> dict[str, w.Dropdown]:
@@ -213,8 +207,38 @@ def look_choices(names: Sequence[str]) -> dict[str, w.Dropdown]:
     return {name: choice(name.upper(), options) for name, options in looks.items() if options}
 
 
-def button(label: str, clicked: Callable[[], object], **options: str) -> w.Button:
-    """A button that calls `clicked`."""
-    widget = w.Button(description=label, **options)
-    widget.on_click(lambda _button: clicked())
-    return widget
+def load_models(models: Sequence[str | FusMAE] | Mapping[str, str | FusMAE]) -> dict[str, FusMAE]:
+    """Name -> model on the CPU, all with one patch grid and the same sensors.
+
+    Given are shipped names, paths of checkpoints, or models; a mapping says what each is called.
+    """
+    if not models:
+        raise InputError("no model to look at", 'give one, for example models=("xae-lite",)')
+    loaded: dict[str, FusMAE] = {}
+    named = models.items() if isinstance(models, Mapping) else ((name_of(model), model) for model in models)
+    for number, (name, model) in enumerate(named, start=1):
+        name = name or f"model {number}"
+        name = name if name not in loaded else f"{name} ({number})"
+        model = model if isinstance(model, FusMAE) else load_pretrained(str(model))
+        if not isinstance(model, FusMAE):
+            raise InputError(f"{name} is a {type(model).__name__}", "give a Fus-MAE: what this viewer shows is its own")
+        loaded[name] = model.eval().cpu()
+    for field in ("modalities", "image_size", "patch_size"):
+        first, *rest = (getattr(model.config, field) for model in loaded.values())
+        for value in rest:
+            if value != first:
+                raise InputError(f"models differ in {field}: {first!r} and {value!r}", "compare models that share it")
+    return loaded
+
+
+def name_of(model: str | FusMAE) -> str:
+    """What a model is called that was given without a name: the end of its path, but not just ``model.safetensors``."""
+    if isinstance(model, FusMAE):
+        return ""
+    path = PurePath(model)
+    return path.parent.name if path.name == "model.safetensors" else path.name
+
+
+def physical(image: Tensor, name: str) -> np.ndarray:
+    """A normalised batch of one (1, C, H, W) in dB or reflectance x 10,000: (C, H, W)."""
+    return denormalise(image, name)[0].numpy()

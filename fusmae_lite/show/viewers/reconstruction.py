@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import rasterio
+import torch
 from rasterio.transform import from_bounds
+from torch import Tensor
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import get_modality
@@ -15,24 +17,20 @@ from fusmae_lite.data.archives import Patch
 from fusmae_lite.data.archives.names import file_in
 from fusmae_lite.model.fusmae import FusMAE
 from fusmae_lite.model.masking import STRATEGIES
+from fusmae_lite.model.tokens import patchify, unpatchify
+from fusmae_lite.show.figures import paste, reconstruction_panels
 from fusmae_lite.show.panels import draw_panels
-from fusmae_lite.show.recipes import absolute_error, mean_error, paste, reconstruction_panels
-from fusmae_lite.show.viewers.base import PairViewer, Source, button, choice, look_choices, slider
-from fusmae_lite.show.viewers.models import cross_choices, draw_masks, load_models, physical, predict
+from fusmae_lite.show.viewers.base import PairViewer, Source, choice, load_models, look_choices, physical, slider
+from fusmae_lite.show.viewers.mask import cross_choices, draw_masks
 
 
 class ReconstructionViewer(PairViewer):
     """Input, what the encoder sees, reconstruction and error; one model, or two side by side.
 
     Args:
-        archive: an archive or its folder; the bundled patches if absent.
         models: one or two shipped names, checkpoints or models with the same sensors and patches; a mapping names
             them, ``{"mine": "runs/laptop", "shipped": "xae-lite"}``.
-        pair: row of the archive to begin with.
         folder: where the save buttons write.
-
-    Raises:
-        InputError: no such archive, model or pair, or models that do not fit together.
     """
 
     def __init__(
@@ -43,20 +41,17 @@ class ReconstructionViewer(PairViewer):
         pair: int = 0,
         folder: Path | str = ".",
     ) -> None:
-        super().__init__("Reconstruction", archive, pair)
         self.models, self.folder = load_models(models), Path(folder)
         self.config = next(iter(self.models.values())).config
-        self.use(self.config)
+        super().__init__("Reconstruction", archive, pair, self.config)
         self.percent = slider("hidden, %", 0, 99, round(100 * self.config.mask_ratio))
         self.seed = slider("seed", 0, 99, 0)
         self.strategy = choice("masking", STRATEGIES, self.config.masking)
-        self.cross = choice("sensors", cross_choices(self.config.modalities))
+        self.cross = choice("sensors", list(cross_choices(self.config.modalities)))
         self.looks = look_choices(self.config.modalities)
-        self.save_png_button = button(
-            "Save PNG", lambda: self._save(self.save_png), icon="image", tooltip="write this picture"
-        )
-        self.save_tiff_button = button(
-            "Save GeoTIFF", lambda: self._save(self.save_geotiff), icon="globe", tooltip="write the reconstruction"
+        self.save_png_button = self.button("Save PNG", self.save_png, icon="image", tooltip="write this picture")
+        self.save_tiff_button = self.button(
+            "Save GeoTIFF", self.save_geotiff, icon="globe", tooltip="write the reconstruction"
         )
         self.assemble(
             [self.pair, self.percent, self.seed],
@@ -73,14 +68,12 @@ class ReconstructionViewer(PairViewer):
         title, rows = self.pair_title(), []
         words = [f"{title}."]
         for name, mask in self.masks.items():
-            original = self.originals[name]
             made = {model: images[name] for model, images in self.predictions.items()}
             look = self.looks[name].value if name in self.looks else None
-            rows.append(reconstruction_panels(name, look, original, made, mask))
+            rows.append(reconstruction_panels(name, look, self.originals[name], made, mask))
             words.append(f"{get_modality(name).title}: the encoder sees {int((~mask).sum())} of {mask.size} patches.")
-            for model, image in made.items():
-                error = mean_error(absolute_error(original, image, mask, name), name)
-                words.append(f"Mean absolute error of {model} at hidden patches: {error}.")
+            for model, panel in zip(made, rows[-1][3::2], strict=True):
+                words.append(f"Mean absolute error of {model} at hidden patches: {panel.caption.splitlines()[1]}.")
         if any(model.config.normalize_target for model in self.models.values()):
             words.append("Mean and deviation of each patch are the true ones: this model predicts only structure.")
         return draw_panels(rows, title), " ".join(words)
@@ -115,11 +108,23 @@ class ReconstructionViewer(PairViewer):
         name = self.archive.names[self.pair.value]
         return Path(path) if path else file_in(self.folder, name, f"_reconstruction.{ending}")
 
-    def _save(self, save: Callable[[], Path]) -> None:
-        try:
-            self.say(f"wrote {save()}")
-        except InputError as error:
-            self.say(f"error: {error}")
+
+@torch.inference_mode()
+def predict(model: FusMAE, images: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """A model's prediction of one pair at every patch: modality -> (C, H, W) in physical units.
+
+    `masks` says which sensors the model gets. A model trained on patch-normalised targets predicts only structure: mean
+    and deviation are then those of the true patch, and whoever draws it must say so.
+    """
+    inputs = {name: images[name] for name in masks}
+    predictions = {}
+    for name, patches in model(inputs, dict(masks)).patches.items():
+        if model.config.normalize_target:
+            truth = patchify(inputs[name], model.config.patch_size)
+            mean, var = truth.mean(dim=-1, keepdim=True), truth.var(dim=-1, keepdim=True)
+            patches = patches * (var + 1e-6).sqrt() + mean
+        predictions[name] = physical(unpatchify(patches, model.config.patch_size, inputs[name].shape[1]), name)
+    return predictions
 
 
 def write_geotiff(path: Path, images: Mapping[str, np.ndarray], patch: Patch) -> None:
@@ -128,7 +133,6 @@ def write_geotiff(path: Path, images: Mapping[str, np.ndarray], patch: Patch) ->
     A patch without coordinates gives a file without them.
     """
     sensors = [get_modality(name) for name in images]
-    layers = [(sensor, band) for sensor in sensors for band in sensor.bands]
     values = np.concatenate(list(images.values())).astype(np.float32)
     count, height, width = values.shape
     options = {"driver": "GTiff", "dtype": "float32", "count": count, "height": height, "width": width}
@@ -137,8 +141,8 @@ def write_geotiff(path: Path, images: Mapping[str, np.ndarray], patch: Patch) ->
     try:
         with rasterio.open(path, "w", compress="deflate", **options) as file:
             file.write(values)
-            file.descriptions = [f"{sensor.name.upper()} {band}" for sensor, band in layers]
-            file.units = [sensor.units for sensor, _ in layers]
+            file.descriptions = [f"{sensor.name.upper()} {band}" for sensor in sensors for band in sensor.bands]
+            file.units = [sensor.units for sensor in sensors for _ in sensor.bands]
     except (OSError, rasterio.errors.RasterioError) as error:
         line = str(error).splitlines()[0]
         raise InputError(f"{path} cannot be written ({line})", "choose a folder that exists") from None

@@ -13,29 +13,27 @@ from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import parse_object
 from fusmae_lite.show.charts import show_loss_curves
 from fusmae_lite.show.pictures import png
-from fusmae_lite.show.viewers.base import Viewer, button, choice, slider
+from fusmae_lite.show.viewers.base import Viewer, choice, slider
 
 
 class TrainingMonitor(Viewer):
-    """Loss curves of a run; the play button follows a run that is still going, from the same or another process.
+    """Loss curves of a run, given as its folder or its metrics.jsonl, which need not exist yet.
 
-    Args:
-        run: the run's folder, or its metrics.jsonl.
-        every: seconds between two looks at the file while playing.
+    The play button follows a run that is still going, in this or another process, and looks `every` so many seconds.
     """
 
     def __init__(self, run: Path | str, *, every: float = 2.0) -> None:
         super().__init__("Training")
         if not every > 0:
             raise InputError(f"every={every:g} seconds", "give a positive number")
-        self.path = metrics_path(run)
+        path = Path(run).expanduser()
+        below = [path / "metrics.jsonl", path / "pretrain" / "metrics.jsonl"]
+        self.path = path if path.suffix == ".jsonl" else next((file for file in below if file.is_file()), below[1])
         self._draw = lru_cache(1)(self._draw)  # an unchanged file costs one look at its date
         self.follow = w.Play(max=10**6, interval=round(1000 * every), description="follow the run")
-        self.again = button("Read again", self.refresh, icon="refresh", tooltip="read the metrics file now")
+        self.again = self.button("Read again", self.refresh, icon="refresh", tooltip="read the metrics file now")
         self.x = choice("across", ["step", "epoch"])
-        self.skip = slider("leave out first, %", 0, 95, 0)
-        self.skip.style.description_width = "initial"
-        self.skip.step = 5
+        self.skip = slider("leave out first, %", 0, 95, 0, step=5, style={"description_width": "initial"})
         self.assemble([self.follow, self.again, self.x, self.skip])
 
     def draw(self) -> tuple[bytes, str]:
@@ -52,20 +50,8 @@ class TrainingMonitor(Viewer):
         return png(figure), training_words(rows)
 
 
-def metrics_path(run: Path | str) -> Path:
-    """The metrics.jsonl of a run's folder, of its ``pretrain`` folder, or the file itself. It need not exist yet."""
-    path = Path(run).expanduser()
-    if path.suffix == ".jsonl":
-        return path
-    return path / "metrics.jsonl" if (path / "metrics.jsonl").is_file() else path / "pretrain" / "metrics.jsonl"
-
-
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows with a finite loss; half a row at the end, of a run that is writing, is left for the next time.
-
-    Raises:
-        InputError: no row yet, or a line that is no row of metrics.
-    """
+    """The rows with a finite loss; half a row at the end, of a run that is writing, is left for the next time."""
     lines, rows = path.read_text(encoding="utf-8", errors="replace").splitlines(), []
     for number, line in enumerate(lines, start=1):
         try:
@@ -75,7 +61,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
             if number == len(lines):
                 break
             raise InputError(f"{path}: line {number} is no row of metrics", "give the metrics.jsonl of a run") from None
-        if losses and all(math.isfinite(value) for value in losses):
+        if losses and all(map(math.isfinite, losses)):
             rows.append(row)
     if not rows:
         raise InputError(f"{path}: no epoch with a finite loss yet", "wait for the first epoch, then read again")
