@@ -23,14 +23,10 @@ SENSOR_COLOURS = {"S1": COLOURS["s1"], "S2": COLOURS["s2"], "S1+S2": COLOURS["cl
 def attention_panels(
     query_rgb: ArrayLike, key_rgb: ArrayLike, weights: np.ndarray, index: int, query: str, key: str, top: float | None
 ) -> list[Panel]:
-    """The patch `index` that asks, the sensor that answers, and the weights, the place of the patch framed in each.
-
-    The weights (N,) are multiples of uniform attention, NaN at patches that were hidden; their colours end at `top`, by
-    default the maximum.
-    """
+    """The patch `index` that asks, the sensor that answers, and the weights (N,), multiples of uniform attention."""
     grid = round(weights.size**0.5)
     row, column = divmod(index, grid)
-    scale = Scale(MATRIX_MAP, 0, top or max(2.0, round(float(np.nanmax(weights)), 1)), "times uniform attention")
+    scale = Scale(MATRIX_MAP, top or max(2.0, round(float(np.nanmax(weights)), 1)), "times uniform attention")
     cells = scale.paint(np.kron(weights.reshape(grid, grid), np.ones((8, 8))))
     asks, answers, place = get_modality(query).title, get_modality(key).title, f"row {row}, column {column}"
     return [
@@ -53,11 +49,8 @@ def show_attention_map(
 ) -> Figure:
     """Where one patch looks: the query patch framed, the other picture, and a weight for each of its patches.
 
-    Args:
-        query_rgb, key_rgb: (H, W, 3), pictures of the modality that asks and of the one that answers.
-        weights: (N,), one row of the softmax of eq. 5; NaN at patches that were hidden.
-        query_index: which of the N patches asks.
-        top: end of the colour scale in multiples of uniform attention; the maximum if absent.
+    `weights` (N,) is one row of the softmax of eq. 5, NaN at patches that were hidden; pictures are (H, W, 3). Colours
+    end at `top` times uniform attention, or at the maximum.
     """
     weights = np.asarray(weights, dtype=np.float64).reshape(-1)
     if round(weights.size**0.5) ** 2 != weights.size or not 0 <= query_index < weights.size:
@@ -83,8 +76,7 @@ def show_attention_matrix(matrix: ArrayLike, slices: Mapping[str, slice], title:
     matrix = np.asarray(matrix, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"an attention matrix of shape {matrix.shape}", "average over samples and heads to (L, L)")
-    figure, axes = new_figure(1, 2, 9, 4.1, title, width_ratios=(1.15, 1))
-    tokens, blocks = axes[0]
+    figure, ((tokens, blocks),) = new_figure(1, 2, 9, 4.1, title, width_ratios=(1.15, 1))
     relative = matrix * len(matrix)
     top = max(2.0, float(np.percentile(relative, 99)))
     image = tokens.imshow(relative, cmap=MATRIX_MAP, vmin=0, vmax=top, interpolation="nearest")
@@ -131,10 +123,8 @@ def show_loss_curves(
 ) -> Figure:
     """Training loss of each modality: columns ``loss_<modality>`` and `x` of the rows of ``metrics.jsonl``.
 
-    Args:
-        baselines: modality -> loss of predicting each band's mean (dashed).
-        heldout: modality -> loss on held-out patches after training (a diamond at the end).
-        y: what the losses are.
+    `baselines` are the losses of predicting each band's mean (dashed), `heldout` those on held-out patches after
+    training (a diamond at the end).
     """
     table = pd.DataFrame(history)
     columns = sorted(column for column in table if column.startswith("loss_"))
@@ -150,11 +140,9 @@ def show_loss_curves(
         if name in (baselines or {}):
             axis.axhline(baselines[name], color="black", ls="--", lw=1.2, label="predicting each band's mean")
         axis.set_title(modality.title if modality else name.upper(), fontsize=TITLE, color=colour, fontweight="bold")
-        axis.set_xlabel(x)
-        low, high = axis.dataLim.y0, axis.dataLim.y1
-        axis.set_ylim(min(0, 1.08 * low), max(0, 1.08 * high) or float(low == 0))  # room for a diamond on top
+        low, high = (1.08 * end for end in axis.dataLim.intervaly)  # room for a diamond on top
+        axis.set(xlabel=x, ylim=(min(0, low), max(0, high) or float(low == 0)), axisbelow=True)
         axis.grid(axis="y", color="#E6E6E6")
-        axis.set_axisbelow(True)
         axis.legend(fontsize=TEXT, frameon=False)
     axes[0, 0].set_ylabel(y)
     return figure
@@ -163,32 +151,30 @@ def show_loss_curves(
 def show_scores(rows: Sequence[object], metrics: Sequence[str] = ("micro", "macro"), title: str = "") -> Figure:
     """Horizontal bars: a panel for each metric, a bar for each row, the value at its end.
 
-    Args:
-        rows: the result of ``evaluate``, or mappings with ``system``, the metrics (0..1 or percent) and, if wanted,
-            ``sensors`` (``"S1"``, ``"S2"``, ``"S1+S2"``), which chooses the colour, and ``low`` and ``high``, the
-            interval of the first metric.
+    `rows` are those of ``evaluate``, or mappings with ``system``, the metrics (0..1 or percent) and, if wanted,
+    ``sensors`` (``"S1"``, ``"S2"``, ``"S1+S2"``), which chooses the colour, and ``low`` and ``high``, the interval of
+    the first metric.
     """
     if not rows:
         raise InputError("no scores to draw", "pass at least one row")
     table = pd.DataFrame([row if isinstance(row, Mapping) else vars(row) for row in rows])
     table = table.reindex(columns=[*dict.fromkeys([*table, *metrics, "sensors", "low", "high"])])
-    places, sensors = np.arange(len(table)), table["sensors"].fillna("none").astype(str)
+    places, sensors = np.arange(len(table)), table["sensors"].fillna("none")
+    fills = [SENSOR_COLOURS.get(name.upper(), "#9A9A9A") for name in sensors]
     figure, axes = new_figure(1, len(metrics), 10, 0.34 * len(table) + 0.7, title, sharey=True)
     for axis, metric in zip(axes[0], metrics, strict=True):
         values = table[metric].astype(float).to_numpy()
-        fills = [SENSOR_COLOURS.get(name.upper(), "#9A9A9A") for name in sensors]
         axis.barh(places, np.nan_to_num(values), color=fills, height=0.66)
         ends, heading = values, metric
-        if metric == metrics[0] and table[["low", "high"]].notna().any(axis=None):
-            axis.hlines(places, table["low"].astype(float), table["high"].astype(float), color="black", lw=1.2)
-            ends, heading = np.fmax(values, table["high"].astype(float)), f"{metric} (line: 95 % interval)"
+        if metric == metrics[0] and table["high"].notna().any():
+            axis.hlines(places, table["low"], table["high"], color="black", lw=1.2)
+            ends, heading = np.fmax(values, table["high"]), f"{metric} (line: 95 % interval)"
         for place, value, end in zip(places, values, ends, strict=True):
             text = "" if np.isnan(value) else f"{value:.3f}" if value <= 1 else f"{value:.1f}"
             axis.annotate(text, (end, place), (4, 0), textcoords="offset points", va="center", fontsize=TEXT)
-        axis.set_xlim(0, max(float(np.nanmax(ends)) * 1.15, 1e-3))
+        axis.set(xlim=(0, max(float(np.nanmax(ends)) * 1.15, 1e-3)), axisbelow=True)
         axis.set_title(heading, fontsize=TITLE)
         axis.grid(axis="x", color="#E6E6E6")
-        axis.set_axisbelow(True)
         axis.tick_params(axis="y", length=0)
     names = table["system"].where(sensors == "none", table["system"] + ", " + sensors)
     axes[0, 0].set_yticks(places, names)
@@ -202,19 +188,16 @@ def show_confusion(matrix: ArrayLike, classes: Sequence[str], title: str = "") -
     Rows without a patch are left out.
     """
     matrix = np.asarray(matrix)
-    if matrix.shape != (len(classes), len(classes)):
-        raise InputError(f"a confusion matrix of shape {matrix.shape}", f"give ({len(classes)}, {len(classes)}) counts")
+    if matrix.shape != (len(classes), len(classes)) or not matrix.any():
+        needed = f"give ({len(classes)}, {len(classes)}) counts of at least one patch"
+        raise InputError(f"a confusion matrix of shape {matrix.shape} and sum {matrix.sum():g}", needed)
     rows = np.flatnonzero(matrix.sum(axis=1))
-    if not len(rows):
-        raise InputError("a confusion matrix without a patch", "count at least one prediction")
     counts = matrix[rows]
-    figure, axes = new_figure(1, 1, 0.62 * len(classes) + 2, 0.36 * len(rows) + 1.2, title)
-    axis = axes[0, 0]
+    figure, ((axis,),) = new_figure(1, 1, 0.62 * len(classes) + 2, 0.36 * len(rows) + 1.2, title)
     texts = [[count or "" for count in row] for row in counts]
     _numbers(axis, counts / counts.sum(axis=1, keepdims=True), texts, aspect="auto")
     axis.set_xticks(range(len(classes)), classes, rotation=35, ha="right")
     axis.set_yticks(range(len(rows)), [f"{classes[row]} ({matrix[row].sum()})" for row in rows])
-    axis.set_xlabel("predicted", fontsize=TEXT)
-    axis.set_ylabel("true (patches)", fontsize=TEXT)
+    axis.set(xlabel="predicted", ylabel="true (patches)")
     axis.tick_params(length=0)
     return figure

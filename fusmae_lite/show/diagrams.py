@@ -1,17 +1,13 @@
-"""The whole method as one figure, with the part a notebook is about in colour and the rest faded.
-
-Coordinates are inches from the lower left corner, so that a box width and a font size can be compared at a glance.
-"""
+"""The whole method as one figure. Coordinates are inches from the lower left corner, as font sizes are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
@@ -22,20 +18,17 @@ from fusmae_lite.show.pictures import COLOURS
 WIDTH, HEIGHT = 10.2, 4.15
 #: (bottom, top) of each lane; ``both`` spans the two sensors, ``use`` is what follows pretraining.
 LANES = {"s1": (2.74, 3.79), "s2": (1.44, 2.49), "both": (1.44, 3.79), "use": (0.28, 1.02)}
-#: Ink, edges and empty squares, in full colour and faded.
 INK, SHARED, FADED_INK, FADED_EDGE = "#222222", "#5B5B5B", "#A3A3A3", "#D9D9D9"
 
 
 class Box(NamedTuple):
-    """One box: the part it belongs to, its lane, left edge and width in inches, its name, text and equations."""
-
     part: str
     lane: str
     left: float
     width: float
     title: str
     text: str = ""
-    source: str = ""
+    source: str = ""  # equation or section
 
 
 BOXES = (
@@ -88,17 +81,11 @@ def overview(highlight: Iterable[str] | str | None = None) -> Figure:
     _arrow(axes, (5.58, LANES["both"][0] - 0.03), (5.58, LANES["use"][1] + 0.03), down)
     for box in BOXES:
         _draw_box(axes, box, box.part in chosen)
-        _glyph(axes, box, box.part in chosen)
     return figure
 
 
 def _text(axes: Axes, x: float, y: float, text: str, colour: str, **style: object) -> None:
     axes.text(x, y, text, color=colour, **({"ha": "center", "va": "center", "fontsize": 8.5} | style))
-
-
-def _tint(colour: str, strength: float) -> tuple[float, ...]:
-    """A colour mixed with white."""
-    return tuple(1 - strength * (1 - channel) for channel in to_rgb(colour))
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, lw: float = 1.4) -> None:
@@ -107,49 +94,42 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], col
 
 
 def _draw_box(axes: Axes, box: Box, lit: bool) -> None:
-    """The frame in the colour of its lane and what is written in it; light grey when faded."""
+    """The frame in the colour of its lane, what is written in it and its small drawing; light grey when faded."""
     (bottom, top), middle = LANES[box.lane], box.left + box.width / 2
     edge, ink = (COLOURS.get(box.lane, SHARED), INK) if lit else (FADED_EDGE, FADED_INK)
-    fill, line = (_tint(edge, 0.13), 1.5) if lit else ("#FAFAFA", 1.0)
+    fill, line = ((edge, 0.13), 1.5) if lit else ("#FAFAFA", 1.0)
     style = {"boxstyle": "round,pad=0,rounding_size=0.08", "ec": edge, "fc": fill, "lw": line, "zorder": 2}
     name = f"{box.part}:{box.lane}"
     axes.add_patch(FancyBboxPatch((box.left, bottom), box.width, top - bottom, gid=name, **style))
     _text(axes, middle, top - 0.17, box.title, ink, fontsize=9, weight="bold")
     _text(axes, middle, top - (0.43 if box.lane == "use" else 0.33), box.text, ink, va="top", linespacing=1.25)
     _text(axes, middle, bottom + 0.14, box.source, ink, style="italic")
-
-
-def _glyph(axes: Axes, box: Box, lit: bool) -> None:
-    """The small drawing inside a box: bands, hidden patches, crossing streams, the token sequence with CLS."""
     colours = {lane: colour if lit else FADED_EDGE for lane, colour in COLOURS.items()}
-    bottom, middle = LANES[box.lane][0], box.left + box.width / 2
-    if box.part == "data":
-        bands = get_modality(box.lane).channels
-        columns, rows = min(bands, 6), -(-bands // 6)
-        _squares(axes, middle, bottom + 0.43 - 0.115 * (rows - 1), [colours[box.lane]] * bands, columns, 0.115)
-    elif box.part in ("masking", "decoders"):
-        hidden = ("#CFCFCF" if lit else "#EFEFEF") if box.part == "masking" else _tint(colours[box.lane], 0.45)
-        _patches(axes, middle, bottom + 0.29, box.lane, colours[box.lane], hidden)
-    elif box.part == "loss":
-        for lane, low in (("s1", 2.55), ("s2", 1.98)):
-            _patches(axes, middle, low, lane, "#EFEFEF" if lit else "#F2F2F2", colours[lane])
-    elif box.part.startswith("xattn"):
+    if box.part.startswith("xattn"):
         for lane, start, end in (("s1", 2.80, 1.98), ("s2", 1.98, 2.80)):
             _arrow(axes, (box.left + 0.25, start), (box.left + box.width - 0.25, end), colours[lane], lw=1.8)
-    elif box.part == "encoder":
-        _squares(axes, middle, 1.78, [colours[lane] for lane in ("cls", *["s2"] * 3, *["s1"] * 3)], 1, 0.17)
-        _text(axes, middle + 0.13, 1.845, "CLS", INK if lit else FADED_INK, ha="left")
+    if box.part == "encoder":
+        _text(axes, middle + 0.13, 1.845, "CLS", ink, ha="left")
+    for low, fills, columns, cell in _squares(box, lit, colours):
+        for index, fill in enumerate(fills):
+            row, column = divmod(index, columns)
+            corner = (middle + (column - columns / 2) * cell, low + row * cell)
+            axes.add_patch(Rectangle(corner, cell * 0.86, cell * 0.86, fc=fill, ec="none", zorder=3))
 
 
-def _squares(axes: Axes, middle: float, bottom: float, colours: Sequence[object], columns: int, cell: float) -> None:
-    """Squares in rows of `columns`, from the lower left one upwards."""
-    for index, colour in enumerate(colours):
-        row, column = divmod(index, columns)
-        corner = (middle + (column - columns / 2) * cell, bottom + row * cell)
-        axes.add_patch(Rectangle(corner, cell * 0.86, cell * 0.86, fc=colour, ec="none", zorder=3))
-
-
-def _patches(axes: Axes, middle: float, bottom: float, lane: str, visible: object, hidden: object) -> None:
-    """Tokens with the same quarter visible wherever the lane appears."""
-    order = np.random.default_rng(int(lane[1:])).permutation(32)
-    _squares(axes, middle, bottom, [visible if place < 8 else hidden for place in order], 8, 0.095)
+def _squares(box: Box, lit: bool, colours: dict[str, str]) -> list[tuple[float, list[object], int, float]]:
+    """Bands or tokens inside a box: bottom, colours from the lower left upwards, columns, size."""
+    bottom, own = LANES[box.lane][0], colours.get(box.lane)
+    visible = {lane: np.random.default_rng(int(lane[1:])).permutation(32) < 8 for lane in ("s1", "s2")}
+    if box.part == "data":
+        bands = get_modality(box.lane).channels
+        return [(bottom + 0.43 - 0.115 * (bands > 6), [own] * bands, min(bands, 6), 0.115)]
+    if box.part in ("masking", "decoders"):
+        hidden = (own, 0.37) if box.part == "decoders" else "#CFCFCF" if lit else "#EFEFEF"
+        return [(bottom + 0.29, [own if seen else hidden for seen in visible[box.lane]], 8, 0.095)]
+    if box.part == "loss":
+        blank, lows = "#EFEFEF" if lit else "#F2F2F2", {"s1": 2.55, "s2": 1.98}
+        return [(lows[lane], [blank if s else colours[lane] for s in visible[lane]], 8, 0.095) for lane in lows]
+    if box.part == "encoder":
+        return [(1.78, [colours[lane] for lane in ("cls", *["s2"] * 3, *["s1"] * 3)], 1, 0.17)]
+    return []

@@ -1,14 +1,13 @@
-"""Pairs, bands, masks, reconstructions: what their pictures consist of, and figures of them for a notebook's page.
+"""Pairs, bands, masks, reconstructions: their panels, which viewers draw, too, and matplotlib figures of them.
 
-A ``show_`` function returns a matplotlib Figure: end the cell with ``plt.show()``. A ``_panels`` function returns the
-panels, which viewers draw by ``panels.py``. Images are in physical units (dB, reflectance x 10,000), masks are True
-where the encoder sees nothing.
+Images are in physical units (dB, reflectance x 10,000), masks are True where the encoder sees nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -64,7 +63,7 @@ def show_panels(panels: Sequence[Panel], columns: int, title: str = "", largest:
     for axis, panel in zip(axes.flat, panels, strict=False):
         draw(axis, panel.picture, panel.title, panel.caption, panel.colour)
         if scale := panel.scale:
-            colours = ScalarMappable(Normalize(scale.low, scale.high), scale.colours)
+            colours = ScalarMappable(Normalize(0, scale.top), scale.colours)
             bar = figure.colorbar(colours, ax=axis, fraction=0.05, pad=0.02, extend="max")
             bar.set_label(scale.unit, fontsize=8)
             bar.ax.tick_params(labelsize=8)
@@ -145,17 +144,6 @@ def show_masks(rgbs: Mapping[str, ArrayLike], masks: Mapping[str, ArrayLike], ti
     return show_panels(sum(rows, []), 2 * len(rows), title)
 
 
-def paste(original: np.ndarray, prediction: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The prediction (C, H, W) at hidden patches, the input at visible ones, where the prediction is untrained."""
-    return np.where(pictures.mask_pixels(mask, *original.shape[1:]), prediction, original)
-
-
-def absolute_error(original: np.ndarray, prediction: np.ndarray, mask: np.ndarray, modality: str) -> np.ndarray:
-    """Mean of |prediction - original| over bands, NaN in visible patches: (H, W) in the sensor's unit."""
-    error = np.abs(prediction.astype(np.float32) - original.astype(np.float32)).mean(axis=0)
-    return np.where(pictures.mask_pixels(mask, *error.shape), error / get_modality(modality).scale, np.nan)
-
-
 def reconstruction_panels(
     modality: str,
     look: str | None,
@@ -168,18 +156,19 @@ def reconstruction_panels(
 
     `look` is the composite drawn; `everywhere` adds the prediction as it is, untrained visible patches included.
     """
-    unit, rgb = get_modality(modality).unit, pictures.composite(look, modality, original)
-    scale = Scale(ERROR_MAP, 0, ERROR_LIMITS.get(modality, 1.0), unit)
-    panels = mask_panels(modality, rgb, mask, f"input: {pictures.find_composite(look, modality).title}")
+    sensor, as_rgb = get_modality(modality), partial(pictures.composite, look, modality)
+    hidden = pictures.mask_pixels(mask, *original.shape[1:])
+    scale = Scale(ERROR_MAP, ERROR_LIMITS.get(modality, 1.0), sensor.unit)
+    panels = mask_panels(modality, as_rgb(original), mask, f"input: {pictures.find_composite(look, modality).title}")
     for name, prediction in predictions.items():
-        rgb = pictures.composite(look, modality, paste(original, prediction, mask))
-        panels.append(Panel(rgb, name, "hidden patches predicted,\nvisible ones pasted back"))
+        pasted = as_rgb(np.where(hidden, prediction, original))
+        panels.append(Panel(pasted, name, "hidden patches predicted,\nvisible ones pasted back"))
         if everywhere:
-            rgb = pictures.composite(look, modality, prediction)
-            panels.append(Panel(rgb, "prediction everywhere", "untrained at visible patches"))
-        error = absolute_error(original, prediction, mask, modality)
-        mean = f"{np.nanmean(error):.2g} {unit}" if mask.any() else "nothing hidden"
-        panels.append(Panel(scale.paint(error), "absolute error", f"hidden, mean of bands:\n{mean}", scale=scale))
+            panels.append(Panel(as_rgb(prediction), "prediction everywhere", "untrained at visible patches"))
+        error = np.abs(prediction.astype(np.float32) - original.astype(np.float32)).mean(axis=0) / sensor.scale
+        mean = f"{error[hidden].mean():.2g} {sensor.unit}" if mask.any() else "nothing hidden"
+        error = scale.paint(np.where(hidden, error, np.nan))
+        panels.append(Panel(error, "absolute error", f"hidden, mean of bands:\n{mean}", scale=scale))
     return panels
 
 

@@ -1,7 +1,6 @@
 """Pictures with title, caption and colour scale, and rows of them as PNG bytes, quick enough to follow a slider.
 
-matplotlib takes some hundred milliseconds for such a page, nearly all of it for axes and for arranging text. Here every
-place is known beforehand and pixels are put there directly. ``figures.py`` draws the same panels with matplotlib.
+matplotlib, by which ``figures.py`` draws the same panels, takes some hundred milliseconds for axes and text.
 """
 
 from __future__ import annotations
@@ -28,19 +27,16 @@ ERROR_MAP, MATRIX_MAP = "cividis", "viridis"
 
 @dataclass(frozen=True)
 class Scale:
-    """Numbers as colours of a matplotlib map between `low` and `high`; what lies beyond takes the end's colour."""
+    """Numbers as colours of a matplotlib map between 0 and `top`; what lies beyond takes the end's colour."""
 
     colours: str
-    low: float
-    high: float
+    top: float
     unit: str
 
     def paint(self, values: ArrayLike) -> np.ndarray:
         """(H, W) -> (H, W, 3) in 0..1; NaN becomes the grey of a hidden patch."""
-        values = np.asarray(values, dtype=np.float64)
-        share = np.clip((values - self.low) / (self.high - self.low), 0, 1)
-        rgb = matplotlib.colormaps[self.colours](np.nan_to_num(share))[..., :3]
-        return np.where(np.isnan(values)[..., None], MASK_GREY, rgb)
+        colours = matplotlib.colormaps[self.colours].with_extremes(bad=(MASK_GREY,) * 3)
+        return colours(np.clip(np.asarray(values, dtype=np.float64) / self.top, 0, 1))[..., :3]
 
 
 @dataclass(frozen=True)
@@ -113,9 +109,9 @@ def _place(page: Image.Image, panel: Panel, left: int, upper: int) -> None:
     pen.text((left, upper + SIDE + 3), panel.caption, PALE, font(11))
     if scale := panel.scale:
         left += SIDE + 5
-        page.paste(to_image(scale.paint(np.linspace([scale.high] * 10, [scale.low] * 10, SIDE))), (left, upper))
-        for height, end in ((-2, scale.high), (SIDE - 13, scale.low)):
-            pen.text((left + 14, upper + height), f"{end:g}", PALE, font(11))
+        page.paste(to_image(scale.paint(np.linspace([scale.top] * 10, [0] * 10, SIDE))), (left, upper))
+        for height, end in ((-2, f"{scale.top:g}"), (SIDE - 13, "0")):
+            pen.text((left + 14, upper + height), end, PALE, font(11))
         unit = Image.new("L", (SIDE - 40, LINE))
         ImageDraw.Draw(unit).text((unit.width / 2, 0), scale.unit, 255, font(11), anchor="ma")
         page.paste(PALE, (left + 16, upper + 20), unit.rotate(90, expand=True))

@@ -1,7 +1,4 @@
-"""Arrays to RGB pictures. No stretch adapts to the picture at hand: two patches that look alike are alike.
-
-Images come in physical units: Sentinel-1 in dB, Sentinel-2 in reflectance x 10,000.
-"""
+"""Images in dB or reflectance x 10,000 to RGB, by fixed stretches: two patches that look alike are alike."""
 
 from __future__ import annotations
 
@@ -32,10 +29,9 @@ BAND_LIMITS |= {"VV": VV_LIMITS, "VH": VH_LIMITS}
 
 @dataclass(frozen=True)
 class Composite:
-    """How three layers of a sensor become red, green and blue, or one becomes grey.
+    """Three layers of a sensor as red, green and blue, or one as grey; see :func:`stretch`.
 
-    A layer is a band or a difference, ``"VV-VH"``. Its limits, in the sensor's unit, are shown as 0 and 1; the value
-    between is raised to 1 / gamma, which brightens the dark end.
+    A layer is a band or a difference, ``"VV-VH"``, and its limits are in the sensor's unit.
     """
 
     title: str
@@ -98,10 +94,7 @@ def find_composite(name: str | None, modality: str) -> Composite:
 
 
 def composite(name: str | None, modality: str, image: ArrayLike) -> np.ndarray:
-    """A patch (C, H, W) in physical units as an RGB picture, (H, W, 3) float32 in 0..1.
-
-    `name` is a key of :data:`COMPOSITES`; None takes the sensor's default.
-    """
+    """A patch (C, H, W) as RGB, (H, W, 3) float32 in 0..1; `name` is of :data:`COMPOSITES`, None is the default."""
     recipe = find_composite(name, modality)
     layers = [
         stretch(band_values(image, modality, layer), *limits, recipe.gamma)
@@ -168,10 +161,7 @@ def outline(rgb: ArrayLike, index: int, grid: int) -> np.ndarray:
 
 
 def histogram(values: ArrayLike, modality: str, band: str, side: int) -> np.ndarray:
-    """Histogram of a band, in the sensor's unit, as a picture (side, side, 3).
-
-    A black line is the mean used to normalise, a grey band one deviation; the end bins count what lies beyond.
-    """
+    """Histogram of a band, in the sensor's unit, as (side, side, 3), over the mean and deviation used to normalise."""
     mean, std, low, high = band_statistics(modality, band)
     bins = side // 4
     counts = np.histogram(np.clip(np.asarray(values, dtype=np.float32), low, high), bins, (low, high))[0]

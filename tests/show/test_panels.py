@@ -21,7 +21,7 @@ def test_panels_put_pictures_at_known_places():
 
 
 def test_scale_clips_and_shows_hidden_patches_grey():
-    rgb = panels.Scale("viridis", 0, 1, "").paint([[0, 1, -5, 9, np.nan]])[0]
+    rgb = panels.Scale("viridis", 1, "").paint([[0, 1, -5, 9, np.nan]])[0]
     assert np.array_equal(rgb[0], rgb[2]) and np.array_equal(rgb[1], rgb[3])
     assert rgb[4].tolist() == [MASK_GREY] * 3
 

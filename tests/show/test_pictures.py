@@ -181,8 +181,7 @@ def test_reconstruction_pastes_visible_patches_and_measures_hidden_ones(pair, ma
         assert np.allclose(shown[~hidden], truth[~hidden])
         assert not np.allclose(shown[hidden], truth[hidden])
         assert np.allclose(error_in(figure, row, name)[hidden], error, atol=figures.ERROR_LIMITS[name] / 250)
-        measured = figures.absolute_error(pair[name], wrong[name], masks[name], name)
-        assert np.allclose(measured[hidden], error, atol=1e-5)
+        assert figure.axes[4 * row + 3].get_xlabel().split("\n")[1].split()[0] == f"{error:.2g}"
     assert any("pasted back" in axis.get_xlabel() for axis in figure.axes)
 
 

@@ -8,7 +8,7 @@ from viewer_helpers import SMALL, holds_still, memory_is_flat, pixels, small_mod
 
 from fusmae_lite import FusMAE, InputError, ModelConfig
 from fusmae_lite.show.viewers import AttentionViewer
-from fusmae_lite.show.viewers.attention import entropy, weights_between
+from fusmae_lite.show.viewers.attention import attention_matrix, entropy
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +42,11 @@ def test_a_click_chooses_who_asks(attention):
 
 def test_weights_are_those_of_the_model(attention):
     maps = attention.maps
-    cross = weights_between(maps, ("cross", 0), "s1", "s2", 1)
+    cross = attention_matrix(maps, ("cross", 0), 1)[:25, 25:]
     np.testing.assert_allclose(cross, maps["cross"]["s1"][0, 1].numpy() * 25, rtol=1e-6)
     np.testing.assert_allclose(cross.mean(axis=1), 1, rtol=1e-5)
-    plain = weights_between(maps, ("self", 0), "s2", "s1", None)
+    assert np.isnan(attention_matrix(maps, ("cross", 0), 1)[:25, :25]).all(), "no sensor looks at itself"
+    plain = attention_matrix(maps, ("self", 0), None)[25:50, :25]
     np.testing.assert_allclose(plain, maps["self"][0][0].mean(0)[25:50, :25].numpy() * 51, rtol=1e-5)
 
 

@@ -8,6 +8,7 @@ from itertools import permutations
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import get_modality
@@ -24,9 +25,8 @@ Maps = Mapping[str, Any]  # of one pair, from FusMAE.attention_maps
 class AttentionViewer(PairViewer):
     """Click a patch in one sensor and see where it looks in the other; nothing is hidden from the encoder here.
 
-    Args:
-        model: a shipped name, a checkpoint or a model with at least two sensors.
-        plain: a model with ``fusion="none"`` whose first block, self-attention over all sensors, is drawn beside.
+    `model` is a shipped name, a checkpoint or a model; the first block of `plain`, one with ``fusion="none"`` and so
+    with self-attention over all sensors, is drawn beside it.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class AttentionViewer(PairViewer):
         plain: str | FusMAE | None = None,
     ) -> None:
         models = load_models([model] if plain is None else [model, plain])
-        (self.name, self.model), *others = models.items()
-        if others and (fusion := others[0][1].config.fusion) != "none":
+        self.name, config = next(iter(models)), next(iter(models.values())).config
+        if plain is not None and (fusion := [*models.values()][1].config.fusion) != "none":
             raise InputError(f"the plain model has fusion={fusion!r}", 'give one with fusion="none"')
-        config, names = self.model.config, self.model.config.modalities
+        names = config.modalities
         if len(names) < 2:
             raise InputError(f"{self.name} has one sensor, {names[0]}", "choose a model with two sensors")
         super().__init__("Attention", archive, pair, config)
@@ -49,7 +49,11 @@ class AttentionViewer(PairViewer):
         self._maps = lru_cache(1)(lambda _pair: [each.attention_maps(self.images) for each in models.values()])
         pairs = permutations(names, 2)
         self.direction = choice("direction", [(f"{q.upper()} looks at {k.upper()}", (q, k)) for q, k in pairs])
-        self.layer = choice("layer", layers_of(self.model))
+        layers = {"cross-attention, block 1": ("cross", 0)} if self.maps["cross"] else {}
+        first = len(layers) + 1
+        layers |= {f"self-attention, block {n + first}": ("self", n) for n in range(len(self.maps["self"]))}
+        layers |= {"cross-attention before the decoders": ("decoder", 0)} if self.maps["decoder"] else {}
+        self.layer = choice("layer", layers.items())
         self.head = choice("head", [("mean of heads", -1), *((f"head {h + 1}", h) for h in range(config.heads))])
         middle = self.grid // 2
         self.row, self.column = (slider(label, 0, self.grid - 1, middle, live=True) for label in ("row", "column"))
@@ -76,12 +80,14 @@ class AttentionViewer(PairViewer):
         index, rgbs = self.row.value * self.grid + self.column.value, self.rgbs
         for name, rgb in rgbs.items():
             self.grids[name].show(outline(rgb, index, self.grid), f"{get_modality(name).title}, click a patch")
-        weights = weights_between(self.maps, self.layer.value, query, key, head)
+        weights = attention_matrix(self.maps, self.layer.value, head)[
+            self.maps["slices"][query], self.maps["slices"][key]
+        ]
         top = max(2.0, round(float(np.quantile(weights, 0.995)), 1))
         panels = attention_panels(rgbs[query], rgbs[key], weights[index], index, query, key, top)
         asks, answers = get_modality(query).title, get_modality(key).title
         spread, most, bits = entropy(weights), int(weights[index].argmax()), float(np.log2(weights.shape[1]))
-        scale, square = Scale(ERROR_MAP, 0, round(bits, 1), "bits"), (self.grid, self.grid)
+        scale, square = Scale(ERROR_MAP, round(bits, 1), "bits"), (self.grid, self.grid)
         mean, times = weights.mean(axis=0).reshape(square), panels[-1].scale
         own = f"{spread[index]:.2f} bits, mean {spread.mean():.2f}"
         panels += [
@@ -99,33 +105,25 @@ class AttentionViewer(PairViewer):
         return draw_panels([panels, matrices], f"{how}; {title}"), words
 
 
-def layers_of(model: FusMAE) -> list[tuple[str, Layer]]:
-    """(label, layer) of each attention of the encoder and the XAttnDecoder."""
-    first, last = int(model.xattn_encoder is not None), int(model.xattn_decoder is not None)
-    return (
-        [("cross-attention, block 1", ("cross", 0))] * first
-        + [(f"self-attention, block {n + 1 + first}", ("self", n)) for n in range(len(model.blocks))]
-        + [("cross-attention before the decoders", ("decoder", 0))] * last
-    )
+def attention_matrix(maps: Maps, layer: Layer, head: int | None) -> np.ndarray:
+    """Attention between all tokens in multiples of uniform attention, of one head or the mean of all (None).
 
-
-def weights_between(maps: Maps, layer: Layer, query: str, key: str, head: int | None) -> np.ndarray:
-    """Attention from each patch of `query` to each of `key`, (n_query, n_key) in multiples of uniform attention.
-
-    `layer` says which softmax, `head` which head; None is the mean of all.
+    ``self`` includes CLS; the others, between sensors, are NaN from a sensor to itself.
     """
+
+    def of_head(matrix: Tensor) -> np.ndarray:
+        matrix = matrix[0].mean(dim=0) if head is None else matrix[0, head]
+        return matrix.numpy().astype(np.float64) * matrix.shape[-1]
+
     kind, number = layer
-    rows, columns = maps["slices"][query], maps["slices"][key]
     if kind == "self":
-        return _of_head(maps["self"][number], head)[rows, columns] * maps["self"][number].shape[-1]
-    matrix = _of_head(maps[kind][query], head)
-    before = rows.stop - rows.start if rows.start < columns.start else 0  # the query's own tokens are no keys
-    return matrix[:, columns.start - before : columns.stop - before] * matrix.shape[1]
-
-
-def _of_head(matrix: Any, head: int | None) -> np.ndarray:
-    """(1, H, n, m) -> (n, m), of one head or the mean of all."""
-    return (matrix[0].mean(dim=0) if head is None else matrix[0, head]).numpy().astype(np.float64)
+        return of_head(maps["self"][number])
+    length = maps["slices"]["cls"].start
+    matrix = np.full((length, length), np.nan)
+    for query, weights in maps[kind].items():
+        rows = maps["slices"][query]
+        matrix[rows, np.r_[: rows.start, rows.stop : length]] = of_head(weights)
+    return matrix
 
 
 def entropy(weights: np.ndarray) -> np.ndarray:
@@ -135,32 +133,29 @@ def entropy(weights: np.ndarray) -> np.ndarray:
 
 
 def matrix_panels(maps: Maps, plain: Maps | None = None, *, layer: Layer, head: int | None) -> tuple[list[Panel], str]:
-    """Cross-attention as the block matrix it is, with nothing on the diagonal, beside plain self-attention matrices.
+    """Cross-attention as the block matrix it is beside self-attention, and what each sensor keeps to itself in words.
 
-    What each sensor keeps to itself is told in words, too.
+    `plain`, of a model without fusion, is shown by its first block.
     """
     names = [name for name in maps["slices"] if name != "cls"]
-    scale = Scale(MATRIX_MAP, 0, 3, "times uniform")
-    order = f"rows and columns: {', '.join(name.upper() for name in names)}"
-    panels, words = [], []
-    kind, number = layer if layer[0] != "self" else (next((k for k in ("cross", "decoder") if maps[k]), None), layer[1])
-    if kind is not None:
-        cross = np.full((maps["slices"]["cls"].start,) * 2, np.nan)  # no sensor to itself
-        for query, key in permutations(names, 2):
-            block = maps["slices"][query], maps["slices"][key]
-            cross[block] = weights_between(maps, (kind, 0), query, key, head)
-        panels.append(Panel(scale.paint(cross), "cross-attention", order, scale=scale))
-    block = number + 1 + bool(maps["cross"])
-    sources = [(f"self-attention, block {block}", f"self-attention of block {block}", maps, number, head)]
+    scale = Scale(MATRIX_MAP, 3, "times uniform")
+    cross = layer if layer[0] != "self" else next(((kind, 0) for kind in ("cross", "decoder") if maps[kind]), None)
+    block = layer[1] + 1 + bool(maps["cross"])
+    sources = [("cross-attention", "", maps, cross, head)] if cross else []
+    own = f"self-attention of block {block}"
+    sources.append((f"self-attention, block {block}", own, maps, ("self", layer[1]), head))
     if plain:
-        said = "the first block of the model without fusion"
-        sources.append(("no fusion: self-attention, block 1", said, plain, 0, None))
-    for title, said, source, number, head in sources:
-        matrix = _of_head(source["self"][number], head)
-        shares = block_shares(matrix, source["slices"])
-        kept = {name.upper(): f"{shares[name, name]:.0%}" for name in names}
-        inside = ", ".join(f"{name} to itself {share}" for name, share in kept.items())
-        panels.append(Panel(scale.paint(matrix * len(matrix)), title, f"{order}\n{inside}", scale=scale))
-        keeps = " and ".join(f"{name} keeps {share}" for name, share in kept.items())
-        words.append(f"In {said} {keeps} of its attention to itself.")
+        first = "the first block of the model without fusion"
+        sources.append(("no fusion: self-attention, block 1", first, plain, ("self", 0), None))
+    panels, words = [], []
+    for title, told, source, layer, head in sources:
+        matrix = attention_matrix(source, layer, head)
+        caption = f"rows and columns: {', '.join(name.upper() for name in names)}"
+        if told:
+            shares = block_shares(matrix / len(matrix), source["slices"])
+            kept = {name.upper(): f"{shares[name, name]:.0%}" for name in names}
+            caption += "\n" + ", ".join(f"{name} to itself {share}" for name, share in kept.items())
+            keeps = " and ".join(f"{name} keeps {share}" for name, share in kept.items())
+            words.append(f"In {told} {keeps} of its attention to itself.")
+        panels.append(Panel(scale.paint(matrix), title, caption, scale=scale))
     return panels, " ".join(words)

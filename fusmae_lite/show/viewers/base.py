@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path, PurePath
@@ -32,11 +32,7 @@ GRID_SIDE = 300
 
 
 class Picture(w.Image):
-    """An image whose tooltip is the title of its img, which is what a screen reader says of it.
-
-    ipywidgets' JavaScript asks a widget with a tooltip for its description, too; an Image has none and would not be
-    shown at all.
-    """
+    """An image whose tooltip is what a screen reader says; ipywidgets shows one only with a description as well."""
 
     description = Unicode("").tag(sync=True)
 
@@ -105,10 +101,7 @@ class Viewer(w.VBox):
         return widget
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The live widget, and beside it the picture for readers without a kernel: GitHub, HTML, a fresh JupyterLab.
-
-        The picture is stored in 256 colours, a third of the size, its words beside it as alternative text.
-        """
+        """The live widget, and its picture and words for readers without a kernel: GitHub, HTML, a fresh JupyterLab."""
         bundle = super()._repr_mimebundle_(**options)
         bundle["image/png"] = base64.b64encode(few_colours(self.picture())).decode("ascii")
         bundle["text/plain"] = f"{self.title}: {self.description}"
@@ -116,10 +109,7 @@ class Viewer(w.VBox):
 
 
 class PairViewer(Viewer):
-    """A viewer of the pairs of an archive, beginning with row `pair`, read as a model of `config` takes them.
-
-    `live` follows the mouse along the slider, for pictures that need no model.
-    """
+    """A viewer of the pairs of an archive, beginning with row `pair`, read as a model of `config` takes them."""
 
     def __init__(
         self, title: str, archive: Source, pair: int, config: ModelConfig | None = None, live: bool = False
@@ -157,8 +147,7 @@ class PairViewer(Viewer):
 class PatchGrid(w.VBox):
     """A sensor's picture of `grid` x `grid` patches with a transparent button over each, which calls `clicked`.
 
-    Two hundred stops of the Tab key would help nobody, so the buttons are for pointers; viewers with a grid have
-    row and column sliders that do the same by keyboard.
+    Two hundred stops of the Tab key would help nobody: row and column sliders do the same by keyboard.
     """
 
     def __init__(self, name: str, grid: int, clicked: Callable[[str, int], None]) -> None:
@@ -193,12 +182,12 @@ def slider(label: str, low: int, high: int, value: int, live: bool = False, **op
     return w.IntSlider(value, low, high, description=label, **options)
 
 
-def choice(label: str, options: Sequence[Any], value: Any = None) -> w.Dropdown:
+def choice(label: str, options: Iterable[Any], **value: Any) -> w.Dropdown:
     """One of several, each a text or (text, value); the first unless told, and wide enough for the longest."""
-    pairs = [option if isinstance(option, tuple) else (option, option) for option in options]
-    layout = w.Layout(width=f"{max(230, 140 + 8 * max(len(text) for text, _ in pairs))}px")
-    value = pairs[0][1] if value is None else value
-    return w.Dropdown(options=list(options), value=value, description=label, layout=layout)
+    options = list(options)
+    longest = max(len(option[0] if isinstance(option, tuple) else option) for option in options)
+    layout = w.Layout(width=f"{max(230, 140 + 8 * longest)}px")
+    return w.Dropdown(options=options, description=label, layout=layout, **value)
 
 
 def look_choices(names: Sequence[str]) -> dict[str, w.Dropdown]:
@@ -208,34 +197,27 @@ def look_choices(names: Sequence[str]) -> dict[str, w.Dropdown]:
 
 
 def load_models(models: Sequence[str | FusMAE] | Mapping[str, str | FusMAE]) -> dict[str, FusMAE]:
-    """Name -> model on the CPU, all with one patch grid and the same sensors.
-
-    Given are shipped names, paths of checkpoints, or models; a mapping says what each is called.
-    """
+    """Name -> model on the CPU, from shipped names, checkpoints or models, of the same sensors and patches."""
     if not models:
         raise InputError("no model to look at", 'give one, for example models=("xae-lite",)')
     loaded: dict[str, FusMAE] = {}
     named = models.items() if isinstance(models, Mapping) else ((name_of(model), model) for model in models)
     for number, (name, model) in enumerate(named, start=1):
-        name = name or f"model {number}"
-        name = name if name not in loaded else f"{name} ({number})"
+        name = f"{name} ({number})" if name in loaded else name or f"model {number}"
         model = model if isinstance(model, FusMAE) else load_pretrained(str(model))
         if not isinstance(model, FusMAE):
             raise InputError(f"{name} is a {type(model).__name__}", "give a Fus-MAE: what this viewer shows is its own")
         loaded[name] = model.eval().cpu()
     for field in ("modalities", "image_size", "patch_size"):
-        first, *rest = (getattr(model.config, field) for model in loaded.values())
-        for value in rest:
-            if value != first:
-                raise InputError(f"models differ in {field}: {first!r} and {value!r}", "compare models that share it")
+        values = dict.fromkeys(repr(getattr(model.config, field)) for model in loaded.values())
+        if len(values) > 1:
+            raise InputError(f"models differ in {field}: {' and '.join(values)}", "compare models that share it")
     return loaded
 
 
 def name_of(model: str | FusMAE) -> str:
     """What a model is called that was given without a name: the end of its path, but not just ``model.safetensors``."""
-    if isinstance(model, FusMAE):
-        return ""
-    path = PurePath(model)
+    path = PurePath("" if isinstance(model, FusMAE) else model)
     return path.parent.name if path.name == "model.safetensors" else path.name
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class MaskViewer(PairViewer):
         grid, names = self.config.grid, self.config.modalities
         self.percent = slider("hidden, %", 0, 99, round(100 * self.config.mask_ratio), live=True)
         self.seed = slider("seed", 0, 99, 0, live=True)
-        self.strategy = choice("masking", STRATEGIES, self.config.masking)
+        self.strategy = choice("masking", STRATEGIES, value=self.config.masking)
         for control in (self.percent, self.seed, self.strategy):
             control.observe(self._redraw_masks, "value")
         self._redraw_masks()
@@ -70,8 +70,13 @@ class MaskViewer(PairViewer):
             self.grids[name].show(seen.picture, f"{whole.title}, {seen.caption}")
             received = Panel(visible_patches(rgb, mask), "the encoder receives", f"{int((~mask).sum())} tokens")
             rows.append([whole, seen, received])
-        title = self.pair_title()
-        return draw_panels(rows, title), f"{title}. {mask_words(self.masks)}"
+        kept = {name: int((~mask).sum()) for name, mask in self.masks.items()}
+        tokens, title = self.config.tokens, self.pair_title()
+        told = [f"{get_modality(name).title} keeps {n} of {tokens} patches." for name, n in kept.items()]
+        both = int(np.all([~mask for mask in self.masks.values()], axis=0).sum())
+        length = f"The encoder receives {' + '.join(map(str, kept.values()))} + 1 (CLS) tokens."
+        words = [f"{title}.", *told, f"{both} places are visible to all.", length]
+        return draw_panels(rows, title), " ".join(words)
 
     def _redraw_masks(self, _change: object = None) -> None:
         drawn = draw_masks(self.config, self.strategy.value, self.percent.value, self.seed.value)
@@ -86,15 +91,6 @@ def visible_patches(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
     page = np.ones_like(patches)
     page[: (~mask).sum()] = patches[~mask]
     return page.reshape(grid, grid, side, side, 3).swapaxes(1, 2).reshape(rgb.shape)
-
-
-def mask_words(masks: Mapping[str, np.ndarray]) -> str:
-    """What each sensor keeps, and how long the encoder's sequence is."""
-    kept = {name: int((~mask).sum()) for name, mask in masks.items()}
-    parts = [f"{get_modality(name).title} keeps {n} of {masks[name].size} patches." for name, n in kept.items()]
-    both = int(np.all([~mask for mask in masks.values()], axis=0).sum())
-    length = " + ".join(map(str, kept.values()))
-    return f"{' '.join(parts)} {both} places are visible to all. The encoder receives {length} + 1 (CLS) tokens."
 
 
 def cross_choices(modalities: Sequence[str]) -> dict[str, tuple[tuple[str, ...] | None, str | None]]:

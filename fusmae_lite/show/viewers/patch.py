@@ -102,10 +102,7 @@ def place_of(patch: Patch) -> Place | None:
 
 
 def places_by_name(archive: Archive, rows: Sequence[int]) -> np.ndarray:
-    """Centres of patches as their names tell them, ``..._<tile>_<column>_<row>``: (n, 2) degrees east and north.
-
-    Sentinel-1 names of BigEarthNet do, others are left out, so n may be 0. No file is opened.
-    """
+    """Centres of patches whose S1 names tell them, ``..._<tile>_<column>_<row>``: (n, 2) degrees east and north."""
     zones: dict[str, list[Place]] = {}
     for row in rows:
         parts = archive.keys(int(row)).get("s1", "").split("_")[-3:]
@@ -120,11 +117,10 @@ def places_by_name(archive: Archive, rows: Sequence[int]) -> np.ndarray:
 
 
 def tile_corner(tile: str) -> tuple[str, float, float]:
-    """Coordinate system, left and upper edge in metres, to 60 m, of a Sentinel-2 tile such as ``34VER``.
+    """Coordinate system, left and upper edge in metres, of a Sentinel-2 tile such as ``34VER``; ValueError for others.
 
-    The letters name a 100 km square of MGRS, without I and O, which look like numbers: columns repeat every three
-    zones, rows every 2,000 km and begin at F in even zones. A tile begins 20 m west and 40 m north of its square.
-    ValueError for a text that is no tile.
+    The letters name a 100 km square of MGRS: columns repeat every three zones, rows every 2,000 km and begin at F in
+    even zones. A tile begins 20 m west and 40 m north of its square.
     """
     parts = re.fullmatch(r"(\d\d)([C-HJ-NP-X])([A-HJ-NP-Z])([A-HJ-NP-V])", tile)
     if not parts or not 1 <= int(parts[1]) <= 60:
@@ -138,10 +134,7 @@ def tile_corner(tile: str) -> tuple[str, float, float]:
 
 
 class Locator:
-    """The map of an archive: each patch a dot placed by its name, as wide as it is high in kilometres.
-
-    No coast lines: they would be one more file to carry.
-    """
+    """The map of an archive: each patch a dot placed by its name. Coast lines would be one more file to carry."""
 
     def __init__(self, archive: Archive) -> None:
         rows = np.unique(np.linspace(0, len(archive) - 1, MOST_DOTS).round().astype(int))
@@ -155,7 +148,18 @@ class Locator:
             stretch = np.array([np.cos(np.radians(middle[1])), 1])  # a degree east is shorter than one north
             reach = max(0.6, 0.56 * ((high - low) * stretch).max()) / stretch
             self.low, self.high = middle - reach, middle + reach
-        self._page = self._scatter()
+        figure = Figure(figsize=(SIDE / 100, SIDE / 100), dpi=100)
+        canvas, axes = FigureCanvasAgg(figure), figure.add_axes((0, 0, 1, 1))
+        axes.scatter(*self.places.T, s=9, color=SPARE_COLOURS[3], lw=0)
+        axes.set(xlim=(self.low[0], self.high[0]), ylim=(self.low[1], self.high[1]), axisbelow=True)
+        axes.spines[:].set_color("#AAAAAA")
+        axes.grid(color="#DDDDDD")
+        for axis, letters, pad in ((axes.xaxis, ("", "E", "W"), -12), (axes.yaxis, ("", "N", "S"), -24)):
+            axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], prune="both"))
+            axis.set_major_formatter(lambda value, _, ends=letters: f"{abs(value):g}°{ends[int(np.sign(value))]}")
+            axis.set_tick_params(length=0, pad=pad, labelsize=7, labelcolor=PALE)
+        canvas.draw()
+        self._page = np.asarray(canvas.buffer_rgba())[..., :3] / 255
 
     def picture(self, here: Place | None) -> np.ndarray:
         """The map with a cross at `here`, (SIDE, SIDE, 3) in 0..1; faded where no place is known."""
@@ -172,18 +176,3 @@ class Locator:
         """Column and row of a place; one beyond the edge of the map is put at the edge."""
         share = np.clip((np.asarray(place) - self.low) / (self.high - self.low), 0, 1)
         return float(share[0] * (SIDE - 1)), float((1 - share[1]) * (SIDE - 1))
-
-    def _scatter(self) -> np.ndarray:
-        """The map without a mark."""
-        figure = Figure(figsize=(SIDE / 100, SIDE / 100), dpi=100)
-        canvas, axes = FigureCanvasAgg(figure), figure.add_axes((0, 0, 1, 1))
-        axes.scatter(*self.places.T, s=9, color=SPARE_COLOURS[3], lw=0)
-        axes.set(xlim=(self.low[0], self.high[0]), ylim=(self.low[1], self.high[1]), axisbelow=True)
-        axes.spines[:].set_color("#AAAAAA")
-        axes.grid(color="#DDDDDD")
-        for axis, letters, pad in ((axes.xaxis, ("", "E", "W"), -12), (axes.yaxis, ("", "N", "S"), -24)):
-            axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], prune="both"))
-            axis.set_major_formatter(lambda value, _, ends=letters: f"{abs(value):g}°{ends[int(np.sign(value))]}")
-            axis.set_tick_params(length=0, pad=pad, labelsize=7, labelcolor=PALE)
-        canvas.draw()
-        return np.asarray(canvas.buffer_rgba())[..., :3] / 255

@@ -18,8 +18,9 @@ from fusmae_lite.data.archives.names import file_in
 from fusmae_lite.model.fusmae import FusMAE
 from fusmae_lite.model.masking import STRATEGIES
 from fusmae_lite.model.tokens import patchify, unpatchify
-from fusmae_lite.show.figures import paste, reconstruction_panels
+from fusmae_lite.show.figures import reconstruction_panels
 from fusmae_lite.show.panels import draw_panels
+from fusmae_lite.show.pictures import mask_pixels
 from fusmae_lite.show.viewers.base import PairViewer, Source, choice, load_models, look_choices, physical, slider
 from fusmae_lite.show.viewers.mask import cross_choices, draw_masks
 
@@ -27,10 +28,8 @@ from fusmae_lite.show.viewers.mask import cross_choices, draw_masks
 class ReconstructionViewer(PairViewer):
     """Input, what the encoder sees, reconstruction and error; one model, or two side by side.
 
-    Args:
-        models: one or two shipped names, checkpoints or models with the same sensors and patches; a mapping names
-            them, ``{"mine": "runs/laptop", "shipped": "xae-lite"}``.
-        folder: where the save buttons write.
+    `models` are shipped names, checkpoints or models with the same sensors and patches; a mapping names them,
+    ``{"mine": "runs/laptop", "shipped": "xae-lite"}``. The save buttons write into `folder`.
     """
 
     def __init__(
@@ -46,8 +45,8 @@ class ReconstructionViewer(PairViewer):
         super().__init__("Reconstruction", archive, pair, self.config)
         self.percent = slider("hidden, %", 0, 99, round(100 * self.config.mask_ratio))
         self.seed = slider("seed", 0, 99, 0)
-        self.strategy = choice("masking", STRATEGIES, self.config.masking)
-        self.cross = choice("sensors", list(cross_choices(self.config.modalities)))
+        self.strategy = choice("masking", STRATEGIES, value=self.config.masking)
+        self.cross = choice("sensors", cross_choices(self.config.modalities))
         self.looks = look_choices(self.config.modalities)
         self.save_png_button = self.button("Save PNG", self.save_png, icon="image", tooltip="write this picture")
         self.save_tiff_button = self.button(
@@ -80,8 +79,8 @@ class ReconstructionViewer(PairViewer):
 
     def pasted(self, model: str) -> dict[str, np.ndarray]:
         """A model's predictions with the input at visible patches: modality -> (C, H, W)."""
-        images = self.predictions[model]
-        return {name: paste(image, images[name], self.masks[name]) for name, image in self.originals.items()}
+        hidden = {name: mask_pixels(mask, *self.originals[name].shape[1:]) for name, mask in self.masks.items()}
+        return {n: np.where(hidden[n], self.predictions[model][n], image) for n, image in self.originals.items()}
 
     def save_png(self, path: Path | str | None = None) -> Path:
         """Write the picture as it is shown; returns its path."""
@@ -93,10 +92,7 @@ class ReconstructionViewer(PairViewer):
         return path
 
     def save_geotiff(self, path: Path | str | None = None, model: str | None = None) -> Path:
-        """Write the reconstruction, visible patches pasted back, with the pair's place on the map; returns its path.
-
-        By default of the first model, named after the patch, in the viewer's folder.
-        """
+        """Write the reconstruction of a model (the first), visible patches pasted back, where the pair lies."""
         model = model or next(iter(self.models))
         if model not in self.predictions:
             raise InputError(f"no model {model!r} in this viewer", f"choose one of {', '.join(self.models)}")
@@ -111,10 +107,9 @@ class ReconstructionViewer(PairViewer):
 
 @torch.inference_mode()
 def predict(model: FusMAE, images: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """A model's prediction of one pair at every patch: modality -> (C, H, W) in physical units.
+    """A model's prediction of one pair at every patch, from the sensors in `masks`: (C, H, W) in physical units.
 
-    `masks` says which sensors the model gets. A model trained on patch-normalised targets predicts only structure: mean
-    and deviation are then those of the true patch, and whoever draws it must say so.
+    A model trained on patch-normalised targets predicts only structure: mean and deviation are those of the true patch.
     """
     inputs = {name: images[name] for name in masks}
     predictions = {}
@@ -128,10 +123,7 @@ def predict(model: FusMAE, images: Mapping[str, Tensor], masks: Mapping[str, Ten
 
 
 def write_geotiff(path: Path, images: Mapping[str, np.ndarray], patch: Patch) -> None:
-    """Images (C, H, W) of one size as a float32 GeoTIFF where `patch` lies: a named layer for each band, in its units.
-
-    A patch without coordinates gives a file without them.
-    """
+    """Images (C, H, W) of one size as float32 GeoTIFF where `patch` lies, if it tells: a named layer for each band."""
     sensors = [get_modality(name) for name in images]
     values = np.concatenate(list(images.values())).astype(np.float32)
     count, height, width = values.shape

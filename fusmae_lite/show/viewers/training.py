@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -47,7 +46,16 @@ class TrainingMonitor(Viewer):
         rows = read_metrics(self.path)
         shown = rows[min(len(rows) * skip // 100, len(rows) - 1) :]
         figure = show_loss_curves(shown, x=x, y="training loss", title=f"{len(rows)} epochs written")
-        return png(figure), training_words(rows)
+        first, last = rows[0], rows[-1]
+        losses = "; ".join(
+            f"{key.removeprefix('loss_').upper()} {first.get(key, math.nan):.3f} to {value:.3f}"
+            for key, value in last.items()
+            if key.startswith("loss_")
+        )
+        speed = f", {last['pairs_per_second']:.0f} pairs a second" if "pairs_per_second" in last else ""
+        where = f"Epoch {last.get('epoch', '?')}, step {last.get('step', '?')}{speed}"
+        words = f"{where}. Training loss, first to last epoch: {losses}."
+        return png(figure), words
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -66,16 +74,3 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     if not rows:
         raise InputError(f"{path}: no epoch with a finite loss yet", "wait for the first epoch, then read again")
     return rows
-
-
-def training_words(rows: Sequence[Mapping[str, float]]) -> str:
-    """Where the run stands, in words."""
-    first, last = rows[0], rows[-1]
-    losses = "; ".join(
-        f"{key.removeprefix('loss_').upper()} {first.get(key, math.nan):.3f} to {value:.3f}"
-        for key, value in last.items()
-        if key.startswith("loss_")
-    )
-    speed = f", {last['pairs_per_second']:.0f} pairs a second" if "pairs_per_second" in last else ""
-    where = f"Epoch {last.get('epoch', '?')}, step {last.get('step', '?')}{speed}"
-    return f"{where}. Training loss, first to last epoch: {losses}."
