@@ -5,7 +5,7 @@ Images are in physical units (dB, reflectance x 10,000), masks are True where th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -183,29 +183,22 @@ def show_reconstruction(
 ) -> Figure:
     """Input, what the encoder sees, reconstruction and absolute error; a row for each sample and modality.
 
-    Args:
-        originals: modality -> (C, H, W) or (B, C, H, W) in physical units.
-        predictions: the same shapes, the decoder's output for every patch; visible patches are pasted back here.
-        masks: modality -> (N,) or (B, N), True where hidden.
-        everywhere: adds a column with the prediction for every patch, the untrained visible ones included.
-        names: modality -> composite to draw; the sensor's default otherwise.
+    Images are (C, H, W) or (B, C, H, W), predictions of every patch, masks (N,) or (B, N); visible patches are pasted
+    back here. `everywhere` adds the prediction as it is, `names` are composites to draw.
     """
-    panels = []
-    for sample in zip(*(_samples(name, originals, predictions, masks) for name in originals), strict=True):
-        for name, (original, prediction, mask) in zip(originals, sample, strict=True):
-            made, look = {"reconstruction": prediction}, (names or {}).get(name)
-            panels += reconstruction_panels(name, look, original, made, mask, everywhere)
-    return show_panels(panels, 5 if everywhere else 4, title)
-
-
-def _samples(name: str, *sources: Mapping[str, ArrayLike]) -> Iterator[tuple[np.ndarray, ...]]:
-    """(original, prediction, mask) of each sample; a lone sample counts as a batch of one."""
-    original, prediction, mask = (np.asarray(source[name]) for source in sources)
-    if original.ndim == 3:
-        original, prediction, mask = original[None], prediction[None], mask.reshape(1, -1)
-    if original.shape != prediction.shape or len(mask) != len(original):
-        raise InputError(
-            f"{name}: original {original.shape}, prediction {prediction.shape} and mask {mask.shape} do not match",
-            "give one prediction and one mask per image",
+    samples = []
+    for name, original in originals.items():
+        original, prediction, mask = np.asarray(original), np.asarray(predictions[name]), np.asarray(masks[name], bool)
+        batch = original.reshape(-1, *original.shape[-3:])
+        if original.shape != prediction.shape or mask.size % len(batch):
+            raise InputError(
+                f"{name}: original {original.shape}, prediction {prediction.shape} and mask {mask.shape} do not match",
+                "give one prediction and one mask per image",
+            )
+        triples = zip(batch, prediction.reshape(batch.shape), mask.reshape(len(batch), -1), strict=True)
+        look = (names or {}).get(name)
+        samples.append(
+            [reconstruction_panels(name, look, o, {"reconstruction": p}, m, everywhere) for o, p, m in triples]
         )
-    return zip(original, prediction, mask.astype(bool), strict=True)
+    panels = [panel for sample in zip(*samples, strict=True) for row in sample for panel in row]
+    return show_panels(panels, 5 if everywhere else 4, title)

@@ -134,7 +134,7 @@ def test_protocols_do_not_overwrite_each_other(tmp_path):
 
 
 def test_a_third_sensor_has_its_columns_and_its_choices():
-    from fusmae_lite.show.viewers.mask import cross_choices, draw_masks
+    from fusmae_lite.show.viewers.reconstruction import cross_choices, draw_masks
 
     register(Modality("dem", "Elevation", ("height",), (10,), "m", "float32", (200.0,), (100.0,)))
     names = ("s1", "s2", "dem")

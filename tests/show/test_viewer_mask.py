@@ -8,7 +8,7 @@ from viewer_helpers import SMALL, holds_still, memory_is_flat, walk
 
 from fusmae_lite import ModelConfig
 from fusmae_lite.show.viewers import MaskViewer
-from fusmae_lite.show.viewers.mask import visible_patches
+from fusmae_lite.show.viewers.reconstruction import visible_patches
 
 
 @pytest.fixture

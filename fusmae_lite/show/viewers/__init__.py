@@ -5,9 +5,8 @@ archive or its folder; the bundled patches if absent) at row `pair`; bad input r
 """
 
 from fusmae_lite.show.viewers.attention import AttentionViewer
-from fusmae_lite.show.viewers.mask import MaskViewer
 from fusmae_lite.show.viewers.patch import PatchViewer
-from fusmae_lite.show.viewers.reconstruction import ReconstructionViewer
+from fusmae_lite.show.viewers.reconstruction import MaskViewer, ReconstructionViewer
 from fusmae_lite.show.viewers.training import TrainingMonitor
 
 __all__ = ["AttentionViewer", "MaskViewer", "PatchViewer", "ReconstructionViewer", "TrainingMonitor"]

@@ -64,14 +64,19 @@ class Viewer(w.VBox):
         """Draw the current state. Bad input is told in one line below the picture, which then stays as it was."""
         if self.held:
             return
+        if drawn := self.attempt(self.draw):
+            self.image.value, self.image.tooltip = drawn
+            self.words.value = f"<small>{html.escape(self.description)}</small>"
+            self.say("")
+        elif not self.image.value:
+            self.image.value = draw_panels([], html.unescape(self.message.value))
+
+    def attempt(self, action: Callable[[], Any]) -> Any:
+        """What `action` returns; bad input is told below the picture."""
         try:
-            self.image.value, self.image.tooltip = self.draw()
+            return action()
         except InputError as error:
             self.say(f"error: {error}")
-            self.image.value = self.image.value or draw_panels([], f"error: {error}")
-            return
-        self.words.value = f"<small>{html.escape(self.description)}</small>"
-        self.say("")
 
     @property
     def description(self) -> str:
@@ -87,17 +92,9 @@ class Viewer(w.VBox):
         self.message.value = html.escape(text)
 
     def button(self, label: str, clicked: Callable[[], object], **options: str) -> w.Button:
-        """A button that calls `clicked` and tells the file that it returns, or what it raises."""
-
-        def act(_button: w.Button) -> None:
-            try:
-                if path := clicked():
-                    self.say(f"wrote {path}")
-            except InputError as error:
-                self.say(f"error: {error}")
-
+        """A button that calls `clicked`."""
         widget = w.Button(description=label, **options)
-        widget.on_click(act)
+        widget.on_click(lambda _button: self.attempt(clicked))
         return widget
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -130,9 +127,14 @@ class PairViewer(Viewer):
         return self._images(self.pair.value)
 
     @property
+    def originals(self) -> dict[str, np.ndarray]:
+        """The same in dB or reflectance x 10,000: modality -> (C, H, W)."""
+        return {name: denormalise(image, name)[0].numpy() for name, image in self.images.items()}
+
+    @property
     def rgbs(self) -> dict[str, np.ndarray]:
-        """The pair on show as default composites: modality -> (H, W, 3)."""
-        return {name: composite(None, name, physical(image, name)) for name, image in self.images.items()}
+        """The same as default composites: modality -> (H, W, 3)."""
+        return {name: composite(None, name, image) for name, image in self.originals.items()}
 
     def pair_title(self, labels: Sequence[str] | None = None) -> str:
         """Name and labels of the pair; give labels that are known, as ``archive.labels`` may read every pair once."""
@@ -219,8 +221,3 @@ def name_of(model: str | FusMAE) -> str:
     """What a model is called that was given without a name: the end of its path, but not just ``model.safetensors``."""
     path = PurePath("" if isinstance(model, FusMAE) else model)
     return path.parent.name if path.name == "model.safetensors" else path.name
-
-
-def physical(image: Tensor, name: str) -> np.ndarray:
-    """A normalised batch of one (1, C, H, W) in dB or reflectance x 10,000: (C, H, W)."""
-    return denormalise(image, name)[0].numpy()

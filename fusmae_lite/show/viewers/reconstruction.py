@@ -1,8 +1,8 @@
-"""What a model paints into the gaps of a pair, while masks, sensors and checkpoints change."""
+"""Masks, drawn by a strategy or painted patch by patch, and what models paint into their gaps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +11,119 @@ import torch
 from rasterio.transform import from_bounds
 from torch import Tensor
 
+from fusmae_lite.core.config import ModelConfig
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.data.archives import Patch
 from fusmae_lite.data.archives.names import file_in
+from fusmae_lite.data.pairs import denormalise
 from fusmae_lite.model.fusmae import FusMAE
-from fusmae_lite.model.masking import STRATEGIES
+from fusmae_lite.model.masking import STRATEGIES, sample_masks
 from fusmae_lite.model.tokens import patchify, unpatchify
-from fusmae_lite.show.figures import reconstruction_panels
-from fusmae_lite.show.panels import draw_panels
+from fusmae_lite.show.figures import mask_panels, reconstruction_panels
+from fusmae_lite.show.panels import Panel, draw_panels
 from fusmae_lite.show.pictures import mask_pixels
-from fusmae_lite.show.viewers.base import PairViewer, Source, choice, load_models, look_choices, physical, slider
-from fusmae_lite.show.viewers.mask import cross_choices, draw_masks
+from fusmae_lite.show.viewers.base import PairViewer, PatchGrid, Source, choice, load_models, look_choices, slider
+
+#: The choice of the cross-sensor control that leaves masks alone.
+AS_DRAWN = "as drawn"
+
+
+class MaskViewer(PairViewer):
+    """Strategy, ratio and seed draw a mask; a click on a patch hides or shows it, with consistent masks in all sensors.
+
+    Each sensor has to keep a patch. The default `config` is the paper's.
+    """
+
+    def __init__(self, archive: Source = None, config: ModelConfig | None = None, *, pair: int = 0) -> None:
+        self.config = config or ModelConfig()
+        super().__init__("Mask", archive, pair, self.config, live=True)
+        grid, names = self.config.grid, self.config.modalities
+        self.percent = slider("hidden, %", 0, 99, round(100 * self.config.mask_ratio), live=True)
+        self.seed = slider("seed", 0, 99, 0, live=True)
+        self.strategy = choice("masking", STRATEGIES, value=self.config.masking)
+        for control in (self.percent, self.seed, self.strategy):
+            control.observe(self._redraw_masks, "value")
+        self._redraw_masks()
+        self.grids = {name: PatchGrid(name, grid, self.flip) for name in names}
+        self.row, self.column = (slider(label, 0, grid - 1, 0, live=True) for label in ("row", "column"))
+        keys = [  # for those who use no mouse
+            self.button(
+                f"hide/show in {name.upper()}",
+                lambda name=name: self.flip(name, self.row.value * grid + self.column.value),
+                tooltip="the patch at this row and column",
+            )
+            for name in names
+        ]
+        controls = [self.pair, self.percent, self.seed, self.strategy]
+        self.assemble(controls, list(self.grids.values()), [self.row, self.column, *keys])
+
+    def flip(self, name: str, index: int) -> None:
+        """Hide patch `index` of sensor `name`, or show it if it is hidden. The last visible patch stays."""
+        flipped = self.masks if self.strategy.value == "consistent" else [name]
+        changed = {other: self.masks[other].copy() for other in flipped}
+        for mask in changed.values():
+            mask[index] = not self.masks[name][index]
+        if any(mask.all() for mask in changed.values()):
+            self.say("error: this is the last visible patch; the encoder needs one, so show another first")
+            return
+        self.masks |= changed
+        self.refresh()
+
+    def draw(self) -> tuple[bytes, str]:
+        rows = []
+        for name, rgb in self.rgbs.items():
+            mask = self.masks[name]
+            whole, seen = mask_panels(name, rgb, mask)
+            self.grids[name].show(seen.picture, f"{whole.title}, {seen.caption}")
+            received = Panel(visible_patches(rgb, mask), "the encoder receives", f"{int((~mask).sum())} tokens")
+            rows.append([whole, seen, received])
+        kept = {name: int((~mask).sum()) for name, mask in self.masks.items()}
+        tokens, title = self.config.tokens, self.pair_title()
+        told = [f"{get_modality(name).title} keeps {n} of {tokens} patches." for name, n in kept.items()]
+        both = int(np.all([~mask for mask in self.masks.values()], axis=0).sum())
+        length = f"The encoder receives {' + '.join(map(str, kept.values()))} + 1 (CLS) tokens."
+        words = [f"{title}.", *told, f"{both} places are visible to all.", length]
+        return draw_panels(rows, title), " ".join(words)
+
+    def _redraw_masks(self, _change: object = None) -> None:
+        drawn = draw_masks(self.config, self.strategy.value, self.percent.value, self.seed.value)
+        self.masks = {name: mask[0].numpy().copy() for name, mask in drawn.items()}  # bool (N,), True where hidden
+
+
+def visible_patches(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The visible patches of (H, W, 3) one after the other, on white, in a picture of the same size."""
+    grid = round(mask.size**0.5)
+    side = rgb.shape[0] // grid
+    patches = rgb.reshape(grid, side, grid, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
+    page = np.ones_like(patches)
+    page[: (~mask).sum()] = patches[~mask]
+    return page.reshape(grid, grid, side, side, 3).swapaxes(1, 2).reshape(rgb.shape)
+
+
+def cross_choices(modalities: Sequence[str]) -> dict[str, tuple[tuple[str, ...] | None, str | None]]:
+    """What the cross-sensor control offers -> (sensors encoded, None: all; sensor reduced to one visible patch)."""
+    hidden = {f"{name.upper()} hidden but one patch": (None, name) for name in modalities}
+    alone = {f"{name.upper()} encoded alone": ((name,), None) for name in modalities}
+    return {AS_DRAWN: (None, None), **hidden, **alone}
+
+
+def draw_masks(config: ModelConfig, strategy: str, percent: int, seed: int, cross: str = AS_DRAWN) -> dict[str, Tensor]:
+    """Masks of a single pair: modality -> bool (1, N), True where hidden.
+
+    `percent` of each sensor's patches are hidden, but one always stays; `cross` is a key of :func:`cross_choices`.
+    """
+    names, choices = config.modalities, cross_choices(config.modalities)
+    if cross not in choices:
+        raise InputError(f"no choice {cross!r} for {', '.join(names)}", f"choose one of {', '.join(choices)}")
+    alone, reduced = choices[cross]
+    kept = max(1, round(config.tokens * (100 - percent) / 100))
+    masks = sample_masks(strategy, 1, config.tokens, kept, names, torch.Generator().manual_seed(seed))
+    if reduced:
+        first = int((~masks[reduced][0]).nonzero()[0])
+        masks[reduced] = torch.ones_like(masks[reduced])
+        masks[reduced][0, first] = False
+    return {name: mask for name, mask in masks.items() if alone is None or name in alone}
 
 
 class ReconstructionViewer(PairViewer):
@@ -63,13 +164,12 @@ class ReconstructionViewer(PairViewer):
         # of the sensors that are encoded: (C, H, W) in physical units for each model, and bool (N,), True where hidden
         self.predictions = {name: predict(model, self.images, masks) for name, model in self.models.items()}
         self.masks = {name: mask[0].numpy() for name, mask in masks.items()}
-        self.originals = {name: physical(self.images[name], name) for name in masks}
-        title, rows = self.pair_title(), []
+        title, originals, rows = self.pair_title(), self.originals, []
         words = [f"{title}."]
         for name, mask in self.masks.items():
             made = {model: images[name] for model, images in self.predictions.items()}
             look = self.looks[name].value if name in self.looks else None
-            rows.append(reconstruction_panels(name, look, self.originals[name], made, mask))
+            rows.append(reconstruction_panels(name, look, originals[name], made, mask))
             words.append(f"{get_modality(name).title}: the encoder sees {int((~mask).sum())} of {mask.size} patches.")
             for model, panel in zip(made, rows[-1][3::2], strict=True):
                 words.append(f"Mean absolute error of {model} at hidden patches: {panel.caption.splitlines()[1]}.")
@@ -79,30 +179,33 @@ class ReconstructionViewer(PairViewer):
 
     def pasted(self, model: str) -> dict[str, np.ndarray]:
         """A model's predictions with the input at visible patches: modality -> (C, H, W)."""
-        hidden = {name: mask_pixels(mask, *self.originals[name].shape[1:]) for name, mask in self.masks.items()}
-        return {n: np.where(hidden[n], self.predictions[model][n], image) for n, image in self.originals.items()}
+        made, originals = self.predictions[model], self.originals
+        hidden = {name: mask_pixels(mask, *made[name].shape[1:]) for name, mask in self.masks.items()}
+        return {name: np.where(pixels, made[name], originals[name]) for name, pixels in hidden.items()}
 
     def save_png(self, path: Path | str | None = None) -> Path:
         """Write the picture as it is shown; returns its path."""
-        path = self._path(path, "png")
-        try:
-            path.write_bytes(self.picture())
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}", "choose a folder that exists and can be written") from None
-        return path
+        return self._save(path, "png", lambda path: path.write_bytes(self.picture()))
 
     def save_geotiff(self, path: Path | str | None = None, model: str | None = None) -> Path:
         """Write the reconstruction of a model (the first), visible patches pasted back, where the pair lies."""
         model = model or next(iter(self.models))
         if model not in self.predictions:
             raise InputError(f"no model {model!r} in this viewer", f"choose one of {', '.join(self.models)}")
-        path = self._path(path, "tif")
-        write_geotiff(path, self.pasted(model), self.archive.read(self.pair.value, self.config.modalities))
-        return path
+        patch = self.archive.read(self.pair.value, self.config.modalities)
+        return self._save(path, "tif", lambda path: write_geotiff(path, self.pasted(model), patch))
 
-    def _path(self, path: Path | str | None, ending: str) -> Path:
+    def _save(self, path: Path | str | None, ending: str, write: Callable[[Path], object]) -> Path:
+        """Write to `path`, by default a file of the viewer's folder called after the patch."""
         name = self.archive.names[self.pair.value]
-        return Path(path) if path else file_in(self.folder, name, f"_reconstruction.{ending}")
+        path = Path(path) if path else file_in(self.folder, name, f"_reconstruction.{ending}")
+        try:
+            write(path)
+        except (OSError, rasterio.errors.RasterioError) as error:
+            line = str(error).splitlines()[0]
+            raise InputError(f"{path} cannot be written ({line})", "choose a folder that exists") from None
+        self.say(f"wrote {path}")
+        return path
 
 
 @torch.inference_mode()
@@ -118,7 +221,8 @@ def predict(model: FusMAE, images: Mapping[str, Tensor], masks: Mapping[str, Ten
             truth = patchify(inputs[name], model.config.patch_size)
             mean, var = truth.mean(dim=-1, keepdim=True), truth.var(dim=-1, keepdim=True)
             patches = patches * (var + 1e-6).sqrt() + mean
-        predictions[name] = physical(unpatchify(patches, model.config.patch_size, inputs[name].shape[1]), name)
+        made = unpatchify(patches, model.config.patch_size, inputs[name].shape[1])
+        predictions[name] = denormalise(made, name)[0].numpy()
     return predictions
 
 
@@ -130,11 +234,7 @@ def write_geotiff(path: Path, images: Mapping[str, np.ndarray], patch: Patch) ->
     options = {"driver": "GTiff", "dtype": "float32", "count": count, "height": height, "width": width}
     if patch.crs and patch.bounds:
         options |= {"crs": patch.crs, "transform": from_bounds(*patch.bounds, width, height)}
-    try:
-        with rasterio.open(path, "w", compress="deflate", **options) as file:
-            file.write(values)
-            file.descriptions = [f"{sensor.name.upper()} {band}" for sensor in sensors for band in sensor.bands]
-            file.units = [sensor.units for sensor in sensors for _ in sensor.bands]
-    except (OSError, rasterio.errors.RasterioError) as error:
-        line = str(error).splitlines()[0]
-        raise InputError(f"{path} cannot be written ({line})", "choose a folder that exists") from None
+    with rasterio.open(path, "w", compress="deflate", **options) as file:
+        file.write(values)
+        file.descriptions = [f"{sensor.name.upper()} {band}" for sensor in sensors for band in sensor.bands]
+        file.units = [sensor.units for sensor in sensors for _ in sensor.bands]
