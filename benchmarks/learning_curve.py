@@ -22,7 +22,7 @@ from fusmae_lite.core.files import write_text
 from fusmae_lite.data.archives import open_archive
 from fusmae_lite.systems.weights import load_model
 from fusmae_lite.train.checkpoints import list_checkpoints
-from fusmae_lite.train.interpolation import Hidden, choose_interpolations, hidden_pairs, image_mean
+from fusmae_lite.train.heldout import IMAGE_MEAN, Hidden, choose_interpolations, hidden_pairs
 
 
 def curve(run: Path, val: list[Hidden]) -> dict[str, object]:
@@ -61,7 +61,7 @@ def main() -> None:
         losses = {way: chosen.loss(val, name) for way, chosen in choose_interpolations(train, name).items()}
         best = min(losses, key=losses.__getitem__)
         report["interpolation"][name] = {"way": best, "loss": round(losses[best], 4)}
-        report["image_mean"][name] = round(image_mean().loss(val, name), 4)
+        report["image_mean"][name] = round(IMAGE_MEAN.loss(val, name), 4)
     report["runs"] = {run.name: curve(run, val) for run in options.runs}
     text = json.dumps(report, indent=1)
     print(text)

@@ -27,7 +27,7 @@ from fusmae_lite.core.files import write_text
 from fusmae_lite.data.archives import Archive, open_archive
 from fusmae_lite.model.fusmae import FusMAE
 from fusmae_lite.systems.weights import load_pretrained
-from fusmae_lite.train.interpolation import Hidden, choose_interpolations, hidden_pairs
+from fusmae_lite.train.heldout import Hidden, choose_interpolations, hidden_pairs
 
 DRAWS, REDRAWS = 3, 2000
 

@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,48 +38,27 @@ from fusmae_lite.systems.weights import (
 
 @dataclass
 class Progress:
-    """Where a run stands.
+    """Where a run stands: what state.json holds."""
 
-    Args:
-        step: optimiser steps done; every random choice follows from it and the seed.
-        sums: sums of the metrics over the epoch in progress.
-        precision: what the steps were computed in.
-        data: :func:`~fusmae_lite.data.identity.identity_of` the pairs trained on; a continuation on others is refused.
-    """
-
-    step: Annotated[int, Field(ge=0)]
-    sums: dict[str, FiniteFloat]
-    precision: Literal["fp32", "bf16"]
-    data: str
-
-
-@dataclass
-class _State(Progress):
-    """What state.json holds: with the configuration of the run."""
-
-    config: dict[str, Any]
+    step: Annotated[int, Field(ge=0)]  # optimiser steps done; every random choice follows from it and the seed
+    sums: dict[str, FiniteFloat]  # of the metrics over the epoch in progress
+    precision: Literal["fp32", "bf16"]  # of the steps
+    data: str  # identity_of the pairs trained on; a continuation on others is refused
+    config: dict[str, Any]  # of the run, as JSON
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, config: RunConfig, main: bool
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, config: RunConfig
 ) -> Path:
-    """Write one checkpoint beside the others and drop the oldest ones; returns its folder.
+    """Write one checkpoint into the run's ``checkpoints`` folder and drop the oldest ones; returns its own folder.
 
-    Every process must call it, because weights may be sharded; the main one writes.
-
-    Args:
-        folder: the run's ``checkpoints`` folder.
-        model, optimizer: as trained, wrapped or not.
-        main: whether this process writes.
-
-    Raises:
-        RunError: weights or moments are not finite, or the disk is full or fails; the checkpoints before this one are
-            intact.
+    Every process must call it, because weights may be sharded; the first one gets them whole and writes. RunError if
+    weights or moments are not finite, or the disk is full or fails; the checkpoints before this one are intact.
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     weights, states = get_state_dict(model, optimizer, options=options)
     path = folder / f"step-{progress.step:08d}"
-    if not main:
+    if not weights:
         return path
     moments = {f"{name}.{kind}": torch.as_tensor(v) for name, s in states["state"].items() for kind, v in s.items()}
     for name, value in [*weights.items(), *moments.items()]:
@@ -93,8 +72,7 @@ def save_checkpoint(
         extra = {"step": progress.step, "preset": config.preset}
         save_model_tensors(place / "model.safetensors", weights, config.architecture(), extra)
         save_tensors(place / "optimizer.safetensors", moments, {})
-        state = {**vars(progress), "config": config.model_dump(mode="json")}
-        write_text(place / "state.json", json.dumps(state, indent=1))
+        write_text(place / "state.json", json.dumps(vars(progress), indent=1))
 
     try:
         for left in folder.glob(".step-*.tmp"):  # by a process that was killed: only this run writes here
@@ -137,37 +115,31 @@ def _without(path: Path) -> str:
     return f"remove {path} to " + (f"continue from {before[-1].name}" if before else "start over")
 
 
-def read_progress(path: Path, config: RunConfig, now: Progress) -> Progress:
-    """Where the run of a checkpoint stood.
+def read_progress(path: Path, now: Progress) -> Progress:
+    """Where the run of a checkpoint stood, `now` being where one with this configuration starts.
 
-    Args:
-        path: folder of the checkpoint.
-        config: of the run that continues.
-        now: its patches and precision.
-
-    Raises:
-        InputError: it belongs to a run with another configuration, other patches or another precision, or is damaged.
+    InputError if it is damaged or belongs to a run with another configuration, other patches or another precision.
     """
     cure, file = "choose another run_dir, or remove that folder to start over", path / "state.json"
     try:
-        state = TypeAdapter(_State).validate_json(file.read_bytes(), strict=True)
-    except OSError as error:
-        raise InputError(f"{file} is unreadable ({error})", _without(path)) from None
+        before = TypeAdapter(Progress).validate_json(file.read_bytes(), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         reason = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
         raise InputError(f"{file} is unreadable ({reason})", _without(path)) from None
-    if state.step != _step_of(path):
-        raise InputError(f"{file} is of step {state.step}, not {_step_of(path)}", _without(path))
-    for name, value in config.model_dump(mode="json", exclude=fields_that(Free)).items():
-        before = state.config.get(name, RunConfig.model_fields[name].default)  # the run may be older than the field
-        if before != value:
-            raise InputError(f"{path.parent} belongs to a run with {name}={before!r}, not {value!r}", cure)
-    if changed := difference(state.data, now.data):
+    except OSError as error:
+        raise InputError(f"{file} is unreadable ({error})", _without(path)) from None
+    if before.step != _step_of(path):
+        raise InputError(f"{file} is of step {before.step}, not {_step_of(path)}", _without(path))
+    for name in [name for name in now.config if name not in fields_that(Free)]:
+        value = before.config.get(name, RunConfig.model_fields[name].default)  # the run may be older than the field
+        if value != now.config[name]:
+            raise InputError(f"{path.parent} belongs to a run with {name}={value!r}, not {now.config[name]!r}", cure)
+    if changed := difference(before.data, now.data):
         raise InputError(f"{path.parent} belongs to a run on other patches: {changed[0]}", f"{changed[1]}, or {cure}")
-    if state.precision != now.precision:
-        raise InputError(f"{path.parent} was computed in {state.precision}, this would be {now.precision}", cure)
-    return Progress(state.step, state.sums, state.precision, state.data)
+    if before.precision != now.precision:
+        raise InputError(f"{path.parent} was computed in {before.precision}, this would be {now.precision}", cure)
+    return replace(before, config=now.config)
 
 
 def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, config: RunConfig) -> None:

@@ -1,10 +1,7 @@
 """One process or many: how they find each other, and which part of a batch is whose.
 
-A batch, its masks, augmentation and stochastic depth are drawn for all processes alike and then divided, so the number
-of devices changes how fast a run is and not what it computes (but for the order in which floats are added).
-
-PyTorch alone does it: DistributedDataParallel and ``fully_shard`` take a line each, and run on processors as well as
-on GPUs, so that both are tested everywhere.
+A batch and everything random about it is drawn for all processes alike and then divided, so the number of devices
+changes how fast a run is and not what it computes (but for the order in which floats are added).
 """
 
 from __future__ import annotations
@@ -13,6 +10,7 @@ import os
 import re
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -27,17 +25,15 @@ from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.model.cross_attention import XAttnDecoder, XAttnEncoder
 from fusmae_lite.train.optimise import build_optimizer, choose_device
 
-#: What each process of several is told by the launcher that started it, and other names for how many there are.
+#: What a launcher tells each process of several, and other names for how many there are.
 LAUNCHER_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-LAUNCHER_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+LAUNCHER_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 def place_among_processes() -> tuple[int, int]:
-    """(rank, processes) of this process, as the launcher that started it says in the environment; (0, 1) if none did.
+    """(rank, processes) of this process, as its launcher says in the environment; (0, 1) if none did.
 
-    Raises:
-        InputError: the environment speaks of several processes but does not say all that they need to find each
-            other. Half of it, as clusters set it, would make each of them train alone, all into one folder.
+    InputError where the environment tells only half of it, as clusters do: each would train alone in the same folder.
     """
     if dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
@@ -48,15 +44,13 @@ def place_among_processes() -> tuple[int, int]:
         if not re.fullmatch(r"[0-9]{1,9}", text):
             raise InputError(f"environment variable {name}={text[:40]!r} is no number", cure)
     size, rank = int(numbers.get("WORLD_SIZE", 1)), int(numbers.get("RANK", 0))
-    several = [name for name in ("WORLD_SIZE", *LAUNCHER_SIZES) if int(numbers.get(name, 1)) != 1]
-    alone = [name for name in ("LOCAL_RANK", *(["RANK"] if "WORLD_SIZE" not in told else [])) if name in told]
     missing = [name for name in LAUNCHER_VARIABLES if name not in told]
-    for name in [*several, *alone]:
-        if missing:
-            raise InputError(f"{name}={told[name]} is set in the environment without {', '.join(missing)}", cure)
-    for name in several:
-        if int(numbers[name]) != size or size < 1:
-            raise InputError(f"{name}={numbers[name]} and WORLD_SIZE={size} do not fit", cure)
+    for name, text in numbers.items():
+        several = name in LAUNCHER_SIZES and int(text) != 1
+        if missing and (several or name == "LOCAL_RANK" or (name == "RANK" and "WORLD_SIZE" not in told)):
+            raise InputError(f"{name}={text} is set in the environment without {', '.join(missing)}", cure)
+        if several and int(text) != size:
+            raise InputError(f"{name}={text} and WORLD_SIZE={size} do not fit", cure)
     if rank >= size:
         raise InputError(f"RANK={rank} is set in the environment for WORLD_SIZE={size} processes", cure)
     return rank, size
@@ -91,26 +85,28 @@ class Processes:
             dist.barrier()
 
 
-def join_processes(config: RunConfig) -> Processes:
-    """This process's device and place, connected with the others if ``torchrun`` or a cluster started several.
+def join_processes(config: RunConfig, **place: Any) -> Processes:
+    """This process's device and place, connected with the others if there are any.
+
+    `place` is what ``init_process_group`` needs where no launcher has set the environment: rank, world_size,
+    init_method.
 
     Raises:
-        InputError: the configured device is absent, the batch cannot be divided by processes and `accumulate`, or
-            see :func:`place_among_processes`.
+        InputError: the device is absent, the batch cannot be divided, or see :func:`place_among_processes`.
         RunError: the processes do not find each other.
     """
-    device, (rank, size) = choose_device(config), place_among_processes()
+    device = choose_device(config)
+    rank, size = (place["rank"], place["world_size"]) if place else place_among_processes()
     check_batch(config, size)
     if size == 1:
         return Processes(rank, size, device)
+    device = torch.device("cpu")  # gloo knows no MPS
     try:
-        if device.type == "cuda":
+        if choose_device(config).type == "cuda":
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
             torch.cuda.set_device(device)
-        else:
-            device = torch.device("cpu")  # gloo knows no MPS
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", **place)
     except (RuntimeError, ValueError) as error:
         raise RunError(f"{size} processes do not find each other: {str(error).splitlines()[0]}") from None
     return Processes(rank, size, device)

@@ -1,26 +1,24 @@
-"""Several processes from one: starting them as torchrun does, and what each then does (``python -m`` this file)."""
+"""Pretraining in several processes that this one starts and ends."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import torch
+from torch.multiprocessing.spawn import ProcessException, spawn
 
 from fusmae_lite.core.config import RunConfig
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.files import write_text
 from fusmae_lite.core.locks import only_job
-from fusmae_lite.core.progress import line
 from fusmae_lite.data.archives import Archive
 from fusmae_lite.data.processes import processors
 from fusmae_lite.systems.weights import load_model
-from fusmae_lite.train.distributed import LAUNCHER_SIZES, LAUNCHER_VARIABLES, check_batch, place_among_processes
+from fusmae_lite.train.distributed import check_batch, join_processes, place_among_processes
 from fusmae_lite.train.pretrain import PretrainResult, pretrain
 
 #: More processes than processors only wait for each other; so many are allowed anyway, to try things out.
@@ -30,16 +28,11 @@ FEW = 8
 def launch(config: RunConfig, archive: Archive | None = None) -> PretrainResult:
     """Pretrain in ``config.processes`` processes: one per GPU, or on a machine without one, on the CPU.
 
-    One process is :func:`pretrain` here and now. More are started afresh, as ``torchrun`` does, so that it works in a
-    notebook whatever ran there before, and their result is read back. In a process that torchrun started, it joins.
-
-    Args:
-        config: as for :func:`pretrain`.
-        archive: for a single process, the patches if they are open already.
+    One process is :func:`pretrain` here and now, on `archive` if it is open already. More are started afresh, so that
+    it works in a notebook whatever ran there before. In a process that torchrun started, it joins.
 
     Raises:
-        InputError: more processes than GPUs, or whatever the run refuses; an environment that tells half of what
-            several processes need.
+        InputError: more processes than GPUs, or half of an environment that several processes need.
         RunError: a process failed; the message is the first one's.
     """
     _, size = place_among_processes()
@@ -47,74 +40,44 @@ def launch(config: RunConfig, archive: Archive | None = None) -> PretrainResult:
         raise InputError(f"processes={config.processes} in one of {size} processes", "leave processes out")
     if size > 1 or config.processes == 1:
         return pretrain(config, archive)
-    _check_processes(config)
-    with only_job(config.folder() / "pretrain"):  # says so here rather than through a launcher; then it is theirs
+    gpus, cpus = torch.cuda.device_count() if config.device != "cpu" else 0, processors()
+    if gpus and config.processes > gpus:
+        raise InputError(f"{config.processes} processes for {gpus} GPUs", "ask for one per GPU")
+    if not gpus and config.processes > max(FEW, cpus):
+        what = f"{config.processes} processes for {cpus} processors and no GPU"
+        raise InputError(what, f"ask for {max(FEW, cpus)} at most")
+    check_batch(config, config.processes)
+    with only_job(config.folder() / "pretrain"):  # refused here, before any starts; then the folder is theirs
         pass
     with tempfile.TemporaryDirectory() as folder:
-        # --standalone takes a free port: others may run, too
-        torchrun = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={config.processes}",
-        ]
-        worker = ["-m", "fusmae_lite.train.launch", config.model_dump_json(), f"{folder}/result.json"]
-        run_command([*torchrun, *worker], config.processes)
+        context = spawn(_pretrain, (config, folder), config.processes, join=False)
+        try:
+            while not context.join():
+                pass
+        except ProcessException as error:
+            raise RunError(_reason(error)) from None
+        finally:
+            for process in context.processes:
+                process.terminate()
         result = json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
     checkpoint = Path(result.pop("checkpoint"))
     return PretrainResult(load_model(checkpoint / "model.safetensors", config), checkpoint=checkpoint, **result)
 
 
-def _check_processes(config: RunConfig) -> None:
-    gpus = torch.cuda.device_count() if config.device != "cpu" else 0
-    if gpus and config.processes > gpus:
-        raise InputError(f"{config.processes} processes for {gpus} GPUs", "ask for one per GPU")
-    if not gpus and config.processes > max(FEW, processors()):
-        what = f"{config.processes} processes for {processors()} processors and no GPU"
-        raise InputError(what, f"ask for {max(FEW, processors())} at most")
-    check_batch(config, config.processes)
-
-
-def run_command(command: list[str], processes: int) -> None:
-    """Run it and pass on what it prints, line by line; each process gets its share of the cores as threads."""
-    threads = str(max(1, processors() // processes))
-    unset = {*LAUNCHER_VARIABLES, *LAUNCHER_SIZES}
-    inherited = {name: value for name, value in os.environ.items() if name not in unset}
-    environment = {"OMP_NUM_THREADS": threads, **inherited, "PYTHONUNBUFFERED": "1"}
-    with tempfile.TemporaryFile("w+") as complaints:  # a file, because a pipe that nobody empties would stop them
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment)
-        try:
-            assert process.stdout is not None
-            for text in process.stdout:
-                line(text.rstrip())
-            if process.wait():
-                complaints.seek(0)
-                raise RunError(_first_complaint(complaints.read()))
-        finally:
-            process.terminate()  # torchrun takes its processes along; does nothing to one that has ended
-            process.wait()
-
-
-def _first_complaint(text: str) -> str:
-    """The line that says why: our own, or the first exception."""
-    own = re.search(r"^error: (.+)$", text, re.MULTILINE)
-    other = re.search(r"^(?:\[rank\d+\]: )?([\w.]+(?:Error|Exception): .+)$", text, re.MULTILINE)
-    return own[1] if own else f"a launched process failed: {other[1] if other else 'it was killed'}"
-
-
-def main(text: str, path: str) -> int:
-    """Run what the JSON text configures; the main process writes the result. After one line on stderr, status 1."""
-    try:
-        result = pretrain(RunConfig.model_validate_json(text))
-    except (InputError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if place_among_processes()[0] == 0:
+def _pretrain(rank: int, config: RunConfig, folder: str) -> None:
+    """What each process does; the first writes the result."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, processors() // config.processes))
+    meeting = Path(folder, "meeting").as_uri()
+    join_processes(config, rank=rank, world_size=config.processes, init_method=meeting)
+    result = pretrain(config)
+    if rank == 0:
         facts = {"history": result.history, "heldout": result.heldout, "resumed_from": result.resumed_from}
-        write_text(Path(path), json.dumps({**facts, "checkpoint": str(result.checkpoint)}))
-    return 0
+        write_text(Path(folder, "result.json"), json.dumps({**facts, "checkpoint": str(result.checkpoint)}))
 
 
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+def _reason(error: ProcessException) -> str:
+    """The line that says why: our own message, or another exception with its name."""
+    own = re.search(r"^fusmae_lite\.\w+\.errors\.\w+: (.+)$", str(error), re.MULTILINE)
+    other = re.search(r"^([\w.]+(?:Error|Exception): .+)$", str(error), re.MULTILINE)
+    return own[1] if own else f"a process failed: {other[1] if other else error}"

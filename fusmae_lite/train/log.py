@@ -5,71 +5,59 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from torch import Tensor
 
 from fusmae_lite.core.errors import InputError, RunError
-from fusmae_lite.core.files import parse_object, write_text
+from fusmae_lite.core.files import write_text
 from fusmae_lite.core.progress import line
-from fusmae_lite.train.distributed import Processes
+from fusmae_lite.train.optimise import learning_rate_at
 from fusmae_lite.train.showing import Showing
 
 Rows = list[dict[str, float]]
+_ROW = TypeAdapter(dict[str, int | FiniteFloat])
 
 
 class TrainingLog:
-    """Metrics of a run, summed over the steps of an epoch.
+    """Metrics of a run, summed over the steps of an epoch; the main process writes them below `folder`.
 
-    Args:
-        folder: the run's ``pretrain`` folder; the main process writes there.
-        losses: parts of the loss.
-        showing: the patches of a step.
-        quiet: print no epochs.
+    `losses` are the parts of the loss; `quiet` prints no epochs.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        processes: Processes,
-        showing: Showing,
-        losses: tuple[str, ...],
-        quiet: bool,
-    ) -> None:
-        self.path, self.processes, self.showing = folder / "metrics.jsonl", processes, showing
-        self.losses, self.quiet = losses, quiet
+    def __init__(self, folder: Path, showing: Showing, losses: tuple[str, ...], quiet: bool) -> None:
+        self.path, self.showing, self.losses, self.quiet = folder / "metrics.jsonl", showing, losses, quiet
         self.names = ["loss", *(f"loss_{name}" for name in losses), "grad_norm"]
         self.history: Rows = []
         self.sums: dict[str, float] = {}
         self._unread: tuple[int, Tensor, float] | None = None
+        self._board = None
+        if showing.config.tensorboard and showing.processes.main:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            self._board = SummaryWriter(str(folder / "tensorboard"))
         self._start_clock()
-        wanted = showing.config.tensorboard and processes.main
-        self._board: Any = _tensorboard(folder / "tensorboard") if wanted else None
 
     def continue_from(self, step: int, sums: dict[str, float]) -> None:
-        """Take over the rows up to a checkpoint, and the sums of the epoch it lies in; later rows are dropped.
+        """Take over the rows up to a checkpoint and the sums of the epoch it lies in; later rows are dropped.
 
         Lines that are no row, of a file that something else wrote to, are left out, and that is said.
         """
         if sums and set(sums) != set(self.names):
             where = f"{self.path.parent / 'checkpoints'}/step-{step:08d}/state.json"
             raise InputError(f"{where}: sums of {', '.join(sums)}, not {', '.join(self.names)}", "remove its folder")
-        self.sums = dict(sums)
+        self.sums, rows = dict(sums), []
         lines = self.path.read_bytes().splitlines() if self.path.is_file() else []
-        rows = [row for row in map(self._row, lines) if row is not None]
-        if len(rows) < len(lines) and self.processes.main:
+        for text in lines:
+            with suppress(ValidationError):
+                rows.append(_ROW.validate_json(text, strict=True))
+        rows = [row for row in rows if {"step", "epoch", *self.names} <= row.keys()]
+        if len(rows) < len(lines) and self.showing.processes.main:
             line(f"{self.path}: {len(lines) - len(rows)} of {len(lines)} lines are no rows and are left out")
         self.history = [row for row in rows if row["step"] <= step]
-
-    def _row(self, text: bytes) -> dict[str, float] | None:
-        try:
-            row = parse_object(text)
-        except ValueError:
-            return None
-        numbers = all(type(value) in (int, float) and abs(value) < math.inf for value in row.values())
-        return row if numbers and {"step", "epoch", *self.names} <= row.keys() else None
 
     def add(self, step: int, metrics: Tensor, waited: float) -> None:
         """One step: its metrics in the order of `names`, on the device, and the seconds it waited for data.
@@ -95,20 +83,29 @@ class TrainingLog:
         self._seen += self.showing.batch
         self._waited += waited
 
-    def end_epoch(self, epoch: int, step: int, steps: int, learning_rate: float) -> None:
-        """Turn the sums into a row and write it; twenty lines a run are printed, or one an epoch for short runs."""
+    def end_epoch(self, step: int) -> None:
+        """Turn the sums into a row and write it, after so many steps; twenty lines a run are printed at most."""
         self.read()
-        elapsed = time.perf_counter() - self._started
-        row: dict[str, float] = {"step": step, "epoch": epoch}
-        row |= {name: value / steps for name, value in self.sums.items()}
-        row |= {"learning_rate": learning_rate, "pairs_per_second": self._seen / elapsed}
-        device = self.processes.device
+        config, device, steps = self.showing.config, self.showing.processes.device, self.showing.steps_per_epoch
+        epoch, rate, elapsed = (
+            step // steps,
+            learning_rate_at(step - 1, steps, config),
+            time.perf_counter() - self._started,
+        )
         memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-        row |= {"waiting_for_data": self._waited / elapsed, "device_memory_gib": memory / 2**30}
+        row = {
+            "step": step,
+            "epoch": epoch,
+            **{name: value / steps for name, value in self.sums.items()},
+            "learning_rate": rate,
+            "pairs_per_second": self._seen / elapsed,
+            "waiting_for_data": self._waited / elapsed,
+            "device_memory_gib": memory / 2**30,
+        }
         self.sums.clear()
         self._start_clock()
         self.history.append(row)
-        if not self.processes.main:
+        if not self.showing.processes.main:
             return
         # The whole history, replaced in one step: a reader never sees half a row
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.history))
@@ -116,26 +113,16 @@ class TrainingLog:
             for name, value in row.items():
                 self._board.add_scalar(name, value, step)
             self._board.flush()
-        epochs = self.showing.config.epochs
-        if not self.quiet and (epoch % math.ceil(epochs / 20) == 0 or epoch == epochs):
+        if not self.quiet and (epoch % math.ceil(config.epochs / 20) == 0 or epoch == config.epochs):
             losses = "  ".join(f"{name} {row[f'loss_{name}']:.3f}" for name in self.losses)
-            rates = f"lr {learning_rate:.2e}  {row['pairs_per_second']:.0f} pairs/s"
-            waited = f"  {row['waiting_for_data']:.0%} waiting" if row["waiting_for_data"] >= 0.05 else ""
-            line(f"epoch {epoch:4d}/{epochs}  {losses}  {rates}{waited}")
+            waiting = f"  {row['waiting_for_data']:.0%} waiting" if row["waiting_for_data"] >= 0.05 else ""
+            speed = f"lr {rate:.2e}  {row['pairs_per_second']:.0f} pairs/s{waiting}"
+            line(f"epoch {epoch:4d}/{config.epochs}  {losses}  {speed}")
 
     def close(self) -> None:
-        """Flush what TensorBoard still holds."""
+        """Let go of TensorBoard's file."""
         if self._board is not None:
             self._board.close()
 
     def _start_clock(self) -> None:
         self._started, self._seen, self._waited = time.perf_counter(), 0, 0.0
-
-
-def _tensorboard(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        cure = "pip install tensorboard, or leave it out"
-        raise InputError("tensorboard=true, but the package is missing", cure) from None
-    return SummaryWriter(str(folder))

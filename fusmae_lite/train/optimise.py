@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -10,7 +12,7 @@ from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.schedule import cosine
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups for AdamW: matrices and kernels decay; norms, biases, positions and learned tokens do not."""
     decay, rest = [], []
     for name, parameter in model.named_parameters():
@@ -61,9 +63,8 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Whether this hardware multiplies bf16 matrices faster than fp32 ones."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return False
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cpu" and native
 
 
 def uses_bf16(device: torch.device, config: RunConfig) -> bool:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from fusmae_lite.core.config import RunConfig
-from fusmae_lite.core.errors import InputError, RunError
+from fusmae_lite.core.errors import RunError
 from fusmae_lite.core.locks import only_job
 from fusmae_lite.core.progress import line
 from fusmae_lite.core.seeding import derive, generator
 from fusmae_lite.data.archives import Archive, open_data
 from fusmae_lite.data.identity import identity_of
-from fusmae_lite.data.loader import load, told_when_killed
-from fusmae_lite.data.pairs import PairDataset
+from fusmae_lite.data.loader import told_when_killed
 from fusmae_lite.model.drop_path import draw_by_place, place
 from fusmae_lite.model.masking import draw_together
 from fusmae_lite.systems import System, build_model
@@ -61,27 +58,13 @@ class PretrainResult:
 
 @dataclass
 class _Run:
-    """The parts a step needs, gathered once: `system` is the model itself, `model` as the processes share it."""
+    """The parts a step needs: `system` is the model itself, `model` as the processes share it."""
 
-    config: RunConfig
-    processes: Processes
     showing: Showing
     system: System
     model: nn.Module
     optimizer: torch.optim.Optimizer
     progress: Progress
-
-    @property
-    def planned_steps(self) -> int:
-        return self.config.epochs * self.showing.steps_per_epoch
-
-    @property
-    def last_step(self) -> int:
-        return min(self.planned_steps, self.config.max_steps or self.planned_steps)
-
-    def own(self, rows: Tensor) -> Tensor:
-        """This process's part of what was drawn for a batch: of its pairs, then of its synthetic scenes."""
-        return torch.cat([self.processes.own(half) for half in rows.split([self.showing.pairs, self.showing.made])])
 
 
 def pretrain(config: RunConfig, archive: Archive | None = None, quiet: bool = False) -> PretrainResult:
@@ -98,44 +81,37 @@ def pretrain(config: RunConfig, archive: Archive | None = None, quiet: bool = Fa
     Raises:
         InputError: an empty split, a batch that processes cannot share, a patch that cannot be read, or a folder that
             belongs to another run or that another job holds.
-        RunError: the loss or its gradient is no longer finite (names the step and the patches), or weights or held-out
-            losses are not, a checkpoint cannot be written, or a process that reads was killed; the last good checkpoint
-            stays.
+        RunError: a loss, gradient, weight or held-out loss is no longer finite, a checkpoint cannot be written, or a
+            process that reads was killed; the last good checkpoint stays.
     """
     archive = archive or open_data(config)
     processes, folder = join_processes(config), config.folder() / "pretrain"
     # the caller's own random state is none of our business
     with only_job(folder) if processes.main else nullcontext(), torch.random.fork_rng(), told_when_killed():
         run = _prepare(config, archive, processes)
-        log = TrainingLog(folder, processes, run.showing, run.system.loss_names, quiet)
+        log = TrainingLog(folder, run.showing, run.system.loss_names, quiet)
         if archive.left_out and not quiet and processes.main:
             line(f"of {archive.root} {archive.said_left_out}")
-        found = latest_checkpoint(folder / "checkpoints")
-        if found is not None:
-            run.progress = read_progress(found, config, run.progress)
-            restore(found, run.model, run.optimizer, config)
+        checkpoint = latest_checkpoint(folder / "checkpoints")
+        if checkpoint is not None:
+            run.progress = read_progress(checkpoint, run.progress)
+            restore(checkpoint, run.model, run.optimizer, config)
         start = run.progress.step
         log.continue_from(start, run.progress.sums)
-        checkpoint = _train(run, log, folder / "checkpoints") if start < run.last_step else found
+        new = start < run.showing.last_step
+        if new:
+            checkpoint = _train(run, log, folder / "checkpoints")
         assert checkpoint is not None  # a run has at least one step
         log.close()
         model = load_model(checkpoint / "model.safetensors", config).to(processes.device)
         heldout = heldout_losses(model, archive, config) if processes.main else {}
-        _check_heldout(heldout, checkpoint, new=start < run.last_step)
+        _check_heldout(heldout, checkpoint, new)
     return PretrainResult(model.to("cpu"), log.history, heldout, checkpoint, start)
 
 
 def _prepare(config: RunConfig, archive: Archive, processes: Processes) -> _Run:
     """Model, optimiser and data in their initial state, which follows from the seed alone."""
-    dataset = PairDataset(
-        archive, split="train", modalities=config.modalities, size=config.image_size, cache=config.cache, native=True
-    )
-    if len(dataset) < processes.size:
-        raise InputError(
-            f"{archive.root} has {len(dataset)} patches in the split 'train' for {processes.size} process"
-            f"{'es' if processes.size > 1 else ''}",
-            "add its split files, or open another archive",
-        )
+    showing = Showing(config, archive, processes)
     torch.manual_seed(derive("initialise", config.seed))
     system = build_model(config)
     draw_by_place(system)
@@ -144,52 +120,32 @@ def _prepare(config: RunConfig, archive: Archive, processes: Processes) -> _Run:
     compile_blocks(system, config, processes.device)
     model, optimizer = divide_model(system.train(), config, processes)
     precision = "bf16" if uses_bf16(processes.device, config) else "fp32"
-    progress = Progress(0, {}, precision, identity_of(dataset))
-    return _Run(config, processes, Showing(config, dataset), system, model, optimizer, progress)
+    progress = Progress(0, {}, precision, identity_of(showing.dataset), config.model_dump(mode="json"))
+    return _Run(showing, system, model, optimizer, progress)
 
 
 def _train(run: _Run, log: TrainingLog, folder: Path) -> Path:
     """Step after step from where the run stands; returns the folder of the last checkpoint."""
-    config, steps, checkpoint = run.config, run.showing.steps_per_epoch, folder
-    for step, bands, waited in _batches(run):
+    showing, config, checkpoint = run.showing, run.showing.config, folder
+    for step, bands, waited in showing.batches(run.progress.step):
         log.add(step, _step(run, bands, step), waited)
         run.progress.step = done = step + 1
-        epoch, ends = done // steps, done == run.last_step
-        if done % steps == 0:
-            log.end_epoch(epoch, done, steps, learning_rate_at(step, steps, config))
-        if ends or (done % steps == 0 and epoch % config.checkpoint_every == 0):
+        if done % showing.steps_per_epoch == 0:
+            log.end_epoch(done)
+        if done == showing.last_step or done % (showing.steps_per_epoch * config.checkpoint_every) == 0:
             log.read()
             run.progress.sums = log.sums
-            main = run.processes.main
-            checkpoint = save_checkpoint(folder, run.model, run.optimizer, run.progress, config, main)
-    run.processes.wait()  # nobody reads the last checkpoint before it is there
+            checkpoint = save_checkpoint(folder, run.model, run.optimizer, run.progress, config)
+    showing.processes.wait()  # nobody reads the last checkpoint before it is there
     return checkpoint
 
 
-def _batches(run: _Run) -> Iterator[tuple[int, Bands, float]]:
-    """(step, this process's bands of the batch, seconds waited for them) for each step that is left.
-
-    One loader serves all of them, across epochs, so that reading never starts anew.
-    """
-    left = range(run.progress.step, run.last_step)
-    rows = (run.processes.own(run.showing.rows(step)).tolist() for step in left)
-    pinned = run.processes.device.type == "cuda"
-    loader = load(run.showing.dataset, workers=run.config.workers, batch_sampler=rows, pin_memory=pinned)
-    asked = time.perf_counter()
-    for step, sample in zip(left, loader, strict=True):
-        yield step, sample["bands"], time.perf_counter() - asked
-        asked = time.perf_counter()
-
-
 def _step(run: _Run, bands: Bands, step: int) -> Tensor:
-    """One optimiser step; returns loss, its parts and the gradient's norm, on the device.
-
-    Everything random is drawn for the whole batch; each process then takes its rows.
-    """
-    config, steps = run.config, run.showing.steps_per_epoch
-    masks = run.system.draw(run.showing.batch, generator("masks", config.seed, step), config)
-    masks = {name: run.own(mask) for name, mask in masks.items()}
-    images = run.showing.images(bands, step, run.own, run.processes.device)
+    """One optimiser step; returns loss, its parts and the gradient's norm, on the device."""
+    showing, config, steps = run.showing, run.showing.config, run.showing.steps_per_epoch
+    masks = run.system.draw(showing.batch, generator("masks", config.seed, step), config)
+    masks = {name: showing.own(mask) for name, mask in masks.items()}
+    images = showing.images(bands, step)
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate_at(step, steps, config)
     run.optimizer.param_groups[0]["weight_decay"] = weight_decay_at(step, steps, config)
@@ -200,30 +156,30 @@ def _step(run: _Run, bands: Bands, step: int) -> Tensor:
             parameter.grad = torch.zeros_like(parameter)
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip_grad or math.inf)
     run.optimizer.step()
-    run.system.after_step(step, run.planned_steps, run.processes.sum)
+    run.system.after_step(step, showing.planned_steps, showing.processes.sum)
     norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # sharded gradients have a sharded norm
     return torch.cat([losses, norm[None]])
 
 
 def _accumulate(run: _Run, images: dict[str, Tensor], masks: dict[str, Tensor], step: int) -> Tensor:
     """Gradient of the whole batch, from this process's rows in pieces; returns the losses over all processes."""
-    config, device, batch = run.config, run.processes.device, run.showing.batch
+    config, processes, batch = run.showing.config, run.showing.processes, run.showing.batch
     together = draw_together(config.modalities, config.sensor_dropout, generator("sensors", config.seed, step))
-    places, names = run.own(torch.arange(batch)), run.system.loss_names
+    places, names = run.showing.own(torch.arange(batch)), run.system.loss_names
     pieces = torch.arange(len(places)).chunk(config.accumulate)
     passes = [(piece, sensors) for piece in pieces for sensors in together]
-    losses = torch.zeros(1 + len(names), device=device)
+    losses = torch.zeros(1 + len(names), device=processes.device)
     for number, (piece, sensors) in enumerate(passes, 1):
         rows, share = slice(int(piece[0]), int(piece[-1]) + 1), len(piece) / batch
         place(run.system, places[rows], batch, (config.seed, step))
         alone = number < len(passes) and hasattr(run.model, "no_sync")  # DDP averages gradients in the last pass
         with run.model.no_sync() if alone else nullcontext():
-            with autocast(device, config):
+            with autocast(processes.device, config):
                 result = run.model({k: images[k][rows] for k in sensors}, {k: v[rows] for k, v in masks.items()})
-            (result.loss * (share * run.processes.size)).backward()  # a batch adds the gradients of its rows
+            (result.loss * (share * processes.size)).backward()  # a batch adds the gradients of its rows
         parts = [result.losses.get(name, torch.zeros_like(result.loss)) for name in names]
         losses += torch.stack([result.loss, *parts]).detach() * share
-    return run.processes.sum(losses)
+    return processes.sum(losses)
 
 
 def _check_heldout(losses: dict[str, float], checkpoint: Path, new: bool) -> None:

@@ -1,43 +1,50 @@
-"""What a step of pretraining shows the model: pairs and synthetic scenes, augmented, and some of it by one sensor only.
+"""What a step of pretraining shows the model: pairs and synthetic scenes, augmented.
 
 Everything is drawn for the whole batch, from (seed, step); each process then takes its rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Iterator
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from fusmae_lite.core.config import RunConfig
+from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.seeding import derive, generator
-from fusmae_lite.core.sensors import get_modality
+from fusmae_lite.data.archives import Archive
 from fusmae_lite.data.augment import augment, draw_augmentation, draw_jitter, jitter
+from fusmae_lite.data.loader import load
 from fusmae_lite.data.pairs import PairDataset, assemble
 from fusmae_lite.data.synthetic.scene import Scenes
+from fusmae_lite.train.distributed import Processes
 
 Bands = dict[str, dict[str, Tensor]]  # modality -> band -> (B, side, side)
-OwnRows = Callable[[Tensor], Tensor]
 
 
 class Showing:
-    """The pairs and the images of each step.
+    """The pairs of the training split and synthetic scenes on the same grid, as each step sees them."""
 
-    Args:
-        config: its fields augment, jitter and synthetic say what is done.
-        dataset: the pairs of the training split, native; synthetic scenes lie on the same grid.
-    """
-
-    def __init__(self, config: RunConfig, dataset: PairDataset) -> None:
-        self.config, self.dataset = config, dataset
-        self.made = config.batch_size // 2 if config.synthetic else 0
-        self.pairs = min(config.batch_size - self.made, len(dataset))
-        self.batch = self.pairs + self.made  # B, in all processes together
-        self.steps_per_epoch = len(dataset) // self.pairs
-        self.scenes = _scenes_like(dataset, config) if config.synthetic else None
+    def __init__(self, config: RunConfig, archive: Archive, processes: Processes) -> None:
+        options = {"modalities": config.modalities, "size": config.image_size, "cache": config.cache}
+        self.dataset = PairDataset(archive, "train", native=True, **options)
+        if len(self.dataset) < processes.size:
+            several = "es" if processes.size > 1 else ""
+            what = f"{archive.root} has {len(self.dataset)} patches in the split 'train'"
+            cure = "add its split files, or open another archive"
+            raise InputError(f"{what} for {processes.size} process{several}", cure)
+        self.config, self.processes = config, processes
+        made = config.batch_size // 2 if config.synthetic else 0
+        self.pairs = min(config.batch_size - made, len(self.dataset))
+        self.batch = self.pairs + made  # B, in all processes together
+        self.steps_per_epoch = len(self.dataset) // self.pairs
+        self.planned_steps = config.epochs * self.steps_per_epoch
+        self.last_step = min(self.planned_steps, config.max_steps or self.planned_steps)
+        self.scenes = _scenes_like(self.dataset, config) if made else None
 
     def rows(self, step: int) -> Tensor:
         """The pairs that a step sees, in all processes together; an epoch's incomplete last batch is dropped."""
@@ -45,19 +52,33 @@ class Showing:
         order = _order(len(self.dataset), self.config.seed, epoch)
         return order[position * self.pairs : (position + 1) * self.pairs]
 
-    def images(self, bands: Bands, step: int, own: OwnRows, device: torch.device) -> dict[str, Tensor]:
-        """Modality -> (rows of this process, C, H, W), normalised and augmented, pairs first.
+    def own(self, rows: Tensor) -> Tensor:
+        """This process's part of what was drawn for a batch: of its pairs, then of its synthetic scenes."""
+        return torch.cat([self.processes.own(half) for half in rows.split([self.pairs, self.batch - self.pairs])])
 
-        Args:
-            bands: native bands of this process's pairs.
-            own: takes this process's rows of something drawn for the whole batch.
+    def batches(self, start: int) -> Iterator[tuple[int, Bands, float]]:
+        """(step, native bands of this process's pairs, seconds waited for them) of each step from `start`.
+
+        One loader serves all of them, across epochs, so that reading never starts anew.
         """
-        config = self.config
-        images = assemble(_to(bands, device), config.image_size)
+        left = range(start, self.last_step)
+        rows = (self.processes.own(self.rows(step)).tolist() for step in left)
+        pinned = self.processes.device.type == "cuda"
+        loader = load(self.dataset, workers=self.config.workers, batch_sampler=rows, pin_memory=pinned)
+        asked = time.perf_counter()
+        for step, sample in zip(left, loader, strict=True):
+            yield step, sample["bands"], time.perf_counter() - asked
+            asked = time.perf_counter()
+
+    def images(self, bands: Bands, step: int) -> dict[str, Tensor]:
+        """Modality -> (this process's rows, C, H, W), normalised and augmented; `bands` are those of its pairs."""
+        config, own = self.config, self.own
+        images = self._assemble(bands)
         if self.scenes is not None:
-            places = own(torch.arange(self.batch)) - self.pairs
-            scenes = self._scenes((step * self.made + places[places >= 0]).tolist())
-            made = assemble(_to(scenes, device), config.image_size)
+            made = self.batch - self.pairs
+            numbers = step * made + self.processes.own(torch.arange(made))  # 1.5 ms each: none is kept or shown twice
+            scenes = [self.scenes.pair(number).bands for number in numbers.tolist()]
+            made = self._assemble(default_collate([{k: scene[k] for k in config.modalities} for scene in scenes]))
             images = {name: torch.cat([image, made[name]]) for name, image in images.items()}
         drawn = draw_augmentation(self.batch, config.augment, generator("augment", config.seed, step))
         images = augment(images, config.augment, drawn=[own(draw) for draw in drawn])
@@ -66,16 +87,10 @@ class Showing:
             images = jitter(images, {name: own(draw) for name, draw in noise.items()}, config.jitter)
         return images
 
-    def _scenes(self, rows: list[int]) -> Bands:
-        """Native bands of these scenes; 1.5 ms each, so that none needs to be kept or shown twice."""
-        assert self.scenes is not None
-        scenes = [self.scenes.pair(row).bands for row in rows]
-        return {
-            name: {
-                b: torch.from_numpy(np.stack([bands[name][b] for bands in scenes])) for b in get_modality(name).bands
-            }
-            for name in self.config.modalities
-        }
+    def _assemble(self, bands: Bands) -> dict[str, Tensor]:
+        device = self.processes.device
+        there = {k: {b: x.to(device, non_blocking=True) for b, x in native.items()} for k, native in bands.items()}
+        return assemble(there, self.config.image_size)
 
 
 @lru_cache(maxsize=2)
@@ -88,7 +103,3 @@ def _scenes_like(dataset: PairDataset, config: RunConfig) -> Scenes:
     sides = [{band.shape[-1] for band in parts.values()} for parts in dataset[0]["bands"].values()]
     several = any(len(parts) > 1 for parts in sides) or config.modalities == ("s1",)
     return Scenes(derive("scenes", config.seed), side=max(map(max, sides)), one_grid=not several)
-
-
-def _to(bands: Mapping[str, Mapping[str, Tensor]], device: torch.device) -> Bands:
-    return {k: {b: x.to(device, non_blocking=True) for b, x in native.items()} for k, native in bands.items()}

@@ -140,4 +140,4 @@ def test_some_of_a_split_are_drawn_by_the_seed_and_not_the_first(archive, tiny, 
     heldout_losses(build_model(tiny), archive, tiny, limit=5)
     band_means(archive, tiny, limit=5)
     val, train = (drawn_rows(archive.split(split), 5, tiny.seed).tolist() for split in ("val", "train"))
-    assert opened == [val, train, train] and train != archive.split("train")[:5].tolist()
+    assert opened == [train, train, val, train] and train != archive.split("train")[:5].tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -136,10 +137,10 @@ def test_a_run_older_than_the_field_goes_on(tiny, archive):
     state = result.checkpoint / "state.json"
     state.write_text(state.read_text().replace('  "system": "fusmae",\n', ""))
     assert '"system"' not in state.read_text()
-    now = Progress(0, {}, "fp32", json.loads(state.read_text())["data"])
-    assert read_progress(result.checkpoint, tiny, now).step == 1
+    now = Progress(0, {}, "fp32", json.loads(state.read_text())["data"], tiny.model_dump(mode="json"))
+    assert read_progress(result.checkpoint, now).step == 1
     with pytest.raises(InputError, match="system='fusmae'"):
-        read_progress(result.checkpoint, config_of("late"), now)
+        read_progress(result.checkpoint, replace(now, config=config_of("late").model_dump(mode="json")))
 
 
 BAD = {

@@ -114,7 +114,7 @@ def test_what_a_launcher_says_is_obeyed_and_one_process_is_one(config, monkeypat
 
 
 def test_many_more_processes_than_processors_are_not_started(config, monkeypatch):
-    monkeypatch.setattr("fusmae_lite.train.launch.run_command", lambda *a: pytest.fail("started"))
+    monkeypatch.setattr("fusmae_lite.train.launch.spawn", lambda *a: pytest.fail("started"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr("fusmae_lite.train.launch.processors", lambda: 2)
     with pytest.raises(InputError, match="64 processes for 2 processors and no GPU; ask for 8 at most"):

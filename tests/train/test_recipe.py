@@ -19,15 +19,15 @@ from fusmae_lite.core.config import load_preset, project_root
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.seeding import derive
 from fusmae_lite.data.augment import draw_jitter, jitter
-from fusmae_lite.data.pairs import PairDataset, assemble
+from fusmae_lite.data.pairs import assemble
 from fusmae_lite.evaluation import heldout_losses
 from fusmae_lite.model.cross_attention import SelfAttention, attend
 from fusmae_lite.model.masking import draw_together, sample_masks
 from fusmae_lite.model.tokens import Positions
 from fusmae_lite.systems import build_model
 from fusmae_lite.systems.weights import load_model, read_tensors, save_model
-from fusmae_lite.train.distributed import check_batch
-from fusmae_lite.train.interpolation import Hidden, choose_interpolations, hidden_pairs
+from fusmae_lite.train.distributed import Processes, check_batch
+from fusmae_lite.train.heldout import Hidden, choose_interpolations, hidden_pairs
 from fusmae_lite.train.pretrain import pretrain
 from fusmae_lite.train.showing import Showing
 
@@ -140,23 +140,21 @@ def test_jitter_changes_levels_and_nothing_else():
 @pytest.fixture(scope="module")
 def showing(archive):
     config = load_preset("smoke", **{**TINY, "augment": "none", "synthetic": True, "batch_size": 6})
-    dataset = PairDataset(archive, "train", native=True)
-    bands = default_collate([dataset[i] for i in range(3)])["bands"]
-    return Showing(config, dataset), bands
+    showing = Showing(config, archive, Processes(0, 1, torch.device("cpu")))
+    return showing, default_collate([showing.dataset[i] for i in range(3)])["bands"]
 
 
-def test_half_of_a_batch_are_scenes_each_seen_once(showing):
+def test_half_of_a_batch_are_scenes_each_seen_once(showing, archive):
     made, bands = showing
-    cpu, whole = torch.device("cpu"), lambda rows: rows
-    assert (made.pairs, made.made, made.batch) == (3, 3, 6)
-    first, again, second = (made.images(bands, step, whole, cpu) for step in (0, 0, 1))
+    assert (made.pairs, made.batch) == (3, 6)
+    first, again, second = (made.images(bands, step) for step in (0, 0, 1))
     for name, pairs in assemble(bands).items():
         assert torch.equal(first[name][:3], pairs) and torch.equal(first[name], again[name])
         assert not torch.isin(first[name][3:].mean(dim=(1, 2, 3)), second[name][3:].mean(dim=(1, 2, 3))).any()
         assert first[name].isfinite().all() and first[name].shape[0] == 6
     one = {k: {side: x[:1] for side, x in sides.items()} for k, sides in bands.items()}
-    one = made.images(one, 1, lambda rows: rows[[0, 4]], cpu)
-    assert torch.equal(one["s2"][1], second["s2"][4])  # a process's share of the pairs, then of the scenes
+    third = Showing(made.config, archive, Processes(1, 3, torch.device("cpu"))).images(one, 1)
+    assert torch.equal(third["s2"][1], second["s2"][4])  # a process's share of the pairs, then of the scenes
 
 
 def test_pairs_and_scenes_are_divided_each():
