@@ -135,7 +135,7 @@ def encode(
         print(f"{source} has not changed since")
         return 0
     done = lmdb.encode(archive, destination, workers=workers, partial=partial)
-    print(lmdb.report(done))
+    print(done)
     return 1 if done.skipped and not partial else 0
 
 

@@ -30,11 +30,8 @@ def augment(
     ``flips`` draws one of the 8 flips and quarter turns of the square; it moves pixels and changes none. ``crops``
     adds a random square of 50 to 100 % of the side, brought back to full size bilinearly, in one sampling step.
 
-    Args:
-        images: modality -> (B, C, H, W) with H = W; the sides of two modalities may differ.
-        kind: none, flips or crops.
-        generator: CPU source of the draws; the same state gives the same result.
-        drawn: what :func:`draw_augmentation` gave, for these rows, instead of drawing here.
+    The sides of two modalities may differ. `generator` lives on the CPU; `drawn` is what :func:`draw_augmentation`
+    gave for these rows, instead of drawing here.
     """
     if kind == "none":
         return dict(images)
@@ -43,8 +40,7 @@ def augment(
         drawn = draw_augmentation(batch, kind, generator)
     if kind == "flips":
         return {name: _turn(image, drawn[0]) for name, image in images.items()}
-    theta = _crop_matrices(drawn[0], drawn[1])
-    return {name: _sample(image, theta) for name, image in images.items()}
+    return {name: _crop(image, *drawn) for name, image in images.items()}
 
 
 def draw_augmentation(batch: int, kind: str, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
@@ -87,21 +83,17 @@ def _turn(images: Tensor, states: Tensor) -> Tensor:
     return turned
 
 
+def _crop(images: Tensor, states: Tensor, draws: Tensor) -> Tensor:
+    theta = _crop_matrices(states, draws).to(images)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    # "border": samples in the outer half pixel repeat the edge instead of mixing in zeros
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
 def _crop_matrices(states: Tensor, draws: Tensor) -> Tensor:
     """(B, 2, 3): output coordinates -> input coordinates, both in [-1, 1]; the crop never leaves the image."""
     share = SMALLEST_CROP + (1 - SMALLEST_CROP) * draws[:, 0]
     centre = (1 - share)[:, None] * (2 * draws[:, 1:] - 1)
-    turn = torch.stack([_flip_matrix(state) for state in range(8)]).to(draws)[states]
-    return torch.cat([share[:, None, None] * turn, centre[:, :, None]], dim=2)
-
-
-def _flip_matrix(state: int) -> Tensor:
-    """The (2, 2) matrix on (x, y) that samples what :func:`_turn` does for this state."""
-    flip = torch.diag(torch.tensor([-1.0 if state & 1 else 1.0, -1.0 if state & 2 else 1.0]))
-    return flip.flip(0) if state & 4 else flip
-
-
-def _sample(images: Tensor, theta: Tensor) -> Tensor:
-    grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)
-    # "border": samples in the outer half pixel repeat the edge instead of mixing in zeros
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    flips = [torch.diag(draws.new_tensor([1 - 2 * (state & 1), 1 - (state & 2)])) for state in range(4)]
+    turns = torch.stack([*flips, *(flip.flip(0) for flip in flips)])[states]  # on (x, y), what _turn does
+    return torch.cat([share[:, None, None] * turns, centre[:, :, None]], dim=2)

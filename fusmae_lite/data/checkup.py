@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import defaultdict
 
 import numpy as np
+import pandas as pd
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.progress import track
@@ -21,28 +21,11 @@ SHOWN = 5
 FAR = 1.0
 
 
-@dataclass
-class _Seen:
-    """Least and largest value of one sensor, and the sum over pairs of each band's mean."""
-
-    low: float = np.inf
-    high: float = -np.inf
-    pairs: int = 0
-    means: dict[str, float] = field(default_factory=dict)
-
-    def add(self, bands: Mapping[str, np.ndarray]) -> None:
-        self.low = min(self.low, *(float(array.min()) for array in bands.values()))
-        self.high = max(self.high, *(float(array.max()) for array in bands.values()))
-        self.pairs += 1
-        for band, array in bands.items():
-            self.means[band] = self.means.get(band, 0.0) + float(array.mean())
-
-
 def check_up(archive: Archive, every: bool = False) -> tuple[list[str], bool]:
     """Read a sample of the pairs, or every one; lines for people, and whether all of it is as it should be."""
     drawn = np.random.default_rng(0).permutation(len(archive))
     rows = np.sort(drawn if every else drawn[:SAMPLE])
-    seen: dict[str, _Seen] = {}
+    seen: dict[str, list[tuple[str, float, float, float]]] = defaultdict(list)  # band, least, mean, largest
     refused, placed = [], []
     for row in track(rows.tolist(), "pairs"):
         try:
@@ -52,7 +35,7 @@ def check_up(archive: Archive, every: bool = False) -> tuple[list[str], bool]:
             continue
         placed.append(patch.crs is not None)
         for name, bands in patch.bands.items():
-            seen.setdefault(name, _Seen()).add(bands)
+            seen[name] += [(band, array.min(), float(array.mean()), array.max()) for band, array in bands.items()]
     try:
         check_archive(archive)
     except InputError as error:
@@ -67,21 +50,19 @@ def check_up(archive: Archive, every: bool = False) -> tuple[list[str], bool]:
     ], not refused
 
 
-def _about(name: str, seen: _Seen) -> list[str]:
+def _about(name: str, seen: list[tuple[str, float, float, float]]) -> list[str]:
     """Unit, range and means of a sensor, beside what they should be."""
-    modality = known_modality(name)
-    span = f"{seen.low:.6g} to {seen.high:.6g}"
+    table = pd.DataFrame(seen, columns=["band", "low", "mean", "high"])
+    modality, span = known_modality(name), f"{table['low'].min():.6g} to {table['high'].max():.6g}"
     if modality is None:
         return [f"{name:<9} {span}; nobody has registered this sensor"]
     valid = "not checked" if modality.valid is None else f"plausible are {modality.valid[0]:g} to {modality.valid[1]:g}"
-    means, far = [], []
-    for band, expected, deviation in zip(modality.bands, modality.mean, modality.std, strict=True):
-        mean = seen.means[band] / seen.pairs
-        means.append(f"{band} {mean:.5g} ({expected:g})")
-        if abs(mean - expected) > FAR * deviation:
-            far.append(f"{band} by {abs(mean - expected) / deviation:.1f}")
+    means = table.groupby("band")["mean"].mean()[list(modality.bands)]
+    off = (means - modality.mean).abs() / modality.std
+    said = (f"{band} {mean:.5g} ({usual:g})" for (band, mean), usual in zip(means.items(), modality.mean, strict=True))
+    far = ", ".join(f"{band} by {deviations:.1f}" for band, deviations in off[off > FAR].items())
     return [
         f"{name:<9} {modality.units}: {span}, {valid}",
-        f"          mean of each band (and of its statistics): {', '.join(means)}",
-        *([f"          further than {FAR:g} deviation from its statistics: {', '.join(far)}"] if far else []),
+        f"          mean of each band (and of its statistics): {', '.join(said)}",
+        *([f"          further than {FAR:g} deviation from its statistics: {far}"] if far else []),
     ]

@@ -37,15 +37,30 @@ _BEGUN = "\n"
 
 @dataclass(frozen=True)
 class Encoded:
-    """What an encode did: pairs in the archive, how many were there before, what was left out and why."""
+    """Pairs in the archive, how many were there before, (name, reason) of what was left out."""
 
     folder: Path
     pairs: int
     kept: int
-    skipped: tuple[tuple[str, str], ...]
-    left_out: tuple[tuple[str, str], ...]
+    skipped: tuple[tuple[str, str], ...]  # could not be read
+    left_out: tuple[tuple[str, str], ...]  # by the source itself
     seconds: float
     partial: bool = False
+
+    def __str__(self) -> str:
+        rate = (self.pairs - self.kept) / self.seconds
+        lines = [
+            f"{self.pairs} pairs in {self.folder} ({self.kept} were there before), written and verified in "
+            f"{duration(self.seconds)}, {rate:.0f} pairs a second"
+        ]
+        if left_out := self.left_out + (self.skipped if self.partial else ()):
+            lines.append(f"{len(left_out)} were left out, first {left_out[0][1]}")
+        if self.skipped and not self.partial:
+            lines.append(f"{len(self.skipped)} could not be read, first {self.skipped[0][1]}")
+            lines.append("mend them and run the same command to add them, or accept it with --partial")
+        if self.left_out or self.skipped:
+            lines.append(f"all of them with reasons: {self.folder / SKIPPED}")
+        return "\n".join(lines)
 
 
 def encode(source: Archive, destination: Path | str, *, workers: int | None = None, partial: bool = False) -> Encoded:
@@ -63,14 +78,33 @@ def encode(source: Archive, destination: Path | str, *, workers: int | None = No
         RunError: the disk is full, a decoding process died, a value on disk is not what was written.
     """
     started = time.perf_counter()
-    folder = _destination(Path(destination), source)
+    folder = Path(destination).expanduser().resolve()
+    _check_free(folder, source)
     check_archive(source)
     layouts = _layouts(source)
     release(folder)
     with only_job(folder):
-        _destination(folder, source)  # another job may have finished it meanwhile
+        _check_free(folder, source)  # another job may have finished it meanwhile
         try:
-            pairs, kept, skipped = _encode(source, folder, layouts, workers)
+            with contextlib.closing(_Store(folder / JOURNAL)) as journal, contextlib.closing(_Store(folder)) as store:
+                done = _done(source, journal)
+                # neighbours in name are neighbours in the tree and on disk
+                left = sorted(set(range(len(source))) - done, key=source.names.__getitem__)
+                skipped = _write_pairs(source, left, layouts, store, journal, workers)
+                rows = sorted(done.union(left) - skipped.keys())
+                reasons = tuple((source.names[row], reason) for row, reason in skipped.items())
+                if not rows:
+                    raise InputError(f"{source.root}: no patch can be read, first {reasons[0][1]}", "mend the archive")
+                sums = (
+                    (key, journal.record(source.names[row])["crc32"][modality])
+                    for row in rows
+                    for modality, key in source.keys(row).items()
+                )
+                verify_values(store.env, sums, folder, len(rows) * len(layouts))
+                write_skipped(folder, (*reasons, *source.left_out))
+                if is_synthetic(source.root):  # what is synthetic stays marked as such
+                    write_text(folder / SYNTHETIC, (source.root / SYNTHETIC).read_text(encoding="utf-8"))
+                write_table(folder, source, journal.record, rows, layouts)
             if partial or not skipped:
                 (folder / JOURNAL).unlink()
         except (OSError, lmdb.Error) as error:
@@ -78,49 +112,7 @@ def encode(source: Archive, destination: Path | str, *, workers: int | None = No
                 f"{folder} cannot be written ({error}); free space or mend it, then run the same command: "
                 "what was committed is kept"
             ) from None
-    return Encoded(folder, pairs, kept, skipped, source.left_out, time.perf_counter() - started, partial)
-
-
-def _encode(
-    source: Archive, folder: Path, layouts: Mapping[str, Layout], workers: int | None
-) -> tuple[int, int, tuple[tuple[str, str], ...]]:
-    """Pairs in the archive, how many were there before, and (name, reason) of patches that cannot be read."""
-    with contextlib.closing(_Store(folder / JOURNAL)) as journal, contextlib.closing(_Store(folder)) as store:
-        done = _done(source, journal)
-        # neighbours in name are neighbours in the tree and on disk
-        left = sorted(set(range(len(source))) - done, key=source.names.__getitem__)
-        skipped = _write_pairs(source, left, layouts, store, journal, workers)
-        rows = sorted(done.union(left) - skipped.keys())
-        reasons = tuple((source.names[row], reason) for row, reason in skipped.items())
-        if not rows:
-            raise InputError(f"{source.root}: no patch can be read, first {reasons[0][1]}", "mend the archive")
-        sums = (
-            (key, journal.record(source.names[row])["crc32"][m]) for row in rows for m, key in source.keys(row).items()
-        )
-        verify_values(store.env, sums, folder, len(rows) * len(layouts))
-        write_skipped(folder, (*reasons, *source.left_out))
-        if is_synthetic(source.root):  # what is synthetic stays marked as such
-            write_text(folder / SYNTHETIC, (source.root / SYNTHETIC).read_text(encoding="utf-8"))
-        write_table(folder, source, journal.record, rows, layouts)
-    return len(rows), len(done), reasons
-
-
-def report(done: Encoded) -> str:
-    """A few lines for people: pairs, rate, what is not in it and why."""
-    rate = (done.pairs - done.kept) / done.seconds
-    lines = [
-        f"{done.pairs} pairs in {done.folder} ({done.kept} were there before), written and verified in "
-        f"{duration(done.seconds)}, {rate:.0f} pairs a second"
-    ]
-    left_out = done.left_out + done.skipped if done.partial else done.left_out
-    if left_out:
-        lines.append(f"{len(left_out)} were left out, first {left_out[0][1]}")
-    if done.skipped and not done.partial:
-        lines.append(f"{len(done.skipped)} could not be read, first {done.skipped[0][1]}")
-        lines.append("mend them and run the same command to add them, or accept it with --partial")
-    if done.left_out or done.skipped:
-        lines.append(f"all of them with reasons: {done.folder / SKIPPED}")
-    return "\n".join(lines)
+    return Encoded(folder, len(rows), len(done), reasons, source.left_out, time.perf_counter() - started, partial)
 
 
 class _Store:
@@ -135,12 +127,12 @@ class _Store:
             raise InputError(f"{data} cannot be continued ({error})", "encode into another folder") from None
         self.close = self.env.close
 
-    def write(self, items: Sequence[tuple[str, bytes]]) -> None:
+    def write(self, items: Mapping[str, bytes]) -> None:
         """All of them or none."""
         while True:
             try:
                 with self.env.begin(write=True) as transaction:
-                    for key, value in items:
+                    for key, value in items.items():
                         transaction.put(key.encode(), value)
                 return
             except lmdb.MapFullError:
@@ -157,16 +149,15 @@ def _done(source: Archive, journal: _Store) -> set[int]:
     begun = digest(json.dumps([source.kind, *source.names]).encode())  # not from which path: disks move
     before = journal.record(_BEGUN)
     if before is None:
-        journal.write([(_BEGUN, json.dumps(begun).encode())])
+        journal.write({_BEGUN: json.dumps(begun).encode()})
     elif before != begun:
         raise InputError(f"{journal.env.path()} was begun from another archive", "choose an empty folder")
     done, changed = set(), 0
     for row, name in enumerate(source.names):
-        record = journal.record(name)
-        if record and record["source"] == signature(source, row):
-            done.add(row)
-        elif record:
-            changed += 1
+        if record := journal.record(name):
+            same = record["source"] == signature(source, row)
+            done.update([row] if same else [])
+            changed += not same
     if changed:
         line(f"{changed} pairs may have changed since they were encoded: they are encoded again")
     return done
@@ -182,25 +173,21 @@ def _write_pairs(
 ) -> dict[int, str]:
     """Decode and commit; returns row -> reason of patches that cannot be read."""
     skipped: dict[int, str] = {}
-    records: list[tuple[str, bytes]] = []
-    values: list[tuple[str, bytes]] = []
-
-    def commit() -> None:
-        store.write(values)  # first: a value without its record is written again
-        journal.write(records)
-        values.clear()
-        records.clear()
-
+    records: dict[str, bytes] = {}
+    values: dict[str, bytes] = {}
     with contextlib.closing(each(decode, (source, layouts), rows, workers)) as decoded:
-        for row, (record, pair) in zip(rows, followed(decoded, "encode", len(rows)), strict=True):
+        for number, (record, pair) in enumerate(followed(decoded, "encode", len(rows)), 1):
+            row = rows[number - 1]
             if "reason" in record:
                 skipped[row] = record["reason"]
-                continue
-            records.append((source.names[row], json.dumps(record).encode()))
-            values += pair.items()
-            if len(records) == BATCH:
-                commit()
-    commit()
+            else:
+                records[source.names[row]] = json.dumps(record).encode()
+                values |= pair
+            if len(records) == BATCH or number == len(rows):
+                store.write(values)  # first: a value without its record is written again
+                journal.write(records)
+                values.clear()
+                records.clear()
     return skipped
 
 
@@ -215,17 +202,15 @@ def _layouts(source: Archive) -> dict[str, Layout]:
     raise InputError(f"{source.root}: no patch can be read", f"mend the archive, first: {first}")
 
 
-def _destination(destination: Path, source: Archive) -> Path:
-    """Where to write; InputError unless the folder is free or an unfinished encode."""
-    folder, root = destination.expanduser().resolve(), source.root.resolve()
+def _check_free(folder: Path, source: Archive) -> None:
+    """InputError unless the folder is free or an unfinished encode."""
+    root = source.root.resolve()
     if folder == root or root in folder.parents or folder in root.parents:
-        raise InputError(f"{destination} lies in the archive {source.root} or around it", "choose a folder elsewhere")
+        raise InputError(f"{folder} lies in the archive {source.root} or around it", "choose a folder elsewhere")
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{destination} is a file", "choose a folder")
+        raise InputError(f"{folder} is a file", "choose a folder")
     if finished(folder):
-        raise InputError(
-            f"{destination} is an encoded archive already", "choose another folder, or check this one with --verify"
-        )
+        cure = "choose another folder, or check this one with --verify"
+        raise InputError(f"{folder} is an encoded archive already", cure)
     if folder.is_dir() and not (folder / JOURNAL).is_file() and any(e.name != LOCK for e in folder.iterdir()):
-        raise InputError(f"{destination} is not empty and not from an encode", "choose an empty folder")
-    return folder
+        raise InputError(f"{folder} is not empty and not from an encode", "choose an empty folder")

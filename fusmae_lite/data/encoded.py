@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +10,7 @@ from typing import Any
 
 import lmdb
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -41,14 +40,14 @@ _ROWS_AT_ONCE = 4096
 def decode(shared: tuple[Archive, Mapping[str, Layout]], row: int) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The record of a pair, and key -> safetensors bytes; of one that cannot be read a record of the reason alone."""
     source, layouts = shared
-    name, state = source.names[row], signature(source, row)  # before it is read: what changes now is seen later
+    name, keys = source.names[row], source.keys(row)
+    state = signature(source, row)  # before it is read: what changes now is seen later
     try:
         patch = source.read(row)
         if layout_of(patch.bands) != layouts:
             raise InputError(f"{name}: other bands, sizes or types than the archive's first patch", "encode it apart")
     except InputError as error:
         return {"reason": str(error)}, {}
-    keys = source.keys(row)
     values = {modality: pack(bands) for modality, bands in patch.bands.items()}
     record = {
         "labels": patch.labels,
@@ -62,7 +61,7 @@ def decode(shared: tuple[Archive, Mapping[str, Layout]], row: int) -> tuple[dict
 
 
 def layout_of(bands: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Layout]:
-    """Modality -> band -> (side, dtype) of a patch's bands."""
+    """Modality -> band -> (side, dtype)."""
     return {m: {b: (array.shape[0], array.dtype.name) for b, array in arrays.items()} for m, arrays in bands.items()}
 
 
@@ -81,11 +80,11 @@ def write_table(
     """
     names = [source.names[row] for row in rows]
     columns = {m: "patch_id" if key == names[0] else f"{m}_name" for m, key in source.keys(rows[0]).items()}
-    texts = dict.fromkeys(("patch_id", *columns.values()))
     fields = dict.fromkeys(field for name in names for field in record(name)["meta"])
-    kinds = {field: pa.bool_() if field.startswith("contains_") else pa.string() for field in fields}  # as in reBEN's
-    types = {**dict.fromkeys(texts, pa.string()), "labels": pa.list_(pa.string()), "split": pa.string()}
-    types = {**types, **{field: kind for field, kind in kinds.items() if field not in types}, CRS: pa.string()}
+    flags = {field for field in fields if field.startswith("contains_")}  # as in reBEN's
+    types = dict.fromkeys(("patch_id", *columns.values()), pa.string())
+    types |= {"labels": pa.list_(pa.string()), "split": pa.string()}
+    types = {**dict.fromkeys([*types, *fields, CRS], pa.string()), **types, **dict.fromkeys(flags, pa.bool_())}
     types |= {**dict.fromkeys(EDGES, pa.float64()), SOURCE: pa.uint32()}
     types |= {CHECKSUM + modality: pa.uint32() for modality in columns}
     note = {"kind": source.kind, "classes": source.classes, "keys": columns, "bands": layouts}
@@ -93,7 +92,7 @@ def write_table(
 
     def as_row(row: int) -> dict[str, Any]:
         entry, keys = record(source.names[row]), source.keys(row)
-        meta = {f: text == "true" if pa.types.is_boolean(types[f]) else text for f, text in entry["meta"].items()}
+        meta = {field: text == "true" if field in flags else text for field, text in entry["meta"].items()}
         return {
             **meta,
             **{column: keys[modality] for modality, column in columns.items()},
@@ -117,20 +116,17 @@ def write_table(
 
 def write_skipped(folder: Path, skipped: Sequence[tuple[str, str]]) -> None:
     """skipped.csv: name and reason of what is not in the archive; no file if everything is."""
-    if not skipped:
+    if skipped:
+        table = pd.DataFrame(skipped, columns=["name", "reason"])
+        write_text(folder / SKIPPED, table.to_csv(index=False, lineterminator="\n"))
+    else:
         (folder / SKIPPED).unlink(missing_ok=True)
-        return
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("name", "reason"), *skipped])
-    write_text(folder / SKIPPED, text.getvalue())
 
 
-def read_skipped(folder: Path) -> set[str]:
-    """Names in skipped.csv."""
-    if not (folder / SKIPPED).is_file():
-        return set()
-    with open(folder / SKIPPED, encoding="utf-8", newline="") as file:
-        return {row["name"] for row in csv.DictReader(file)}
+def finished(destination: Path | str) -> bool:
+    """Whether a folder holds a whole archive and nothing is left to do."""
+    folder = Path(destination).expanduser()
+    return (folder / METADATA).is_file() and (folder / DATA).is_file() and not (folder / JOURNAL).is_file()
 
 
 def verify(folder: Path | str) -> int:
@@ -145,45 +141,8 @@ def verify(folder: Path | str) -> int:
     return len(archive)
 
 
-def compare(folder: Path | str, source: Archive, workers: int | None = None) -> None:
-    """Make sure that an encode is still what its source would give; decodes only pairs whose files look changed.
-
-    Raises:
-        InputError: no archive by ``fusmae encode``.
-        RunError: pairs of the source have changed, gone or come since; names the first.
-    """
-    archive = LmdbArchive(folder)
-    sums = {name: archive.stored_crc32(name) for name in archive.layouts}
-    signatures = archive.table.rest[SOURCE].to_pylist() if SOURCE in archive.table.rest else [None] * len(archive)
-    rows = {name: row for row, name in enumerate(source.names)}
-    encoded = {name: i for i, name in enumerate(archive.names)}
-    left_out = read_skipped(archive.folder)
-    different = [name for name in encoded if name not in rows]
-    different += [name for name in rows if name not in encoded and name not in left_out]
-    shared = [(row, encoded[name]) for name, row in rows.items() if name in encoded]
-    suspects = [row for row, i in shared if signatures[i] != signature(source, row)]
-    records = each(decode, (source, archive.layouts), suspects, workers)
-    for row, (record, _) in zip(suspects, track(records, "compare", len(suspects)), strict=True):
-        i = encoded[source.names[row]]
-        stored = {name: int(column[i]) for name, column in sums.items() if column is not None}
-        labels = set(np.array(archive.classes, dtype=object)[archive.labels[i]])
-        if record.get("crc32") != stored or set(record["labels"]) != labels or record["meta"] != archive.meta(i):
-            different.append(source.names[row])
-    if different:
-        raise RunError(
-            f"{source.root} has changed since {folder} was encoded from it: {len(different)} pairs differ, first "
-            f"{different[0]}; encode it into another folder"
-        )
-
-
-def finished(destination: Path | str) -> bool:
-    """Whether a folder holds a whole archive and nothing is left to do."""
-    folder = Path(destination).expanduser()
-    return (folder / METADATA).is_file() and (folder / DATA).is_file() and not (folder / JOURNAL).is_file()
-
-
 def verify_values(env: lmdb.Environment, sums: Iterable[tuple[str, int]], folder: Path, total: int) -> None:
-    """Read every value back and compare its CRC-32 with that of what was written."""
+    """RunError unless every value has its CRC-32."""
     with env.begin(buffers=True) as transaction:
         for key, crc in track(sums, "verify", total):
             value = transaction.get(key.encode())
@@ -192,3 +151,33 @@ def verify_values(env: lmdb.Environment, sums: Iterable[tuple[str, int]], folder
                     f"{folder / DATA}: {key} is not what was written; the disk may be failing: delete the folder and "
                     "encode onto another"
                 )
+
+
+def compare(folder: Path | str, source: Archive, workers: int | None = None) -> None:
+    """Make sure that an encode is still what its source would give; decodes only pairs whose files look changed.
+
+    Raises:
+        InputError: no archive by ``fusmae encode``.
+        RunError: pairs of the source have changed, gone or come since; names the first.
+    """
+    archive = LmdbArchive(folder)
+    sums = {modality: archive.stored_crc32(modality) for modality in archive.layouts}
+    signatures = archive.table.rest[SOURCE].to_pylist() if SOURCE in archive.table.rest else [None] * len(archive)
+    encoded = {name: i for i, name in enumerate(archive.names)}
+    path = archive.folder / SKIPPED
+    skipped = set(pd.read_csv(path, dtype=str, keep_default_na=False)["name"]) if path.is_file() else set()
+    different = sorted(encoded.keys() - set(source.names), key=encoded.get)
+    different += [name for name in source.names if name not in encoded and name not in skipped]
+    shared = [(row, encoded[name]) for row, name in enumerate(source.names) if name in encoded]
+    suspects = [(row, i) for row, i in shared if signatures[i] != signature(source, row)]
+    records = each(decode, (source, archive.layouts), [row for row, _ in suspects], workers)
+    for (row, i), (record, _) in zip(suspects, track(records, "compare", len(suspects)), strict=True):
+        stored = {modality: int(column[i]) for modality, column in sums.items() if column is not None}
+        labels = set(np.array(archive.classes, dtype=object)[archive.labels[i]])
+        if record.get("crc32") != stored or set(record["labels"]) != labels or record["meta"] != archive.meta(i):
+            different.append(source.names[row])
+    if different:
+        raise RunError(
+            f"{source.root} has changed since {folder} was encoded from it: {len(different)} pairs differ, first "
+            f"{different[0]}; encode it into another folder"
+        )

@@ -1,7 +1,7 @@
 """Fingerprints of pairs, by content and not by name, that every job keeps beside its results.
 
-Of a few pairs (84 bundled ones are few) every file is read, so that a copy is the same and nothing else is. Of many,
-sizes and times of all files count and a drawn sample is read; a table by ``fusmae encode`` has checksums instead.
+Of a few pairs (the bundled 84) every file is read, so that a copy is the same and nothing else is. Of many, sizes and
+times of all files count and a drawn sample is read; a table by ``fusmae encode`` has checksums instead.
 """
 
 from __future__ import annotations
@@ -90,11 +90,8 @@ def package() -> str:
 
 
 def digest(*parts: bytes) -> str:
-    """A short SHA-256 of bytes."""
-    total = hashlib.sha256()
-    for part in parts:
-        total.update(part)
-    return total.hexdigest()[:24]
+    """A short SHA-256."""
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:24]
 
 
 def _joined(archive: Archive, rows: np.ndarray, parts: Sequence[tuple[str, str]], **more: Any) -> str:
@@ -112,15 +109,13 @@ def _of_sensor(archive: Archive, rows: np.ndarray, name: str) -> tuple[str, str]
     modality = known_modality(name)
     content.update(json.dumps([name, modality and asdict(modality)]).encode())
     files = _files(archive, int(rows[0]), name) if len(rows) else []
-    if files:
-        few = len(rows) * len(files) <= WHOLE_FILES and len(rows) * sum(map(_size, files)) <= WHOLE_BYTES
-    else:
-        few = len(rows) <= DRAWN
+    size = sum(_stat(path)[0] for path in files)
+    few = len(rows) * len(files) <= WHOLE_FILES and len(rows) * size <= WHOLE_BYTES if files else len(rows) <= DRAWN
     sums = None if few else archive.stored_crc32(name)
     timed = not few and sums is None
     if timed:
-        shared = [archive.store] if archive.store is not None else None
-        for path in shared or (path for row in rows.tolist() for path in _files(archive, row, name)):
+        paths = (path for row in rows.tolist() for path in _files(archive, row, name))
+        for path in paths if archive.store is None else [archive.store]:
             size, changed, _ = _stat(path)
             content.update(b"%d " % size)
             times.update(b"%d " % changed)
@@ -140,13 +135,9 @@ def _stat(path: str) -> tuple[int, int, int]:
     """Size, time of the last change, and that of the entry, which no program can set; a missing file is told later."""
     try:
         status = os.stat(path)
+        return status.st_size, status.st_mtime_ns, status.st_ctime_ns
     except OSError:
         return -1, 0, 0
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _size(path: str) -> int:
-    return _stat(path)[0]
 
 
 def _crc(archive: Archive, row: int, name: str) -> int:

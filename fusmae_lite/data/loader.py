@@ -13,7 +13,7 @@ from fusmae_lite.data.processes import processors
 
 
 def load(dataset: Dataset, *, workers: int = 0, **options: Any) -> Iterator[dict[str, Any]]:
-    """The batches of a ``DataLoader`` with these options over `dataset`.
+    """The batches of a ``DataLoader`` with these options.
 
     `workers` are the processes that read (0: this one), never more than there are processors.
 
@@ -22,9 +22,8 @@ def load(dataset: Dataset, *, workers: int = 0, **options: Any) -> Iterator[dict
         RunError: a reading process was killed.
     """
     workers = min(workers, processors())  # more would only wait for each other, and torch would warn
-    loader = DataLoader(_Careful(dataset), num_workers=workers, collate_fn=_collate, **options)
     with told_when_killed():
-        for batch in loader:
+        for batch in DataLoader(_Careful(dataset), num_workers=workers, collate_fn=_collate, **options):
             if isinstance(batch, InputError):
                 raise batch
             yield batch

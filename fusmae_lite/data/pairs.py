@@ -26,11 +26,11 @@ class PairDataset(Dataset):
 
     Args:
         archive: where the patches come from.
-        split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; ignored if `indices` is given.
-        indices: rows of the archive to use instead of a split.
+        split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``.
+        indices: rows of the archive, instead of a split.
         modalities: sensors to read; the others' files are not opened.
         size: side in pixels of every image; 120 is BigEarthNet's 10 m grid.
-        normalise: subtract each band's mean and divide by its deviation; False keeps physical units.
+        normalise: False keeps physical units.
         cache: keep what was read once in memory (0.8 MB a pair, native 0.3; each loader process keeps its own).
         native: leave bands as they lie on disk; :func:`assemble` makes images of a whole batch, on its device.
 
@@ -99,13 +99,7 @@ def stack_bands(native: Mapping[str, Tensor], modality: Modality | str, size: in
     10 m. Going down: the mean of the area that a new pixel covers, of decibels in linear power. A band that has the
     size already is not touched.
 
-    Args:
-        native: band -> (B, h, w), any dtype and device; further bands are ignored.
-        modality: the sensor, or its name.
-        size: side of the result in pixels.
-
-    Raises:
-        InputError: a band of the modality is not there.
+    `native` maps band -> (B, h, w) of any type; further bands are ignored. InputError for a band that is missing.
     """
     modality = _modality(modality)
     missing = [band for band in modality.bands if band not in native]

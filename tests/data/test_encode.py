@@ -236,7 +236,7 @@ def test_the_map_grows_and_a_full_disk_keeps_what_is_committed(source, tmp_path)
 def test_the_map_size_grows_by_itself(tmp_path, monkeypatch):
     store = module._Store(tmp_path)
     store.env.set_mapsize(2**20)
-    store.write([(f"key{number}", bytes(300_000)) for number in range(12)])
+    store.write({f"key{number}": bytes(300_000) for number in range(12)})
     assert store.env.info()["map_size"] == 2**22
     with store.env.begin() as transaction:
         assert transaction.stat()["entries"] == 12

@@ -246,8 +246,8 @@ def test_crops_never_sample_outside_the_image():
 def test_a_crop_of_full_size_is_a_flip():
     image = torch.rand(8, 3, 20, 20, generator=seeded(2))
     states = torch.arange(8)
-    theta = module._crop_matrices(states, torch.ones(8, 3))
-    torch.testing.assert_close(module._sample(image, theta), module._turn(image, states), rtol=0, atol=1e-5)
+    full = module._crop(image, states, torch.ones(8, 3))
+    torch.testing.assert_close(full, module._turn(image, states), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["flips", "crops"])

@@ -23,7 +23,7 @@ from fusmae_lite.data.archives.labels import BEN19
 from fusmae_lite.data.archives.names import version
 from fusmae_lite.data.archives.sen12ms import IGBP10, SIDE
 from fusmae_lite.data.encode import encode
-from fusmae_lite.data.synthetic import Scenes, Truth, is_synthetic, read_truth, scene, synthesise, write, writers
+from fusmae_lite.data.synthetic import Scenes, Truth, is_synthetic, read_truth, scene, synthesise, write
 from fusmae_lite.data.synthetic.scene import TO_DB, block_mean, load
 
 SAMPLES = Path(__file__).resolve().parents[2] / "data_samples"
@@ -58,13 +58,14 @@ def test_every_format_opens_and_says_what_it_is(archives):
 def test_a_pair_is_the_same_in_every_format_of_bigearthnet(archives):
     scenes = Scenes(5)
     for index in range(8):
-        pair, row = scenes.pair(index), writers.describe(index, ())
+        pair, row = scenes.pair(index), write.describe(index)
         for name in ("v1", "reben", "lmdb"):
             archive = archives[name]
-            place = list(archive.names).index(row.s2v1_name if name == "v1" else row.s2_name)
+            place = list(archive.names).index(row["s2v1_name"] if name == "v1" else row["patch_id"])
             patch = archive.read(place)
             assert same(patch, pair) and patch.labels == pair.labels
-            assert archive.splits[place] == row.split and archive.keys(place)["s1"] == row.s1_name
+            assert archive.splits[place] == row["split"].removesuffix("idation")
+            assert archive.keys(place)["s1"] == row["s1_name"]
 
 
 def test_splits_are_60_20_20(archives):
@@ -74,7 +75,7 @@ def test_splits_are_60_20_20(archives):
 
 def test_sen12ms_labels_are_those_of_its_maps(archives):
     archive = archives["sen12ms"]
-    scenes = Scenes(5, lookalikes=writers.LOOKALIKES, side=SIDE, one_grid=True)
+    scenes = Scenes(5, lookalikes=write.LOOKALIKES, side=SIDE, one_grid=True)
     for place, name in enumerate(archive.names):
         pair = scenes.pair(int(name.rpartition("_p")[2]))
         patch = archive.read(place)
@@ -93,9 +94,9 @@ def test_a_pair_depends_on_seed_and_index_alone(tmp_path):
 
 
 def test_names_keep_the_grammar_and_differ():
-    rows = [writers.describe(index, ()) for index in (*range(0, 5_000_000, 4_999), 1, 90, 8_100)]
-    assert {version(row.s2_name) for row in rows} == {2} and {version(row.s2v1_name) for row in rows} == {1}
-    for names in zip(*((row.s2_name, row.s2v1_name, row.s1_name) for row in rows), strict=True):
+    rows = [write.describe(index) for index in (*range(0, 5_000_000, 4_999), 1, 90, 8_100)]
+    assert {version(row["patch_id"]) for row in rows} == {2} and {version(row["s2v1_name"]) for row in rows} == {1}
+    for names in zip(*((row["patch_id"], row["s2v1_name"], row["s1_name"]) for row in rows), strict=True):
         assert len(set(names)) == len(rows)
 
 
@@ -264,7 +265,7 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch, name):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writers, "write_v1", full)
+    monkeypatch.setattr(write, "_write_tif", full)
     monkeypatch.setattr(write, "pack", full)  # of lmdb
     refused(lambda: synthesise(tmp_path / "new", 2, format=name), "No space left")
     assert not list(tmp_path.iterdir())

@@ -1,7 +1,7 @@
-"""One synthetic pair from a seed and an index: a land-cover map, what two sensors see of it, speckle.
+"""A synthetic pair from a seed and an index: a land-cover map, what two sensors see of it, speckle.
 
-Radar is in dB and optics in ln of the stored value, so that everything is a logarithm: differences of land cover add,
-and no reflectance can turn negative. Letters: 14 features, VV VH and the 12 optical bands in sensor order; k layers.
+Radar is in dB and optics in ln of the stored value, so that differences of land cover add and no reflectance turns
+negative. Letters: 14 features, VV VH and the 12 optical bands in sensor order; k layers.
 """
 
 from __future__ import annotations
@@ -56,10 +56,7 @@ def detrend(cells: np.ndarray) -> np.ndarray:
 
 
 class FieldBank:
-    """Periodic random fields (FIELDS, PERIOD, PERIOD) to cut patches from: cheaper than to draw each patch's anew.
-
-    `states` counts the ways to turn a crop: 8 flips and turns of the square, or 16 with the sign.
-    """
+    """Periodic fields (FIELDS, PERIOD, PERIOD) to cut patches from, turned in 8 ways or, with the sign, 16 `states`."""
 
     def __init__(self, fields: np.ndarray, side: int, states: int = 16) -> None:
         self.side, self._states = side, states
@@ -67,7 +64,7 @@ class FieldBank:
         self._fields = np.pad(fields.astype(np.float32), ((0, 0), (0, side), (0, side)), mode="wrap")
 
     def crop(self, rng: np.random.Generator) -> np.ndarray:
-        """(side, side) float32 at a random place of a random field, turned at random."""
+        """(side, side) float32 at a random place."""
         field, top, left, state = rng.integers((FIELDS, PERIOD, PERIOD, self._states)).tolist()
         image = self._fields[field, top : top + self.side, left : left + self.side]
         image = image.T if state & 1 else image
@@ -76,20 +73,20 @@ class FieldBank:
 
 
 def outlines(seed: int, side: int, length: float) -> FieldBank:
-    """Smooth Gaussian fields, mean 0, variance 1, Gaussian correlation of so many pixels: where land cover changes."""
+    """Gaussian fields, mean 0, variance 1, Gaussian correlation of `length` pixels: where land cover changes."""
     fields = _shaped(seed, 0, lambda frequency: np.exp(-((frequency * length) ** 2) / 4))
     return FieldBank(fields / fields.std(), side)
 
 
 def textures(seed: int, side: int, length: float) -> FieldBank:
-    """Gaussian fields with exponential correlation of so many pixels; mean 0, detrended 60 m cells of deviation 1."""
+    """Gaussian fields, exponential correlation of `length` pixels, mean 0, detrended 60 m cells of deviation 1."""
     fields = _shaped(seed, 1, lambda frequency: (1 + (frequency * length) ** 2) ** -1.5)
     cells = 6 * CELL_GRID
     return FieldBank(fields / detrend(block_mean(fields[:, :cells, :cells], 6)).std(), side)
 
 
 def speckle(seed: int, side: int, looks: float) -> FieldBank:
-    """Speckle of fully developed multi-look intensity in dB: gamma of mean 1 and `looks` looks, pixels independent."""
+    """Multi-look speckle in dB: gamma of mean 1 and `looks` looks, pixels independent."""
     power = np.random.default_rng([seed, FIELDS, 2]).standard_gamma(looks, (FIELDS, PERIOD, PERIOD)) / looks
     return FieldBank(TO_DB * np.log(np.maximum(power, 1e-6)), side, states=8)
 
@@ -105,7 +102,7 @@ def _shaped(seed: int, kind: int, power: Callable[[np.ndarray], np.ndarray]) -> 
 
 @dataclass(frozen=True)
 class SyntheticPair:
-    """Bands as in :class:`~fusmae_lite.data.archives.base.Patch`, class names, and (side, side) each pixel's class."""
+    """Bands as in :class:`~fusmae_lite.data.archives.base.Patch`, class names, and each pixel's class."""
 
     bands: dict[str, dict[str, np.ndarray]]
     labels: tuple[str, ...]
@@ -155,7 +152,6 @@ class Scenes:
         self._excess = -0.5 * unit * self._texture.variance * (self._factors**2).sum(axis=1)
 
     def pair(self, index: int) -> SyntheticPair:
-        """Pair number `index`."""
         rng = np.random.default_rng([self.seed, index])
         labels, land_cover, *layers = self._land_cover(rng) if self.truth is None else self._marks(rng, self.truth)
         images = self._see(rng, *layers)
