@@ -1,4 +1,4 @@
-"""The whole method as one figure. Coordinates are inches from the lower left corner, as font sizes are."""
+"""The whole method as one figure, in inches from the lower left corner."""
 
 from __future__ import annotations
 

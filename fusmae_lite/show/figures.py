@@ -27,6 +27,7 @@ from fusmae_lite.show.pictures import COMPOSITES, colour_of
 DPI = 90
 TITLE, TEXT = 10, 8.5  # font sizes in points
 STYLE = {"font.size": TEXT, "axes.titlesize": TITLE, "axes.spines.top": False, "axes.spines.right": False}
+Images = Mapping[str, ArrayLike]  # by sensor or title
 #: Top of the colour scale of absolute errors, in dB and in reflectance, the same in every figure; 1 for other sensors.
 ERROR_LIMITS = {"s1": 10.0, "s2": 0.1}
 
@@ -86,7 +87,7 @@ def show_pair(s1: ArrayLike, s2: ArrayLike, title: str = "", names: Sequence[str
     return show_panels(panels, len(panels), title, largest=4)
 
 
-def show_gallery(rgbs: Mapping[str, ArrayLike], columns: int = 4) -> Figure:
+def show_gallery(rgbs: Images, columns: int = 4) -> Figure:
     """Any pictures side by side: title -> (H, W, 3) in 0..1."""
     return show_panels([Panel(rgb, title) for title, rgb in rgbs.items()], columns)
 
@@ -132,30 +133,20 @@ def show_histograms(images: ArrayLike, modality: str, columns: int = 6) -> Figur
 def mask_panels(modality: str, rgb: np.ndarray, mask: np.ndarray, caption: str = "input") -> list[Panel]:
     """A picture (H, W, 3) and the same with the masked patches of (N,) grey."""
     seen = f"{int((~mask).sum())} of {mask.size} patches visible"
-    return [
-        Panel(rgb, get_modality(modality).title, caption, colour_of(modality)),
-        Panel(pictures.show_mask(rgb, mask), "what the encoder sees", seen),
-    ]
+    whole = Panel(rgb, get_modality(modality).title, caption, colour_of(modality))
+    return [whole, Panel(pictures.show_mask(rgb, mask), "what the encoder sees", seen)]
 
 
-def show_masks(rgbs: Mapping[str, ArrayLike], masks: Mapping[str, ArrayLike], title: str = "") -> Figure:
+def show_masks(rgbs: Images, masks: Images, title: str = "") -> Figure:
     """For each modality its picture (H, W, 3) and, beside it, the same with masked patches greyed; masks are (N,)."""
     rows = [mask_panels(name, rgb, np.asarray(masks[name], dtype=bool)) for name, rgb in rgbs.items()]
     return show_panels(sum(rows, []), 2 * len(rows), title)
 
 
 def reconstruction_panels(
-    modality: str,
-    look: str | None,
-    original: np.ndarray,
-    predictions: Mapping[str, np.ndarray],
-    mask: np.ndarray,
-    everywhere: bool = False,
+    modality: str, look: str | None, original: np.ndarray, predictions: Images, mask: np.ndarray, everywhere: bool
 ) -> list[Panel]:
-    """Input, what the encoder sees, and for each prediction (title -> (C, H, W)) the reconstruction and its error.
-
-    `look` is the composite drawn; `everywhere` adds the prediction as it is, untrained visible patches included.
-    """
+    """Input, what the encoder sees, and for each prediction (title -> (C, H, W)) the reconstruction and its error."""
     sensor, as_rgb = get_modality(modality), partial(pictures.composite, look, modality)
     hidden = pictures.mask_pixels(mask, *original.shape[1:])
     scale = Scale(ERROR_MAP, ERROR_LIMITS.get(modality, 1.0), sensor.unit)
@@ -173,9 +164,9 @@ def reconstruction_panels(
 
 
 def show_reconstruction(
-    originals: Mapping[str, ArrayLike],
-    predictions: Mapping[str, ArrayLike],
-    masks: Mapping[str, ArrayLike],
+    originals: Images,
+    predictions: Images,
+    masks: Images,
     *,
     everywhere: bool = False,
     names: Mapping[str, str] | None = None,
@@ -186,7 +177,7 @@ def show_reconstruction(
     Images are (C, H, W) or (B, C, H, W), predictions of every patch, masks (N,) or (B, N); visible patches are pasted
     back here. `everywhere` adds the prediction as it is, `names` are composites to draw.
     """
-    samples = []
+    rows = []
     for name, original in originals.items():
         original, prediction, mask = np.asarray(original), np.asarray(predictions[name]), np.asarray(masks[name], bool)
         batch = original.reshape(-1, *original.shape[-3:])
@@ -197,8 +188,6 @@ def show_reconstruction(
             )
         triples = zip(batch, prediction.reshape(batch.shape), mask.reshape(len(batch), -1), strict=True)
         look = (names or {}).get(name)
-        samples.append(
-            [reconstruction_panels(name, look, o, {"reconstruction": p}, m, everywhere) for o, p, m in triples]
-        )
-    panels = [panel for sample in zip(*samples, strict=True) for row in sample for panel in row]
+        rows.append([reconstruction_panels(name, look, o, {"reconstruction": p}, m, everywhere) for o, p, m in triples])
+    panels = [panel for sample in zip(*rows, strict=True) for row in sample for panel in row]
     return show_panels(panels, 5 if everywhere else 4, title)

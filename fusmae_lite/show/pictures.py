@@ -29,25 +29,19 @@ BAND_LIMITS |= {"VV": VV_LIMITS, "VH": VH_LIMITS}
 
 @dataclass(frozen=True)
 class Composite:
-    """Three layers of a sensor as red, green and blue, or one as grey; see :func:`stretch`.
-
-    A layer is a band or a difference, ``"VV-VH"``, and its limits are in the sensor's unit.
-    """
+    """Three layers of a sensor, bands or differences, as red, green and blue, or one as grey; see :func:`stretch`."""
 
     title: str
     modality: str
-    layers: tuple[str, ...]
-    limits: tuple[tuple[float, float], ...]
+    layers: dict[str, tuple[float, float]]  # what is shown as 0 and as 1, in the sensor's unit
     gamma: float = 1.0
 
     @property
     def caption(self) -> str:
         """Layers and stretch, in at most two lines."""
-        ranges = [f"{low:g} to {high:g}" for low, high in self.limits]
-        if len(set(ranges)) == 1:
-            parts = [" ".join(self.layers), ranges[0]]
-        else:
-            parts = [" ".join(pair) for pair in zip(self.layers, ranges, strict=True)]
+        parts = [f"{layer} {low:g} to {high:g}" for layer, (low, high) in self.layers.items()]
+        if len(set(self.layers.values())) == 1:
+            parts = [" ".join(self.layers), "{:g} to {:g}".format(*next(iter(self.layers.values())))]
         parts[-1] += " dB" if get_modality(self.modality).units == DECIBEL else ""
         parts += [f"gamma {self.gamma:g}"] if self.gamma != 1 else []
         return ",\n".join(", ".join(line) for line in (parts[:2], parts[2:]) if line)
@@ -55,13 +49,13 @@ class Composite:
 
 #: Every named way to look at a patch; the first of each sensor is its default.
 COMPOSITES: dict[str, Composite] = {
-    "sar": Composite("SAR composite", "s1", ("VV", "VH", "VV-VH"), (VV_LIMITS, VH_LIMITS, RATIO_LIMITS)),
-    "vv": Composite("VV", "s1", ("VV",), (VV_LIMITS,)),
-    "vh": Composite("VH", "s1", ("VH",), (VH_LIMITS,)),
-    "ratio": Composite("VV - VH", "s1", ("VV-VH",), (RATIO_LIMITS,)),
-    "true_colour": Composite("True colour", "s2", ("B04", "B03", "B02"), (VISIBLE_LIMITS,) * 3, 1.6),
-    "false_colour": Composite("False colour", "s2", ("B08", "B04", "B03"), ((0.0, 0.5), (0.0, 0.25), (0.0, 0.25)), 1.3),
-    "swir": Composite("Short-wave IR", "s2", ("B12", "B8A", "B04"), ((0.0, 0.35), (0.0, 0.6), (0.0, 0.25)), 1.3),
+    "sar": Composite("SAR composite", "s1", {"VV": VV_LIMITS, "VH": VH_LIMITS, "VV-VH": RATIO_LIMITS}),
+    "vv": Composite("VV", "s1", {"VV": VV_LIMITS}),
+    "vh": Composite("VH", "s1", {"VH": VH_LIMITS}),
+    "ratio": Composite("VV - VH", "s1", {"VV-VH": RATIO_LIMITS}),
+    "true_colour": Composite("True colour", "s2", dict.fromkeys(("B04", "B03", "B02"), VISIBLE_LIMITS), 1.6),
+    "false_colour": Composite("False colour", "s2", {"B08": (0, 0.5), "B04": (0, 0.25), "B03": (0, 0.25)}, 1.3),
+    "swir": Composite("Short-wave IR", "s2", {"B12": (0, 0.35), "B8A": (0, 0.6), "B04": (0, 0.25)}, 1.3),
 }
 
 
@@ -96,11 +90,9 @@ def find_composite(name: str | None, modality: str) -> Composite:
 def composite(name: str | None, modality: str, image: ArrayLike) -> np.ndarray:
     """A patch (C, H, W) as RGB, (H, W, 3) float32 in 0..1; `name` is of :data:`COMPOSITES`, None is the default."""
     recipe = find_composite(name, modality)
-    layers = [
-        stretch(band_values(image, modality, layer), *limits, recipe.gamma)
-        for layer, limits in zip(recipe.layers, recipe.limits, strict=True)
-    ]
-    return np.stack(layers if len(layers) == 3 else layers * 3, axis=-1)
+    layers = {layer: band_values(image, modality, layer) for layer in recipe.layers}
+    shown = [stretch(layers[layer], *limits, recipe.gamma) for layer, limits in recipe.layers.items()]
+    return np.stack(shown if len(shown) == 3 else shown * 3, axis=-1)
 
 
 def band_values(image: ArrayLike, modality: str, layer: str) -> np.ndarray:

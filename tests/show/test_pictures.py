@@ -104,7 +104,7 @@ def test_every_composite_draws_and_states_its_stretch(name, pair):
     recipe = pictures.COMPOSITES[name]
     rgb = pictures.composite(name, recipe.modality, torch.as_tensor(pair[recipe.modality].astype(np.float32)))
     assert rgb.shape == (SIDE, SIDE, 3) and rgb.min() >= 0 and rgb.max() <= 1
-    for low, high in recipe.limits:
+    for low, high in recipe.layers.values():
         assert f"{low:g} to {high:g}" in recipe.caption
 
 

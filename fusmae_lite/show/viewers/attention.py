@@ -12,11 +12,10 @@ from torch import Tensor
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.model.fusmae import FusMAE
 from fusmae_lite.show.charts import attention_panels, block_shares
 from fusmae_lite.show.panels import ERROR_MAP, MATRIX_MAP, Panel, Scale, draw_panels
 from fusmae_lite.show.pictures import outline
-from fusmae_lite.show.viewers.base import PairViewer, PatchGrid, Source, choice, load_models, slider
+from fusmae_lite.show.viewers.base import Model, PairViewer, PatchGrid, Source, choice, load_models, slider
 
 Layer = tuple[str, int]  # ("cross", 0), ("self", number of the plain block) or ("decoder", 0)
 Maps = Mapping[str, Any]  # of one pair, from FusMAE.attention_maps
@@ -30,12 +29,7 @@ class AttentionViewer(PairViewer):
     """
 
     def __init__(
-        self,
-        archive: Source = None,
-        model: str | FusMAE = "xae-lite",
-        *,
-        pair: int = 0,
-        plain: str | FusMAE | None = None,
+        self, archive: Source = None, model: Model = "xae-lite", *, pair: int = 0, plain: Model | None = None
     ) -> None:
         models = load_models([model] if plain is None else [model, plain])
         self.name, config = next(iter(models)), next(iter(models.values())).config

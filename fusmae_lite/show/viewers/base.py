@@ -27,6 +27,9 @@ from fusmae_lite.systems.weights import load_pretrained
 
 #: What a viewer opens: an archive, its folder, or the bundled patches.
 Source = Archive | Path | str | None
+#: A shipped name, a checkpoint, or a model; and several, which a mapping names.
+Model = str | FusMAE
+Models = Sequence[Model] | Mapping[str, Model]
 #: Screen pixels along the side of a picture that can be clicked, at most.
 GRID_SIDE = 300
 
@@ -198,7 +201,7 @@ def look_choices(names: Sequence[str]) -> dict[str, w.Dropdown]:
     return {name: choice(name.upper(), options) for name, options in looks.items() if options}
 
 
-def load_models(models: Sequence[str | FusMAE] | Mapping[str, str | FusMAE]) -> dict[str, FusMAE]:
+def load_models(models: Models) -> dict[str, FusMAE]:
     """Name -> model on the CPU, from shipped names, checkpoints or models, of the same sensors and patches."""
     if not models:
         raise InputError("no model to look at", 'give one, for example models=("xae-lite",)')
@@ -217,7 +220,7 @@ def load_models(models: Sequence[str | FusMAE] | Mapping[str, str | FusMAE]) -> 
     return loaded
 
 
-def name_of(model: str | FusMAE) -> str:
+def name_of(model: Model) -> str:
     """What a model is called that was given without a name: the end of its path, but not just ``model.safetensors``."""
     path = PurePath("" if isinstance(model, FusMAE) else model)
     return path.parent.name if path.name == "model.safetensors" else path.name

@@ -26,7 +26,6 @@ from fusmae_lite.show.viewers.base import PairViewer, Source, look_choices
 TOLD = ("split", "country", "season", "scene", "acquisition_date", "tile")
 #: Patches of a larger archive are taken evenly: more dots on the map than this would only cover each other.
 MOST_DOTS = 2000
-
 Place = tuple[float, float]  # degrees east, degrees north
 
 
@@ -40,9 +39,7 @@ class PatchViewer(PairViewer):
         shown = self._read(pair).bands
         self.looks = look_choices(list(shown))
         bands = [(f"{name.upper()} {band}", (name, band)) for name in shown for band in shown[name]]
-        self.band = w.SelectionSlider(
-            options=bands, description="band", continuous_update=True, layout=w.Layout(width="270px")
-        )
+        self.band = w.SelectionSlider(options=bands, description="band", layout=w.Layout(width="270px"))
         self.assemble([self.pair, self.band], list(self.looks.values()))
 
     @property
@@ -80,10 +77,10 @@ class PatchViewer(PairViewer):
 
 
 def same_side(bands: Mapping[str, np.ndarray], order: Sequence[str]) -> np.ndarray:
-    """Bands of any side -> (C, H, W) at the largest; pixels are repeated, for looking at and nothing else."""
-    side = max(band.shape[0] for band in bands.values())
-    places = {len(band): np.arange(side) * len(band) // side for band in bands.values()}
-    return np.stack([bands[name][np.ix_(places[len(bands[name])], places[len(bands[name])])] for name in order])
+    """Bands of any side -> (C, H, W) at the largest, by repeating pixels."""
+    side = max(map(len, bands.values()))
+    places = {name: np.arange(side) * len(band) // side for name, band in bands.items()}
+    return np.stack([bands[name][np.ix_(places[name], places[name])] for name in order])
 
 
 def in_degrees(place: Place) -> str:
@@ -105,13 +102,13 @@ def places_by_name(archive: Archive, rows: Sequence[int]) -> np.ndarray:
     """Centres of patches whose S1 names tell them, ``..._<tile>_<column>_<row>``: (n, 2) degrees east and north."""
     zones: dict[str, list[Place]] = {}
     for row in rows:
-        parts = archive.keys(int(row)).get("s1", "").split("_")[-3:]
         try:
-            crs, left, top = tile_corner(parts[0])
-            centre = left + 1200 * (int(parts[1]) + 0.5), top - 1200 * (int(parts[2]) + 0.5)
-        except (ValueError, IndexError):
+            tile, *cell = archive.keys(int(row)).get("s1", "").split("_")[-3:]
+            crs, left, top = tile_corner(tile)
+            across, down = (1200 * (int(number) + 0.5) for number in cell)
+        except ValueError:
             continue
-        zones.setdefault(crs, []).append(centre)
+        zones.setdefault(crs, []).append((left + across, top - down))
     places = [np.transpose(transform(crs, "EPSG:4326", *np.transpose(centres))) for crs, centres in zones.items()]
     return np.concatenate([np.empty((0, 2)), *places])
 

@@ -23,7 +23,16 @@ from fusmae_lite.model.tokens import patchify, unpatchify
 from fusmae_lite.show.figures import mask_panels, reconstruction_panels
 from fusmae_lite.show.panels import Panel, draw_panels
 from fusmae_lite.show.pictures import mask_pixels
-from fusmae_lite.show.viewers.base import PairViewer, PatchGrid, Source, choice, load_models, look_choices, slider
+from fusmae_lite.show.viewers.base import (
+    Models,
+    PairViewer,
+    PatchGrid,
+    Source,
+    choice,
+    load_models,
+    look_choices,
+    slider,
+)
 
 #: The choice of the cross-sensor control that leaves masks alone.
 AS_DRAWN = "as drawn"
@@ -134,12 +143,7 @@ class ReconstructionViewer(PairViewer):
     """
 
     def __init__(
-        self,
-        archive: Source = None,
-        models: Sequence[str | FusMAE] | Mapping[str, str | FusMAE] = ("xae-lite",),
-        *,
-        pair: int = 0,
-        folder: Path | str = ".",
+        self, archive: Source = None, models: Models = ("xae-lite",), *, pair: int = 0, folder: Path | str = "."
     ) -> None:
         self.models, self.folder = load_models(models), Path(folder)
         self.config = next(iter(self.models.values())).config
@@ -169,7 +173,7 @@ class ReconstructionViewer(PairViewer):
         for name, mask in self.masks.items():
             made = {model: images[name] for model, images in self.predictions.items()}
             look = self.looks[name].value if name in self.looks else None
-            rows.append(reconstruction_panels(name, look, originals[name], made, mask))
+            rows.append(reconstruction_panels(name, look, originals[name], made, mask, False))
             words.append(f"{get_modality(name).title}: the encoder sees {int((~mask).sum())} of {mask.size} patches.")
             for model, panel in zip(made, rows[-1][3::2], strict=True):
                 words.append(f"Mean absolute error of {model} at hidden patches: {panel.caption.splitlines()[1]}.")

@@ -16,10 +16,7 @@ from fusmae_lite.show.viewers.base import Viewer, choice, slider
 
 
 class TrainingMonitor(Viewer):
-    """Loss curves of a run, given as its folder or its metrics.jsonl, which need not exist yet.
-
-    The play button follows a run that is still going, in this or another process, and looks `every` so many seconds.
-    """
+    """Loss curves of a run, its folder or metrics.jsonl, there or not yet; Play looks `every` so many seconds."""
 
     def __init__(self, run: Path | str, *, every: float = 2.0) -> None:
         super().__init__("Training")
