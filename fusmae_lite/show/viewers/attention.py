@@ -32,9 +32,9 @@ class AttentionViewer(PairViewer):
         self, archive: Source = None, model: Model = "xae-lite", *, pair: int = 0, plain: Model | None = None
     ) -> None:
         models = load_models([model] if plain is None else [model, plain])
-        self.name, config = next(iter(models)), next(iter(models.values())).config
-        if plain is not None and (fusion := [*models.values()][1].config.fusion) != "none":
-            raise InputError(f"the plain model has fusion={fusion!r}", 'give one with fusion="none"')
+        self.name, (config, *others) = next(iter(models)), [each.config for each in models.values()]
+        if others and others[0].fusion != "none":
+            raise InputError(f"the plain model has fusion={others[0].fusion!r}", 'give one with fusion="none"')
         names = config.modalities
         if len(names) < 2:
             raise InputError(f"{self.name} has one sensor, {names[0]}", "choose a model with two sensors")
@@ -74,9 +74,8 @@ class AttentionViewer(PairViewer):
         index, rgbs = self.row.value * self.grid + self.column.value, self.rgbs
         for name, rgb in rgbs.items():
             self.grids[name].show(outline(rgb, index, self.grid), f"{get_modality(name).title}, click a patch")
-        weights = attention_matrix(self.maps, self.layer.value, head)[
-            self.maps["slices"][query], self.maps["slices"][key]
-        ]
+        tokens = self.maps["slices"]
+        weights = attention_matrix(self.maps, self.layer.value, head)[tokens[query], tokens[key]]
         top = max(2.0, round(float(np.quantile(weights, 0.995)), 1))
         panels = attention_panels(rgbs[query], rgbs[key], weights[index], index, query, key, top)
         asks, answers = get_modality(query).title, get_modality(key).title
