@@ -12,13 +12,13 @@ export JUPYTER_PREFER_ENV_PATH := 1
 .PHONY: course test lab notebooks results weights site lint setup help
 help:
 	@echo "make course [PRESET=smoke|laptop|paper] [ARGS='-p seed=1']   run all notebooks; results in runs/<preset>/"
-	@echo "make test [ARGS='-k masking']                                run all tests"
+	@echo "make test [ARGS='-m \"not slow\"']                             run all tests, or the quick ones"
 	@echo "make lab                                                     open the notebooks in JupyterLab"
 	@echo "make notebooks [ONLY=03]                                     execute notebooks in place, store their outputs"
 	@echo "make results [PRESET=laptop]                                 every table and figure of RESULTS.md"
 	@echo "make weights                                                 train the two shipped models again, one after the other"
 	@echo "make site                                                    build the course as a website that needs no network"
-	@echo "make lint                                                    ruff, check and format"
+	@echo "make lint                                                    ruff, and the form of notebooks and pages"
 
 course: $(READY)
 	$(BIN)/fusmae course --preset $(PRESET) $(ARGS)
@@ -52,6 +52,7 @@ site: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -q tests/lint
 
 setup: $(READY)
 

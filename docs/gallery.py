@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "docs" / "gallery"
 
 
 def pictures(path: Path) -> dict[str, bytes]:
@@ -24,18 +25,17 @@ def pictures(path: Path) -> dict[str, bytes]:
     return found
 
 
-def main() -> None:
-    folder = ROOT / "docs" / "gallery"
-    folder.mkdir(exist_ok=True)
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        found = pictures(path)
-        if "gallery" not in found:
-            print(f"{path.name}: no figure below a cell tagged gallery")
-        for tag, png in found.items():
-            target = folder / (f"{path.stem}.png" if tag == "gallery" else "hero.png")
-            target.write_bytes(png)
-            print(f"{target.relative_to(ROOT)}: {len(png) / 1e3:.0f} kB")
+def gallery() -> dict[Path, bytes]:
+    """File -> PNG: one of each notebook, named after it, and hero.png."""
+    return {
+        FOLDER / (f"{path.stem}.png" if tag == "gallery" else "hero.png"): png
+        for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+        for tag, png in pictures(path).items()
+    }
 
 
 if __name__ == "__main__":
-    main()
+    FOLDER.mkdir(exist_ok=True)
+    for target, png in gallery().items():
+        target.write_bytes(png)
+        print(f"{target.relative_to(ROOT)}: {len(png) / 1e3:.0f} kB")

@@ -1,4 +1,4 @@
-"""The form of every notebook, measured, beside the limits that tests/course/test_notebooks_form.py holds it to.
+"""The form of every notebook, measured, beside the limits that tests/lint/test_notebooks_form.py holds it to.
 
 python docs/measures.py        # writes docs/notebooks.md
 """
@@ -18,7 +18,7 @@ COLUMNS = (
 )  # fmt: skip
 HEAD = """# The notebooks in numbers
 
-Written by `python docs/measures.py`; `tests/course/test_measures.py` keeps it current. Limits, from the teaching
+Written by `python docs/measures.py`; `tests/lint/test_generated.py` keeps it current. Limits, from the teaching
 repositories we learned most from: 40 to 90 cells (20 for the opening one), 1.0 to 1.8 prose cells for a code cell,
 code cells of 3 to 9 lines in the median and none above 40, 1,500 to 3,500 words (800 for the opening one), below
 1.5 MB stored, at least one picture, three to five exercises (none in the opening one).

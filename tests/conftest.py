@@ -93,10 +93,11 @@ def archive():
     return opened
 
 
-#: Modules that run whole notebooks: after everything that fails faster.
-LAST = ("test_course", "test_browser", "test_nbval", "test_smoke_course")
+#: Minutes of notebooks, for one worker each: `--dist loadscope` hands out modules in this order.
+FIRST = ("test_smoke_course", "test_nbval")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first."""
-    items.sort(key=lambda item: LAST.index(item.path.stem) + 1 if item.path.stem in LAST else 0)
+    """Modules with slow tests first: at the end no worker waits long for the other."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else 3 - (item.path in slow))

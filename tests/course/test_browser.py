@@ -35,6 +35,7 @@ BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
 if BROWSER is None:
     pytest.skip("no Chromium here: apt-get install chromium runs the browser tests", allow_module_level=True)
 
+pytestmark = pytest.mark.slow
 #: Viewer -> its notebook, and what one of its sliders is called.
 VIEWERS = {
     "PatchViewer": ("01_data", "pair"),

@@ -20,6 +20,7 @@ from fusmae_lite.core.config import project_root
 from fusmae_lite.core.errors import InputError
 
 ROOT = project_root()
+pytestmark = pytest.mark.slow
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SHELL = """\
 from IPython.core.interactiveshell import InteractiveShell

@@ -16,6 +16,7 @@ from fusmae_lite.core.config import project_root
 #: Notebook -> cells with text that must at least be compared: strict mode passes a notebook stripped of its outputs.
 STRICT = {"01": 10, "02": 10, "03": 10, "04": 10}
 PATHS = sorted((project_root() / "notebooks").glob("*.ipynb"))
+pytestmark = pytest.mark.slow
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
 #: Notebooks draw inline, whatever the tests or the shell chose for themselves.
 ENVIRONMENT["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"

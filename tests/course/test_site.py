@@ -26,6 +26,7 @@ from fusmae_lite.core.config import project_root
 from fusmae_lite.core.errors import InputError
 
 ROOT = project_root()
+pytestmark = pytest.mark.slow
 BUILD = ROOT / "docs" / "site" / "build.py"
 NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
 if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:

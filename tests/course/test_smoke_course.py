@@ -13,22 +13,13 @@ import pytest
 from fusmae_lite.core.config import project_root
 
 PATHS = sorted((project_root() / "notebooks").glob("*.ipynb"))
-pytestmark = pytest.mark.skipif(not PATHS, reason="no notebooks in this checkout")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not PATHS, reason="no notebooks in this checkout")]
 
 
-def command(run_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def command(run_dir: Path) -> subprocess.CompletedProcess[str]:
     """`fusmae course` as a reader would call it, from another folder."""
-    arguments = [
-        sys.executable,
-        "-m",
-        "fusmae_lite.course.cli",
-        "course",
-        "--preset",
-        "smoke",
-        "--run-dir",
-        str(run_dir),
-    ]
-    return subprocess.run([*arguments, *more], cwd=run_dir.parent, capture_output=True, text=True)
+    arguments = [sys.executable, "-m", "fusmae_lite.course.cli", "course", "--preset", "smoke", "--run-dir", run_dir]
+    return subprocess.run(arguments, cwd=run_dir.parent, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 
 from fusmae_lite.core.config import project_root
 
+pytestmark = pytest.mark.slow
 PACKAGES = [project_root() / name for name in ("fusmae_lite", "reproduce")]
 #: Run from elsewhere. Whatever is a preset, a plan or a model in the wheel is loaded: none is named here.
 USE = """\

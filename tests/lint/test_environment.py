@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 import tomllib
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 import yaml
@@ -59,38 +56,3 @@ def test_citation_and_licence() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == PROJECT["version"] and citation["license"] == PROJECT["license"] == "Apache-2.0"
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
-
-
-PIP = """\
-#!/bin/sh
-case "$*" in *torch==*) wanted=torch;; *) wanted=course;; esac
-echo "Collecting $wanted (from here)"
-echo "  Downloading $wanted.whl.metadata (29 kB)"
-echo "Downloading $wanted.whl (843.7 MB)"
-echo "Requirement already satisfied: numpy"
-echo "Installing collected packages: a, b"
-exit $STATUS
-"""
-
-
-@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
-@pytest.mark.parametrize("status", [0, 1])
-def test_setting_up_says_what_happens_and_how_long(tmp_path: Path, status: int) -> None:
-    """With a pip that only talks: no silence while gigabytes arrive, no environment called ready that is not."""
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    python = tmp_path / ".venv" / "bin" / "python"
-    python.write_text(PIP, encoding="utf-8")
-    python.chmod(0o755)
-    command = ["make", "-C", tmp_path, "--no-print-directory", "setup", f"STATUS={status}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    first, *steps = done.stdout.splitlines()
-    assert "6 GB" in first and "minutes" in first
-    each = ["Collecting {} (from here)", "Downloading {}.whl (843.7 MB)", "Installing collected packages"]
-    wanted = [text.format("torch") for text in each]
-    if status == 0:
-        wanted += [text.format("course") for text in each]
-        assert "source .venv/bin/activate" in steps.pop()
-    assert steps == wanted
-    assert (done.returncode == 0) == (status == 0) == (tmp_path / ".venv" / ".ready").exists()
