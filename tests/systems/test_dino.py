@@ -361,6 +361,7 @@ def test_fine_tuning_trains_a_copy_of_the_teachers_backbone_alone(archive):
 # The loop
 
 
+@pytest.mark.slow
 def test_it_learns_from_the_bundled_patches_and_does_not_collapse(archive, tmp_path):
     """The recipe of RESULTS.md, for a quarter of its epochs."""
     result = pretrain(load_plan("laptop").config("dino", epochs=25, run_dir=str(tmp_path)), archive, quiet=True)
@@ -391,6 +392,7 @@ def test_stopped_and_resumed_is_bit_identical_teacher_and_centre_too(archive, tm
     assert not same(whole.model.teacher, whole.model.student)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_ends_the_same(archive, tmp_path):
     config = config_of(tmp_path / "killed", epochs=12)
     pretrain_and_kill(config)
@@ -399,6 +401,7 @@ def test_killed_at_any_moment_ends_the_same(archive, tmp_path):
     assert 0 < resumed.resumed_from < 60 and same(whole.model, resumed.model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fsdp", [False, True])
 def test_two_processes_train_to_the_same_teacher_and_centre_as_one(archive, tmp_path, fsdp):
     change = {"epochs": 1, "max_steps": 3, "cache": False}  # with the stochastic depth of DINO's own

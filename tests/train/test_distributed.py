@@ -47,6 +47,7 @@ def test_processes_share_out_every_row_once(processes):
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
+@pytest.mark.slow
 def test_two_processes_train_to_the_same_loss_as_one(config, archive, tmp_path):
     config = variant(config, synthetic=True, jitter=1, sensor_dropout=0.5)
     one = pretrain(config, archive, quiet=True)
@@ -59,6 +60,7 @@ def test_two_processes_train_to_the_same_loss_as_one(config, archive, tmp_path):
     assert largest_difference(again.model.state_dict(), two.model.state_dict()) == 0
 
 
+@pytest.mark.slow
 def test_a_run_begun_by_one_process_goes_on_in_two_with_sharded_weights(config, archive, tmp_path):
     whole = pretrain(config, archive, quiet=True)
     parts = variant(config, run_dir=str(tmp_path / "parts"))
@@ -138,6 +140,7 @@ def test_the_commands_we_print_for_many_cards_divide_the_batch():
     assert {8, 16} <= seen
 
 
+@pytest.mark.slow
 def test_a_failing_process_is_one_line(config):
     with pytest.raises(RunError, match="belongs to a run on other patches|no patch|does not exist"):
         launch(variant(config, data_dir=str(config.folder() / "nowhere"), processes=2))

@@ -65,6 +65,7 @@ def test_stopped_and_resumed_is_bit_identical(tiny, archive, tmp_path, stop, cha
     assert timeless[0] == timeless[1]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_ends_the_same(tiny, archive, tmp_path):
     config = variant(tiny, epochs=40, run_dir=str(tmp_path / "killed"))
     whole = pretrain(variant(config, run_dir=str(tmp_path / "whole")), archive, quiet=True)

@@ -48,6 +48,7 @@ def test_synthesise(tmp_path: Path) -> None:
     assert len(files) > 2 and all((spawned / name).read_bytes() == (alone / name).read_bytes() for name in files)
 
 
+@pytest.mark.slow
 def test_pretrain_reads_in_spawned_processes(tiny: RunConfig, tmp_path: Path) -> None:
     weights = []
     for workers in (0, 1):
