@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
+
+from typer import Option, Typer
 
 from fusmae_lite.course.cli import FIELDS, Assignments, Preset
 from fusmae_lite.course.parameters import parse
 
 
-def add_results(commands: argparse._SubParsersAction, add: Callable[..., None]) -> None:
+def add_results(commands: Typer, add: Callable[..., None]) -> None:
     """Register the subcommand; `add` makes it of a function."""
     add(commands, results, FIELDS)
 
 
 def results(
-    *,
     preset: Preset = "smoke",
     parameter: Assignments = (),
-    sen12ms: Annotated[str, "a SEN12MS archive (default: a synthetic one)", {"metavar": "DIR"}] = "",
-    run_dir: Annotated[str, "instead of runs/results-<preset>/", {"metavar": "DIR"}] = "",
-    seeds: Annotated[Sequence[int], "instead of the plan's", {"nargs": "+", "metavar": "N"}] = (),
-    systems: Annotated[Sequence[str], "instead of the plan's", {"nargs": "+", "metavar": "NAME"}] = (),
-    own_sizes: Annotated[bool, "each system as large as in its own paper"] = False,
-    workers: Annotated[int, "trainings at a time (default: one a core)", {"metavar": "N"}] = 0,
-    write: Annotated[bool, "also fill RESULTS.md and docs/results of this checkout"] = False,
+    sen12ms: Annotated[str, Option(help="A SEN12MS archive (default: a synthetic one).", metavar="DIR")] = "",
+    run_dir: Annotated[str, Option(help="Instead of runs/results-<preset>/.", metavar="DIR")] = "",
+    seeds: Annotated[list[int], Option(help="Instead of the plan's; may be repeated.")] = (),
+    systems: Annotated[list[str], Option(help="Instead of the plan's; may be repeated.", metavar="NAME")] = (),
+    own_sizes: Annotated[bool, Option(help="Each system as large as in its own paper.")] = False,
+    workers: Annotated[int, Option(help="Trainings at a time; 0: one a core.")] = 0,
+    write: Annotated[bool, Option(help="Also fill RESULTS.md and docs/results of this checkout.")] = False,
 ) -> None:
     """Every table and figure of RESULTS.md, for all systems."""
     from reproduce import load_plan, run_results

@@ -17,7 +17,7 @@ import nbformat
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import write_text
-from fusmae_lite.course.pages import without_widgets
+from fusmae_lite.course.engine import without_widgets
 
 #: Code in Markdown: nothing inside is a link. A link's text may be code, so only the tail `](target)` is looked for.
 CODE = re.compile(r"(^ {0,3}(```+|~~~+).*?^ {0,3}\2[^\n]*$|(?<!`)(`+)(?!`)(?:.+?)(?<!`)\3(?!`))", re.S | re.M)

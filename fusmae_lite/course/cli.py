@@ -1,66 +1,99 @@
 """The console command ``fusmae``. Exit status: 0 done, 1 the run failed, 2 bad input, 130 interrupted.
 
-Each subcommand is a function: its docstring is the help, its signature the arguments (see :func:`add`).
+Each subcommand is a function: typer reads its arguments from the signature and its help from the docstring.
 """
 
 from __future__ import annotations
 
-import argparse
-import inspect
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal
 
-from fusmae_lite.core.config import PRESETS, RunConfig, describe_fields, load_preset
+from typer import Argument, Context, Exit, Option, Typer
+
+from fusmae_lite import __version__
+from fusmae_lite.core.config import PRESETS, RunConfig, describe_fields, load_preset, project_root
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.course.parameters import parse
 
-Preset = Annotated[str, f"one of {', '.join(PRESETS)} (default smoke)", {"metavar": "NAME"}]
+Preset = Annotated[str, Option(help=f"One of {', '.join(PRESETS)}.", metavar="NAME")]
 Assignments = Annotated[
-    Sequence[str],
-    "replace one parameter; may be repeated",
-    {"flags": ("-p", "--parameter"), "action": "append", "metavar": "name=value"},
+    list[str], Option("-p", "--parameter", help="Replace one parameter; may be repeated.", metavar="name=value")
 ]
-FIELDS = f"parameters of -p, with their defaults before the preset:\n{describe_fields()}"
+FIELDS = f"Parameters of -p, with their defaults before the preset:\n{describe_fields()}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand."""
-    options = vars(_parser().parse_args(arguments))
+    """Run one subcommand and return its exit status."""
+    commands = Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+    commands.callback(invoke_without_command=True)(fusmae)
+    for run in (course, store, export, encode, synthesise):
+        add(commands, run)
+    for run in (pretrain, evaluate, doctor):
+        add(commands, run, FIELDS)
+    for command in entry_points(group="fusmae_lite.commands"):  # results, of reproduce/: no import from here
+        command.load()(commands, add)
     try:
-        return exit_status(options.pop("run"), **options)
-    except KeyboardInterrupt:
-        print("error: interrupted; the same command continues", file=sys.stderr)
-        return 130
+        return commands(arguments, prog_name="fusmae") or 0
+    except SystemExit as stopped:
+        return stopped.code
+
+
+def add(commands: Typer, run: Callable[..., int | None], more: str = "") -> None:
+    """Add a function as a subcommand; `more` stands below its help."""
+
+    @functools.wraps(run)
+    def command(**options: object) -> None:
+        raise Exit(exit_status(run, **options))
+
+    commands.command(epilog=f"\b\n{more}")(command)
 
 
 def exit_status(run: Callable[..., int | None], *arguments: object, **options: object) -> int:
     """Call a function; an error that a user can mend becomes one line on stderr."""
     try:
         return run(*arguments, **options) or 0
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command continues", file=sys.stderr)
+        return 130
     except (InputError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
 
 
+def fusmae(context: Context, version: Annotated[bool, Option("--version", help="Show the version.")] = False) -> None:
+    """Fus-MAE taught and implemented in notebooks."""
+    if version:
+        print(f"fusmae-lite {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
 def course(
-    *,
     preset: Preset = "smoke",
     parameter: Assignments = (),
-    only: Annotated[Sequence[str], "only this notebook; may be repeated", {"action": "append", "metavar": "NN"}] = (),
-    run_dir: Annotated[str, "where results go instead of runs/<preset>/", {"metavar": "DIR"}] = "",
-    force: Annotated[bool, "run notebooks again that finished before"] = False,
+    only: Annotated[list[str], Option(help="Only this notebook; may be repeated.", metavar="NN")] = (),
+    run_dir: Annotated[str, Option(help="Where results go instead of runs/<preset>/.", metavar="DIR")] = "",
+    force: Annotated[bool, Option(help="Run notebooks again that finished before.")] = False,
 ) -> None:
     """Run the notebooks; results go to runs/<preset>/, sources stay untouched."""
     from fusmae_lite.course.run import run_course  # papermill and nbconvert take a second to import
 
-    folder, executed, skipped = run_course(preset, parse(parameter), only=only, run_dir=run_dir, force=force)
-    print(f"{len(executed)} notebooks run, {len(skipped)} skipped; open {folder / 'index.html'}")
+    done = run_course(preset, parse(parameter), only=only, run_dir=run_dir, force=force)
+    print(f"{len(done.executed)} notebooks run, {len(done.skipped)} skipped; open {done.folder / 'index.html'}")
 
 
-def pretrain(*, preset: Preset = "smoke", parameter: Assignments = ()) -> None:
+def store(numbers: Annotated[list[str], Argument(help="NN of each; all by default.")] = ()) -> None:
+    """Execute the notebooks of a checkout in place, with their own parameters, and store their outputs in them."""
+    from fusmae_lite.course.engine import store
+
+    store(project_root(), numbers)
+
+
+def pretrain(preset: Preset = "smoke", parameter: Assignments = ()) -> None:
     """Pretrain a model, continuing a run found in its folder."""
     from fusmae_lite.train.launch import launch
 
@@ -71,13 +104,10 @@ def pretrain(*, preset: Preset = "smoke", parameter: Assignments = ()) -> None:
 
 
 def evaluate(
-    *,
     preset: Preset = "smoke",
     parameter: Assignments = (),
     weights: Annotated[
-        str | None,
-        "instead of the checkpoint in run_dir: xae-lite, xad-lite, a .safetensors file, or the folder of a run",
-        {"metavar": "NAME"},
+        str | None, Option(help="Not the run's own: xae-lite, xad-lite, a .safetensors file or the folder of a run.")
     ] = None,
 ) -> None:
     """The table: the run's model, a random encoder and the class prior, by linear probe or fine-tuning."""
@@ -89,11 +119,10 @@ def evaluate(
 
 
 def export(
-    checkpoint: Annotated[str, "xae-lite, xad-lite, or a .safetensors file", {"metavar": "CHECKPOINT"}],
-    *,
-    format: Annotated[str, "of the file", {"choices": ("timm", "onnx")}],
-    sensors: Annotated[str, "s1, s2 or s1,s2 (default s1,s2)", {"metavar": "NAMES"}] = "s1,s2",
-    output: Annotated[str, "replaced in one step if it exists", {"metavar": "FILE"}],
+    checkpoint: Annotated[str, Argument(help="xae-lite, xad-lite, or a .safetensors file.")],
+    format: Annotated[Literal["timm", "onnx"], Option(help="Of the file.")],
+    output: Annotated[str, Option(help="Replaced in one step if it exists.", metavar="FILE")],
+    sensors: Annotated[str, Option(help="s1, s2 or s1,s2.", metavar="NAMES")] = "s1,s2",
 ) -> None:
     """Write an encoder for other programs: timm's VisionTransformer (one sensor) or ONNX, checked before it exists."""
     from fusmae_lite.systems.export import save_timm, to_onnx
@@ -110,13 +139,12 @@ def export(
 
 
 def encode(
-    source: Annotated[str, "folder of an archive", {"metavar": "SRC"}],
-    destination: Annotated[str, "folder to write; new, empty, or of a stopped encode", {"metavar": "DST"}],
-    *,
-    workers: Annotated[int | None, "processes that decode (default: one per processor)", {"metavar": "N"}] = None,
-    partial: Annotated[bool, "accept missing and damaged patches: exit status 0"] = False,
-    snow_and_clouds: Annotated[bool, "also the patches of reBEN's second table"] = False,
-    verify: Annotated[bool, "if DST is finished, check it, and whether SRC has changed"] = False,
+    source: Annotated[str, Argument(help="Folder of an archive.", metavar="SRC")],
+    destination: Annotated[str, Argument(help="To write; new, empty, or of a stopped encode.", metavar="DST")],
+    workers: Annotated[int | None, Option(help="Processes that decode (default: one per processor).")] = None,
+    partial: Annotated[bool, Option(help="Accept missing and damaged patches: exit status 0.")] = False,
+    snow_and_clouds: Annotated[bool, Option(help="Also the patches of reBEN's second table.")] = False,
+    verify: Annotated[bool, Option(help="If DST is finished, check it, and whether SRC has changed.")] = False,
 ) -> int:
     """Write an archive into an LMDB that is read a hundred times as fast; continues one that was stopped."""
     from fusmae_lite.data import encode as lmdb
@@ -140,32 +168,27 @@ def encode(
 
 
 def synthesise(
-    destination: Annotated[str, "folder to make; must not exist", {"metavar": "DST"}],
-    *,
-    pairs: Annotated[int, "how many (lmdb: 275 KB each)", {"metavar": "N"}],
-    format: Annotated[str, "v1, reben, sen12ms or lmdb (default lmdb)"] = "lmdb",
-    seed: Annotated[int, "decides every pixel (default 0)"] = 0,
-    truth: Annotated[
-        str | None,
-        "known truth: classes that only one sensor shows, and so on",
-        {"nargs": "?", "const": "", "metavar": "FILE"},
-    ] = None,
-    workers: Annotated[int, "processes (default: one per processor)", {"metavar": "N"}] = 0,
+    destination: Annotated[str, Argument(help="Folder to make; must not exist.", metavar="DST")],
+    pairs: Annotated[int, Option(help="How many (lmdb: 275 KB each).")],
+    format: Annotated[str, Option(help="v1, reben, sen12ms or lmdb.")] = "lmdb",
+    seed: Annotated[int, Option(help="Decides every pixel.")] = 0,
+    truth: Annotated[bool, Option(help="Known truth: classes that only one sensor shows, and so on.")] = False,
+    truth_file: Annotated[str, Option(help="Known truth of another archive's truth.json.", metavar="FILE")] = "",
+    workers: Annotated[int, Option(help="Processes; 0: one per processor.")] = 0,
 ) -> None:
     """Write an archive of synthetic pairs, labelled as such, with statistics measured on the bundled real ones."""
     from fusmae_lite.data import synthetic
 
-    known = None if truth is None else synthetic.read_truth(Path(truth)) if truth else synthetic.Truth()
+    known = synthetic.read_truth(Path(truth_file)) if truth_file else synthetic.Truth() if truth else None
     folder = synthetic.synthesise(destination, pairs, format=format, seed=seed, truth=known, workers=workers)
     print(f"{pairs} synthetic pairs in {folder}")
 
 
 def doctor(
-    *,
     preset: Preset = "smoke",
     parameter: Assignments = (),
-    check: Annotated[bool, "also read a sample of the pairs: unit, range, no data"] = False,
-    all: Annotated[bool, "also read every pair"] = False,
+    check: Annotated[bool, Option(help="Also read a sample of the pairs: unit, range, no data.")] = False,
+    all: Annotated[bool, Option(help="Also read every pair.")] = False,
 ) -> int:
     """Versions, device, data and weights found, what would run."""
     from fusmae_lite.course.doctor import report
@@ -181,42 +204,6 @@ def doctor(
         print("\n".join(lines))
         good = good and sound
     return 0 if good else 1
-
-
-def add(commands: argparse._SubParsersAction, run: Callable[..., int | None], more: str = "") -> None:
-    """Add a subcommand: a function whose parameters are ``name: Annotated[type, help, add_argument's own] = default``.
-
-    Keyword-only parameters are options (bool: flags), the others arguments; `more` stands below the help.
-    """
-    text = inspect.getdoc(run)
-    form = argparse.RawDescriptionHelpFormatter
-    parser = commands.add_parser(run.__name__, help=text, description=text, epilog=more, formatter_class=form)
-    parser.set_defaults(run=run)
-    for name, parameter in inspect.signature(run, eval_str=True).parameters.items():
-        kind, said, *own = get_args(parameter.annotation)
-        typed = {"action": "store_true"} if kind is bool else {"type": int} if int in (kind, *get_args(kind)) else {}
-        options = {"help": said, **typed, **(own[0] if own else {})}
-        if parameter.kind is not parameter.KEYWORD_ONLY:
-            parser.add_argument(name, **options)
-            continue
-        flags = options.pop("flags", (f"--{name.replace('_', '-')}",))
-        options["required"] = parameter.default is parameter.empty
-        options["default"] = list(parameter.default) if parameter.default == () else parameter.default
-        parser.add_argument(*flags, dest=name, **options)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fusmae", description="Fus-MAE taught and implemented in notebooks.")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="command")
-    add(commands, course)
-    add(commands, pretrain, FIELDS)
-    add(commands, evaluate, FIELDS)
-    for command in entry_points(group="fusmae_lite.commands"):  # results, of reproduce/: no import from here
-        command.load()(commands, add)
-    for run in (export, encode, synthesise):
-        add(commands, run)
-    add(commands, doctor, FIELDS)
-    return parser
 
 
 def _config(preset: str, assignments: Sequence[str]) -> RunConfig:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -21,13 +20,17 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "rasterio", "safetensors", 
 
 def machine() -> dict[str, Any]:
     """Versions, device, cores and memory; ``summary`` says it in one line. Names no host, user or path."""
-    device = choose_device(RunConfig())
-    cores = processors()
+    device, cores, packages = choose_device(RunConfig()), processors(), {}
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{cores} {platform.machine()} cores"
+    for package in PACKAGES:
+        try:
+            packages[package] = version(package)
+        except PackageNotFoundError:
+            packages[package] = "missing"
     return {
         "summary": f"{name}, torch {torch.__version__}",
         "python": platform.python_version(),
-        "packages": {package: _version(package) for package in PACKAGES},
+        "packages": packages,
         "device": device.type,
         "device_name": name,
         "fast_bf16": has_fast_bf16(device),
@@ -38,33 +41,26 @@ def machine() -> dict[str, Any]:
 
 
 def report(config: RunConfig) -> tuple[list[str], bool]:
-    """Lines for people about the machine, the data, the weights and the configured run; and whether it could run."""
+    """Lines about the machine, the data, the weights and the configured run; and whether it could run."""
     from fusmae_lite.systems.weights import shipped_weights
 
-    facts = machine()
-    data, readable = _try(lambda: _data(config))
-    device, available = _try(lambda: _device(config))
-    device = device if available else f"no device ({device})"
-    folder, _ = _try(lambda: str(config.folder()))
+    facts, lines, good = machine(), {}, True
+    for name, say in {"data": _data, "results": lambda config: str(config.folder()), "device": _device}.items():
+        try:
+            lines[name] = say(config)
+        except InputError as error:
+            lines[name], good = f"no device ({error})" if name == "device" else str(error), False
     weights = [f"{name} ({path.stat().st_size / 1e6:.1f} MB)" for name, path in shipped_weights().items()]
     return [
         f"python    {facts['python']}, {platform.system()} {platform.machine()}",
         f"packages  {', '.join(f'{name} {number}' for name, number in facts['packages'].items())}",
         f"machine   {facts['cores']} cores, {facts['memory_gib']} GiB memory, device {facts['device_name']}",
-        f"data      {data}",
+        f"data      {lines['data']}",
         f"weights   {', '.join(weights) or 'none shipped'}",
-        f"results   {folder}",
-        f"would run preset {config.preset} on {device}: {config.fusion}, width {config.width}, depth {config.depth}, "
-        f"{config.epochs} epochs of batch {config.batch_size}",
-    ], readable and available
-
-
-def _try(say: Callable[[], str]) -> tuple[str, bool]:
-    """What there is to say, and whether it is good."""
-    try:
-        return say(), True
-    except InputError as error:
-        return str(error), False
+        f"results   {lines['results']}",
+        f"would run preset {config.preset} on {lines['device']}: {config.fusion}, width {config.width}, depth "
+        f"{config.depth}, {config.epochs} epochs of batch {config.batch_size}",
+    ], good
 
 
 def _device(config: RunConfig) -> str:
@@ -82,10 +78,3 @@ def _data(config: RunConfig) -> str:
         raise InputError(f"{len(archive)} {archive.kind_of_pairs} of {archive.kind}, but {what}", cure) from None
     left_out = f"; {archive.said_left_out}" if archive.left_out else ""
     return f"{len(archive)} {archive.kind_of_pairs} ({counts}) of {archive.kind} in {archive.root}{left_out}"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "missing"

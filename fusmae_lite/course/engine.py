@@ -1,11 +1,15 @@
-"""Executes one notebook: papermill, plus a line a minute in a log and the peak memory of the kernel."""
+"""Executes notebooks: papermill, plus a line a minute in a log and the peak memory of the kernel."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
+import shutil
+import subprocess
+import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +21,19 @@ from papermill.engines import NBClientEngine, NotebookExecutionManager, papermil
 from papermill.exceptions import PapermillExecutionError, strip_color
 from pydantic import BaseModel
 
+from fusmae_lite.core.errors import RunError
+from fusmae_lite.core.files import write_text
 from fusmae_lite.core.progress import duration, interactive, line
-from fusmae_lite.course.parameters import escaped
+from fusmae_lite.course.notebook import RUN_DIR_VARIABLE
+from fusmae_lite.course.parameters import escaped, find_notebooks
 
-#: Seconds between two lines about a notebook that is still running, in a log.
-HEARTBEAT = 60.0
+HEARTBEAT = 60.0  # seconds between two lines of a log about a notebook that is still running
 #: For the kernel: draw inline even if the shell says otherwise, and do not warn about what a reader cannot mend.
 KERNEL_ENVIRONMENT = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
 class Execution(BaseModel):
@@ -49,7 +56,7 @@ def short_title(notebook: Path) -> str:
 
 
 def execute(source: Path, target: Path, parameters: dict[str, Any]) -> Execution:
-    """Run a notebook with parameters in its own folder, as nbval and JupyterLab do, and write the result to `target`.
+    """Run a notebook with parameters in its own folder, as JupyterLab does, and write the result to `target`.
 
     `target` grows while the notebook runs, and holds the traceback after a failure. A failure is returned, not raised.
     """
@@ -85,42 +92,72 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> Execution
     )
 
 
-class _Client(PapermillNotebookClient):
-    def create_kernel_manager(self) -> Any:
-        """Encrypt where jupyter_client can: a kernel that talks in the clear says so on stderr, for each notebook."""
-        manager = super().create_kernel_manager()
-        if manager.has_trait("transport_encryption"):
-            manager.transport_encryption = "auto"
-        return manager
+def store(root: Path, numbers: Iterable[str] = ()) -> None:
+    """Execute the notebooks of a checkout in place and store their outputs, without what changes from day to day.
 
-    def papermill_execute_cells(self) -> None:
-        """Execute all cells, then note in the notebook how much memory the kernel took."""
-        ended = threading.Event()
-        if not interactive():
-            title = short_title(Path(self.nb.metadata.papermill.input_path))
-            line(f"{title}: {len(self.nb.cells)} cells ...")
-            threading.Thread(target=self._beat, args=(title, ended), daemon=True).start()
-        try:
-            super().papermill_execute_cells()
-        finally:
-            ended.set()
-            self.nb.metadata.papermill.peak_memory_mib = _peak_memory_mib(getattr(self.km.provisioner, "pid", None))
+    The parameters stay as stored. Results go to ``runs/stored``, where 06 and 07 find what 05 left. A notebook
+    that fails stays as it was, and :class:`RunError` names the cell.
+    """
+    run = root / "runs" / "stored"
+    # One thread, as in the tests: sums then have one order, and the stored numbers are those that nbval compares
+    os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", RUN_DIR_VARIABLE: str(run)})
+    if not numbers:
+        shutil.rmtree(run, ignore_errors=True)
+    run.mkdir(parents=True, exist_ok=True)
+    for source in find_notebooks(root / "notebooks", numbers):
+        result = execute(source, run / source.name, {})
+        if result.failure:
+            raise RunError(f"{source.name} {result.failure}; see {run / source.name}; the notebook is unchanged")
+        notebook = without_widgets(nbformat.read(run / source.name, as_version=4))
+        notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+        for cell in notebook.cells:
+            cell.metadata = nbformat.from_dict({"tags": tags} if (tags := cell.metadata.get("tags")) else {})
+        write_text(source, nbformat.writes(notebook))
+        subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(source)], check=True)
+        line(f"{source.name}: {result.summary()}, {source.stat().st_size / 1e6:.2f} MB")
 
-    def _beat(self, title: str, ended: threading.Event) -> None:
-        while not ended.wait(HEARTBEAT):
-            seconds = (self.nb_man.now() - self.nb_man.start_time).total_seconds()
-            cells = self.nb.cells
-            line(f"{title}: cell {_started(cells)}/{len(cells)}, {duration(seconds)} so far")
+
+def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with each viewer as its last picture: a widget without its kernel would show as an error."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.data.pop("application/vnd.jupyter.widget-view+json", None)
+    return notebook
 
 
 class _Engine(NBClientEngine):
     @classmethod
     def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, kernel_name: str, **options: Any) -> Any:
-        client = _Client(nb_man, kernel_name=kernel_name, startup_timeout=120, timeout=None)
-        return client.execute(env={**os.environ, **KERNEL_ENVIRONMENT})
+        def note_memory(**_: Any) -> None:
+            nb_man.nb.metadata.papermill.peak_memory_mib = _peak_memory_mib(getattr(kernel.provisioner, "pid", None))
+
+        client = PapermillNotebookClient(
+            nb_man, kernel_name=kernel_name, startup_timeout=120, timeout=None, on_cell_executed=note_memory
+        )
+        kernel = client.create_kernel_manager()
+        if kernel.has_trait("transport_encryption"):  # in the clear, it says so on stderr for each notebook
+            kernel.transport_encryption = "auto"
+        ended = threading.Event()
+        if not interactive():
+            threading.Thread(target=_beat, args=(nb_man, ended), daemon=True).start()
+        try:
+            return client.execute(env={**os.environ, **KERNEL_ENVIRONMENT})
+        finally:
+            ended.set()
 
 
 papermill_engines.register("fusmae", _Engine)
+
+
+def _beat(notebook: NotebookExecutionManager, ended: threading.Event) -> None:
+    """A line at the start and then every minute."""
+    title, cells = short_title(Path(notebook.nb.metadata.papermill.input_path)), notebook.nb.cells
+    line(f"{title}: {len(cells)} cells ...")
+    while not ended.wait(HEARTBEAT):
+        seconds = (notebook.now() - notebook.start_time).total_seconds()
+        line(f"{title}: cell {_started(cells)}/{len(cells)}, {duration(seconds)} so far")
 
 
 def _started(cells: list[nbformat.NotebookNode]) -> int:
@@ -134,6 +171,6 @@ def _peak_memory_mib(pid: int | None) -> float | None:
         if status.is_file():
             peak = re.search(r"^VmHWM:\s*(\d+)", status.read_text(), flags=re.M)
             return round(int(peak[1]) / 1024, 1) if peak else None
-        return None if pid is None else round(psutil.Process(pid).memory_info().rss / 2**20, 1)
+        return round(psutil.Process(pid).memory_info().rss / 2**20, 1)
     except (OSError, psutil.Error):
         return None

@@ -21,26 +21,20 @@ TODO = "raise NotImplementedError"
 SOLUTION = re.compile(r"# solution\n.*?# end", re.S)
 
 
-def load(number: str, folder: Path | None = None) -> dict[str, Any]:
-    """The names in the exercise file of notebook `number` (``"02"``), read afresh at each call."""
+def load(number: str, folder: Path | None = None) -> dict[str, tuple[Callable[..., Any], Callable[..., Any]]]:
+    """Name -> solution and check of each exercise of notebook `number` (``"02"``), read afresh at each call."""
     folder = folder or project_root() / "notebooks" / "exercises"
     path = folder / f"e{number}.py"
     if not path.is_file():
         numbers = ", ".join(sorted(file.stem[1:] for file in folder.glob("e??.py"))) or "none"
         raise InputError(f"no exercises for notebook {number!r} in {folder}", f"those that exist: {numbers}")
-    return runpy.run_path(str(path))
-
-
-def names(number: str, folder: Path | None = None) -> list[str]:
-    """Names of the exercises of a notebook, in the order of the file: every function that has a check beside it."""
-    functions = load(number, folder)
-    return [name for name in functions if f"check_{name}" in functions]
+    functions = runpy.run_path(str(path))
+    return {name: (functions[name], functions[f"check_{name}"]) for name in functions if f"check_{name}" in functions}
 
 
 def skeleton(number: str, name: str, folder: Path | None = None) -> str:
     """Source of an exercise as the reader gets it: the solution replaced by ``raise NotImplementedError``."""
-    solution, _ = _exercise(number, name, folder)
-    text, marked = SOLUTION.subn(TODO, inspect.getsource(solution), count=1)
+    text, marked = SOLUTION.subn(TODO, inspect.getsource(_exercise(number, name, folder)[0]), count=1)
     if not marked:
         raise InputError(f"e{number}.py: {name} lacks its marks", "put '# solution' and '# end' around the solution")
     return text.rstrip()
@@ -48,39 +42,24 @@ def skeleton(number: str, name: str, folder: Path | None = None) -> str:
 
 def check(number: str, answer: Callable[..., Any], folder: Path | None = None) -> None:
     """Print one line on whether the reader's `answer` solves the exercise of its name. Never raises."""
+    name, verdict = getattr(answer, "__name__", repr(answer)), "solved"
     try:
-        verify(number, answer, folder)
+        _exercise(number, name, folder)[1](answer)
     except NotImplementedError:
         verdict = f"to do: replace `{TODO}` and run both cells again"
-    except AssertionError as error:
-        verdict = f"not yet: {_first_line(error) or 'the result differs'}"
     except InputError as error:
         verdict = str(error)
     except Exception as error:  # whatever the reader's code does, the notebook goes on
-        verdict = f"stopped with {type(error).__name__}: {_first_line(error)}"
-    else:
-        verdict = "solved"
-    print(f"{_name(answer)}: {verdict}")
-
-
-def verify(number: str, answer: Callable[..., Any], folder: Path | None = None) -> None:
-    """Like :func:`check`, but raises what the check raises. For tests."""
-    _, test = _exercise(number, _name(answer), folder)
-    test(answer)
+        reason = str(error).strip().split("\n")[0]
+        verdict = f"stopped with {type(error).__name__}: {reason}"
+        if isinstance(error, AssertionError):
+            verdict = f"not yet: {reason or 'the result differs'}"
+    print(f"{name}: {verdict}")
 
 
 def _exercise(number: str, name: str, folder: Path | None) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """A solution and its check."""
-    functions = load(number, folder)
-    if name not in functions or f"check_{name}" not in functions:
-        known = ", ".join(names(number, folder))
-        raise InputError(f"no exercise called {name!r} in notebook {number}", f"those that exist: {known}")
-    return functions[name], functions[f"check_{name}"]
-
-
-def _name(answer: object) -> str:
-    return getattr(answer, "__name__", repr(answer))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    exercises = load(number, folder)
+    if name not in exercises:
+        names = ", ".join(exercises)
+        raise InputError(f"no exercise called {name!r} in notebook {number}", f"those that exist: {names}")
+    return exercises[name]

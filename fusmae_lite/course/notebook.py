@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusmae_lite.core.config import RunConfig, load_preset
-from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.errors import InputError, choose
 from fusmae_lite.core.files import read_object, write_text
-from fusmae_lite.course.parameters import refuse_injected
 
 if TYPE_CHECKING:
     from fusmae_lite.data.archives import Archive
@@ -48,14 +49,26 @@ def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunC
     return config, archive
 
 
+def refuse_injected(executed: Sequence[str]) -> None:
+    """Raise InputError for a parameter that papermill injected and no cell declares as ``name: type = literal``.
+
+    papermill only warns of it, and a misspelt parameter would train the default. `executed` are the sources of the
+    cells run so far, IPython's ``In``.
+    """
+    declared = re.findall(r"^(\w+): *\w+ *=", "\n".join(executed), re.M)
+    for source in executed:
+        for name in re.findall(r"^(\w+) *=", source, re.M) if source.startswith("# Parameters\n") else ():
+            if name not in declared:
+                raise InputError(f"this notebook has no parameter {name!r}", choose(name, declared))
+
+
 def record(config: RunConfig, notebook: str, **numbers: Any) -> Path:
     """Add numbers to a notebook's part of metrics.json; returns its file, ``<run folder>/metrics/<notebook>.json``.
 
     Values are numbers, strings, NumPy and torch ones, and lists and dicts of them; :class:`InputError` for others.
     """
     path = metrics_file(config, notebook)
-    known = read_object(path, "remove it") if path.is_file() else {}
-    return write_json(path, {**known, **numbers})
+    return write_json(path, {**(read_object(path, "remove it") if path.is_file() else {}), **numbers})
 
 
 def metrics_file(config: RunConfig, notebook: str) -> Path:
@@ -64,7 +77,7 @@ def metrics_file(config: RunConfig, notebook: str) -> Path:
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Write JSON so that a reader sees the old file or the new one, never half of it. NaN and infinity become null."""
+    """Write JSON in one step. NumPy and torch values become Python's own, NaN and infinity null."""
     try:
         finite = json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None)
     except TypeError as error:
@@ -73,5 +86,4 @@ def write_json(path: Path, value: Any) -> Path:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy and torch values as Python's own."""
     return value.tolist() if hasattr(value, "tolist") else json.JSONEncoder().default(value)

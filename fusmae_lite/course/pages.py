@@ -17,12 +17,10 @@ from PIL import Image
 
 from fusmae_lite.core.files import write_text
 from fusmae_lite.core.progress import duration
-from fusmae_lite.course.engine import Execution, short_title
+from fusmae_lite.course.engine import Execution, short_title, without_widgets
 
-#: Longest side of a picture on a card, in pixels, and how many a card shows.
-THUMBNAIL, PICTURES = 900, 6
-#: A cell with this tag puts its pictures first on the card.
-GALLERY_TAG = "gallery"
+THUMBNAIL, PICTURES = 900, 6  # longest side of a picture on a card, in pixels, and how many a card shows
+GALLERY_TAG = "gallery"  # a cell with this tag puts its pictures first on the card
 
 
 def headline(notebook: nbformat.NotebookNode, fallback: str) -> tuple[str, str]:
@@ -33,16 +31,6 @@ def headline(notebook: nbformat.NotebookNode, fallback: str) -> tuple[str, str]:
             paragraphs = [text.strip() for text in rest.split("\n\n") if text.strip() and not text.startswith("#")]
             return _plain(re.sub(r"^#+ *(\d\d\W+)?", "", heading)), _plain(paragraphs[0]) if paragraphs else ""
     return fallback, ""
-
-
-def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook with each viewer as its last picture: a widget without its kernel would show as an error."""
-    notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                output.data.pop("application/vnd.jupyter.widget-view+json", None)
-    return notebook
 
 
 def write_html(executed: Path, target: Path) -> None:
@@ -65,9 +53,8 @@ def pictures(notebook: nbformat.NotebookNode) -> list[bytes]:
 
 def thumbnail(png: bytes) -> str:
     """A picture as a data URI, at most :data:`THUMBNAIL` pixels wide and high."""
-    image = Image.open(io.BytesIO(png)).convert("RGBA")
+    image, buffer = Image.open(io.BytesIO(png)).convert("RGBA"), io.BytesIO()
     image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=86)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
@@ -87,24 +74,23 @@ def write_index(folder: Path, sources: list[Path], metrics: dict[str, Any]) -> N
 
 
 def _card(folder: Path, source: Path, entry: dict[str, Any] | None) -> dict[str, Any]:
-    """What index.html says of one notebook."""
     title, promise = headline(nbformat.read(source, as_version=4), short_title(source))
-    page = f"{source.stem}.html"
+    page = folder / f"{source.stem}.html"
     card = {"number": source.stem[:2], "title": title, "promise": promise, "state": "not run yet"}
-    card["page"] = page if (folder / page).is_file() else ""
+    card["page"] = page.name if page.is_file() else ""
     if entry is None:
         return card
-    card["failure"] = entry["failure"]
-    executed = folder / f"{source.stem}{'.failed' if entry['failure'] else ''}.ipynb"
+    executed = page.with_suffix(".failed.ipynb" if entry["failure"] else ".ipynb")
     if executed.is_file():
         card["state"] = Execution(**entry).summary()
         card["pictures"] = [thumbnail(png) for png in pictures(nbformat.read(executed, as_version=4))[:PICTURES]]
+    # lists and tables stay in metrics.json
     numbers = {name: value for name, value in (entry["metrics"] or {}).items() if isinstance(value, int | float | str)}
-    card["numbers"] = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in numbers.items()}
-    return card  # longer values than single numbers stay in metrics.json
+    numbers = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in numbers.items()}
+    return {**card, "failure": entry["failure"], "numbers": numbers}
 
 
 def _plain(markdown: str) -> str:
-    """A line of Markdown as plain text."""
+    """Markdown as one line of plain text."""
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
     return re.sub(r"\s+", " ", re.sub(r"[*`]+|^> ?", "", text, flags=re.MULTILINE)).strip()

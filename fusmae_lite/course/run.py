@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import nbformat
 from pydantic import BaseModel
@@ -28,16 +28,6 @@ from fusmae_lite.course.notebook import metrics_file, write_json
 from fusmae_lite.course.parameters import check, declared, find_notebooks
 from fusmae_lite.data.archives import open_archive, open_data
 from fusmae_lite.data.identity import identity
-
-STATE = "course.json"
-
-
-class CourseResult(NamedTuple):
-    """The run folder, and the stems of the notebooks that were executed and skipped."""
-
-    folder: Path
-    executed: tuple[str, ...]
-    skipped: tuple[str, ...]
 
 
 class Entry(Execution):
@@ -65,48 +55,50 @@ def run_course(
     run_dir: Path | str = "",
     force: bool = False,
     notebooks: Path | None = None,
-) -> CourseResult:
+) -> Course:
     """Run the notebooks of the course, or those with the numbers in `only`, in their order.
 
     One that finished before on the same source, package, parameters, pairs and predecessors is skipped, unless `force`.
     Each gets the parameters that it declares, as text or typed. Results go to `run_dir`, else to ``runs/<preset>``.
-
-    Raises:
-        InputError: before anything runs: an unknown notebook or parameter, a bad value, a run folder in use.
-        RunError: a notebook failed; names the cell, the exception and the executed notebook.
+    Raises :class:`InputError` before anything runs, :class:`RunError` if a notebook fails.
     """
     sources = notebooks or project_root() / "notebooks"
     every, chosen = find_notebooks(sources), find_notebooks(sources, only)
-    given = {"preset": preset, **({"run_dir": str(run_dir)} if run_dir else {}), **(parameters or {})}
+    values = {"preset": preset, **({"run_dir": str(run_dir)} if run_dir else {}), **(parameters or {})}
     types = {path.stem: declared(path) for path in every}
-    config, typed = check(given, types, [path.stem for path in chosen])
-    executed, skipped = [], []
+    config, typed = check(values, types, [path.stem for path in chosen])
     with only_job(config.folder()):
         course = Course(config, every)
         for source in chosen:
-            values = typed[source.stem]
             if "run_dir" in types[source.stem]:
-                values["run_dir"] = str(course.folder)
-            if not force and course.finished(source, values):
-                line(f"{short_title(source)}: finished before, skipped (--force runs it again)")
-                skipped.append(source.stem)
+                typed[source.stem]["run_dir"] = str(course.folder)
+            if force or not course.finished(source, typed[source.stem]):
+                course.run(source, typed[source.stem])
             else:
-                course.run(source, values)
-                executed.append(source.stem)
+                line(f"{short_title(source)}: finished before, skipped (--force runs it again)")
+                course.skipped += (source.stem,)
         course.write_pages()
-    return CourseResult(course.folder, tuple(executed), tuple(skipped))
+    return course
 
 
 class Course:
-    """One run folder: what has run there, and what is to."""
+    """One run folder: what has run there, and what is to. `executed` and `skipped` are the stems of this call."""
 
     def __init__(self, config: RunConfig, every: list[Path]) -> None:
         self.config, self.every = config, every
         self.folder = config.folder().resolve()
+        self.executed: tuple[str, ...] = ()
+        self.skipped: tuple[str, ...] = ()
         self.package = _hash_files(Path(__file__).parents[1])
         own = [open_data(config)] if config.data_dir or config.split != "official" else []
         self.pairs = [identity(archive) for archive in (open_archive(), *own)]  # notebooks read the bundled ones too
-        self.entries = _read_state(self.folder / STATE)
+        self.state, self.entries = self.folder / "course.json", {}
+        if self.state.is_file():
+            try:
+                self.entries = State.model_validate_json(self.state.read_bytes()).notebooks
+            except (OSError, ValueError) as error:
+                what = f"{self.state} is not the state of a course ({type(error).__name__})"
+                raise InputError(what, "remove it, and every notebook runs again") from None
 
     def basis(self, source: Path, values: dict[str, Any]) -> dict[str, Any]:
         """What a result depends on: cells, parameters and package; pairs; and when each predecessor finished."""
@@ -129,33 +121,31 @@ class Course:
 
     def run(self, source: Path, values: dict[str, Any]) -> None:
         """Execute one notebook; a failure is stored, then raised as :class:`RunError`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        running, failed = (self.folder / f"{source.stem}.{state}.ipynb" for state in ("running", "failed"))
-        basis = self.basis(source, values)
+        executed, failed, page = (self.folder / f"{source.stem}{end}" for end in (".ipynb", ".failed.ipynb", ".html"))
+        running, basis = executed.with_suffix(".running.ipynb"), self.basis(source, values)
         result = execute(source, running, values)
+        if not result.failure:
+            pages.write_html(running, page)
+            failed.unlink(missing_ok=True)
+        running.replace(failed if result.failure else executed)
+        self.store(source, result, basis)
         if result.failure:
-            running.replace(failed)
-            self.store(source, result, basis)
             self.write_pages()
             raise RunError(f"{short_title(source)} {result.failure}; see {failed}")
-        pages.write_html(running, self.folder / f"{source.stem}.html")
-        running.replace(self.folder / f"{source.stem}.ipynb")
-        failed.unlink(missing_ok=True)
-        self.store(source, result, basis)
+        self.executed += (source.stem,)
         line(f"{short_title(source)}: {result.summary()}")
 
     def store(self, source: Path, result: Execution, basis: dict[str, Any]) -> None:
         """Keep a result in course.json."""
         self.entries[source.stem] = Entry(**result.model_dump(), **basis, finished=time.time())
-        state = State(preset=self.config.preset, notebooks=self.entries)
-        write_text(self.folder / STATE, state.model_dump_json(indent=2))
+        write_text(self.state, State(preset=self.config.preset, notebooks=self.entries).model_dump_json(indent=2))
 
     def write_pages(self) -> None:
-        """metrics.json and index.html, from what there is."""
-        for path in self.every:
-            numbers = metrics_file(self.config, path.stem[:2])
-            if path.stem in self.entries and numbers.is_file():
-                self.entries[path.stem].metrics = read_object(numbers, "remove it, and run that notebook again")
+        """metrics.json and index.html, from what is in the folder."""
+        for stem, entry in self.entries.items():
+            numbers = metrics_file(self.config, stem[:2])
+            if numbers.is_file():
+                entry.metrics = read_object(numbers, "remove it, and run that notebook again")
         shown = {*Execution.model_fields, "metrics"}
         metrics = {
             "preset": self.config.preset,
@@ -165,17 +155,6 @@ class Course:
         }
         write_json(self.folder / "metrics.json", metrics)
         pages.write_index(self.folder, self.every, metrics)
-
-
-def _read_state(path: Path) -> dict[str, Entry]:
-    """Notebook -> what is kept of its run."""
-    if not path.is_file():
-        return {}
-    try:
-        return State.model_validate_json(path.read_bytes()).notebooks
-    except (OSError, ValueError) as error:
-        what = f"{path} is not the state of a course ({type(error).__name__})"
-        raise InputError(what, "remove it, and every notebook runs again") from None
 
 
 def _hash_files(folder: Path) -> str:

@@ -20,11 +20,11 @@ from papermill.exceptions import PapermillExecutionError
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.course import run as course_run
 from fusmae_lite.course.cli import main
-from fusmae_lite.course.notebook import begin, record
+from fusmae_lite.course.engine import store, without_widgets
+from fusmae_lite.course.notebook import begin, record, refuse_injected
 from fusmae_lite.course.pages import headline, pictures, write_html
-from fusmae_lite.course.parameters import check, declared, find_notebooks, parse, refuse_injected
-from fusmae_lite.course.run import CourseResult, run_course
-from fusmae_lite.course.store import store, strip
+from fusmae_lite.course.parameters import check, declared, find_notebooks, parse
+from fusmae_lite.course.run import Course, run_course
 
 PARAMETERS = """preset: str = "smoke"  # smoke, laptop or paper
 data_dir: str = ""  # empty: the bundled patches
@@ -81,7 +81,7 @@ def sources(tmp_path: Path) -> Path:
     return folder
 
 
-def course(sources: Path, target: Path, **options) -> CourseResult:
+def course(sources: Path, target: Path, **options) -> Course:
     return run_course(notebooks=sources, run_dir=target, **options)
 
 
@@ -315,19 +315,22 @@ def test_headline_and_pictures() -> None:
 
 
 def test_store_executes_in_place_and_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fusmae_lite.course.store.project_root", lambda: tmp_path)
-    path = write(tmp_path, "00_start", "print(1 + 1)", "1 / 0")
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "FUSMAE_RUN_DIR"):  # what it sets ends with this test
+        monkeypatch.setenv(name, "1")
+    (tmp_path / "notebooks").mkdir()
+    path = write(tmp_path / "notebooks", "00_start", "print(1 + 1)", "1 / 0")
     before = path.read_bytes()
     with pytest.raises(RunError, match="00_start.ipynb stopped in cell 4/4: ZeroDivisionError: division by zero"):
-        store(path)
+        store(tmp_path)
     assert path.read_bytes() == before
-    store(write(tmp_path, "00_start", "print(1 + 1)"))
+    write(tmp_path / "notebooks", "00_start", "print(1 + 1)")
+    store(tmp_path, ["00"])
     notebook = nbformat.read(path, as_version=4)
     assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2]
     assert notebook.cells[-1].outputs[0].text == "2\n" and notebook.cells[1].metadata == {"tags": ["parameters"]}
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     notebook.metadata["widgets"] = {}
-    assert "widgets" not in strip(notebook).metadata
+    assert "widgets" not in without_widgets(notebook).metadata
 
 
 @pytest.mark.parametrize(
@@ -347,11 +350,23 @@ def test_command_line_errors(
     assert error.startswith(message) and error.count("\n") == 1
 
 
+def test_what_the_parser_refuses_and_says(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, part in ((["cours"], "'course'"), (["course", "--forc"], "--force"), (["encode"], "'SRC'")):
+        assert main(arguments) == 2
+        assert part in capsys.readouterr().err
+    assert main(["--version"]) == 0 and capsys.readouterr().out.startswith("fusmae-lite ")
+    assert main([]) == 0 and {"course", "results", "export"} <= set(capsys.readouterr().out.split())
+
+
+def test_help_asks_for_no_torch() -> None:
+    code = "import sys; from fusmae_lite.course.cli import main; main(['--help']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+
+
 def test_help_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("course", "pretrain", "evaluate", "doctor"):
-        with pytest.raises(SystemExit) as stopped:
-            main([command, "--help"])
-        assert stopped.value.code == 0
+        assert main([command, "--help"]) == 0
     assert main(["doctor"]) == 0
     assert main(["doctor", "-p", "data_dir=/no/such"]) == 1
     out = capsys.readouterr().out
