@@ -9,8 +9,6 @@ import math
 import re
 from dataclasses import dataclass
 
-import numpy as np
-
 from fusmae_lite.core.errors import InputError
 
 #: Side of a BigEarthNet patch on the ground, in metres (120 pixels of 10 m).
@@ -55,10 +53,7 @@ class Modality:
             self._need(
                 low < mean < high, f"a mean of {mean} outside valid={self.valid}", "give least and largest value"
             )
-        try:
-            numeric = np.dtype(self.dtype).kind in "iuf"
-        except TypeError:
-            numeric = False
+        numeric = re.fullmatch(r"u?int(8|16|32|64)|float(16|32|64)", str(self.dtype))
         self._need(numeric, f"dtype {self.dtype!r} holds no numbers", "give NumPy's name of one that does")
 
     def _need(self, fine: object, what: str, cure: str) -> None:
