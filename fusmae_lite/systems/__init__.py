@@ -15,14 +15,7 @@ SYSTEMS: dict[str, type[System]] = {"fusmae": FusMAE, "late": LateFusion, "satvi
 
 
 def build_model(config: ModelConfig) -> System:
-    """The untrained model of ``config.system``, initialised from torch's global generator.
-
-    Args:
-        config: a :class:`ModelConfig`, or a whole :class:`~fusmae_lite.core.config.RunConfig`.
-
-    Raises:
-        InputError: a system that is not pretrained here.
-    """
+    """The untrained model of ``config.system``, initialised from torch's global generator; takes a whole run's too."""
     if config.system not in SYSTEMS:
         raise InputError(f"system {config.system!r} is not pretrained here", f"choose one of {', '.join(SYSTEMS)}")
     architecture = ModelConfig(**{name: getattr(config, name) for name in ModelConfig.model_fields})

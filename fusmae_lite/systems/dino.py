@@ -2,30 +2,28 @@
 
 Sources: Wang, Albrecht, Zhu, "Self-supervised vision transformers for joint SAR-optical representation learning",
 IGARSS 2022 [DINO-MM]; Caron et al., "Emerging properties in self-supervised vision transformers", ICCV 2021 [DINO].
-Nothing is masked or reconstructed: a student that sees any view of a pair must say what its teacher, a moving average
-of itself, says of another, large view.
+A student that sees any view of a pair must say what its teacher, a moving average of itself, says of a large one.
 
-DINO-MM is a ViT-S/8: ``-p width=384 -p depth=12 -p heads=6``. By default it is as wide and deep as Fus-MAE, to be
-compared at equal size. DINO's learning rate is 5e-4 x batch / 256: give it, ``-p learning_rate=7.8125e-4`` for the
-paper preset's 400, because presets carry Fus-MAE's; DINO warms up for 10 epochs of 100.
+DINO-MM is a ViT-S/8: ``-p width=384 -p depth=12 -p heads=6``. By default it is as wide and deep as Fus-MAE. Presets
+carry Fus-MAE's learning rate; DINO's is 5e-4 x batch / 256, with 10 epochs of warm-up.
 
-The network sees, and the views are made of, images in the archive's own units (:meth:`Backbone.standardise`): zeros
-stand for a dropped sensor, and in BigEarthNet's units they are four deviations off on an archive of low contrast. They
-are all that a network sees then, two views of a pair have nothing in common, and training drifts to the uniform output.
+Views are made of images in the archive's own units (:meth:`Backbone.standardise`): zeros stand for a dropped sensor. In
+BigEarthNet's units they are four deviations off on an archive of low contrast, and training drifts to the uniform
+output.
 
-Ours: one norm of all gradients is clipped (DINO clips tensor by tensor), the head's last layer is not frozen in the
-first epoch, positions and CLS do not decay, the teacher's temperature is constant (DINO's default; its longer recipes
-warm it up), and small models have small heads (:class:`Head`).
+Ours: one norm of all gradients is clipped, the head's last layer is not frozen in the first epoch, positions and CLS do
+not decay, the teacher's temperature is constant, and small models have small heads (:class:`Head`).
 """
 
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention
+from timm.layers import Attention, resample_abs_pos_embed
 from torch import Tensor, nn
 
 from fusmae_lite.core.config import ModelConfig
@@ -33,15 +31,14 @@ from fusmae_lite.core.schedule import cosine
 from fusmae_lite.model.blocks import initialise
 from fusmae_lite.model.inputs import stack
 from fusmae_lite.model.system import Images, Latents, Losses, System
-from fusmae_lite.systems.stack import StackedViT, channels_of
+from fusmae_lite.systems.satvit import StackedViT
 from fusmae_lite.systems.views import draw_views, make_views
 
 STUDENT_TEMPERATURE = 0.1
 #: Share that a moving average over steps keeps once it has seen enough of them: the centre, and the bands' moments.
 CENTRE_MOMENTUM, BAND_MOMENTUM = 0.9, 0.999
 LEAST_SPREAD = 1e-2  # of a band, in normalised units; one that hardly varies is not blown up
-#: Blocks whose CLS tokens DINO's linear evaluation joins; all of them in a shallower model.
-LAST_BLOCKS = 4
+LAST_BLOCKS = 4  # whose CLS tokens DINO's linear evaluation joins; all of them in a shallower model
 
 
 class Backbone(StackedViT):
@@ -57,36 +54,28 @@ class Backbone(StackedViT):
         initialise(self)
 
     def forward(self, stacked: Tensor, last: int = 1) -> list[Tensor]:
-        """Outputs of the `last` blocks, each after the final norm, (B, 1 + (s / P)^2, D), CLS first.
+        """Outputs of the `last` blocks after the final norm, (B, 1 + (s / P)^2, D), CLS first.
 
-        `stacked` (B, C, s, s) is standardised, see :meth:`standardise`.
+        `stacked` (B, C, s, s) is standardised.
         """
         z = self.projection(stacked) + self.positions_of(stacked.shape[-1] // self.config.patch_size)
         z = torch.cat([self.cls_token.to(z.dtype).expand(z.shape[0], -1, -1), z], dim=1)
-        first = len(self.blocks) - last
-        return [self.norm(output) for number, output in enumerate(self.blocks.outputs(z)) if number >= first]
+        return [self.norm(output) for output in deque(self.blocks.outputs(z), maxlen=last)]
 
     def positions_of(self, grid: int) -> Tensor:
-        """(grid^2, D): the table of the whole image, brought to fewer patches bicubically, as DINO does."""
-        table, side = self.positions(), self.config.grid
-        if grid == side:
-            return table
-        square = table.view(1, side, side, -1).permute(0, 3, 1, 2)
-        return F.interpolate(square, (grid, grid), mode="bicubic", align_corners=False).flatten(2)[0].T
+        """(1, grid^2, D): the table of the whole image, brought to fewer patches bicubically, as DINO does."""
+        return resample_abs_pos_embed(self.positions()[None], [grid, grid], num_prefix_tokens=0, antialias=False)
 
     def standardise(self, stacked: Tensor, sensors: Sequence[str]) -> Tensor:
-        """Normalised (B, C, H, W) in the units of the training images, each band with mean 0 and deviation 1.
-
-        Bands of other sensors than these become 0.
-        """
+        """Normalised (B, C, H, W) with mean 0 and deviation 1 in each band of the training images, 0 in others."""
         mean, spread = self.band_scale()
         present = torch.zeros_like(spread)
-        present[channels_of(self.config, sensors)] = 1.0
+        present[self.channels_of(sensors)] = 1.0
         return (stacked - mean[:, None, None]) * (present / spread)[:, None, None]
 
     def projection_of(self, sensors: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Kernel and bias for images that nobody standardises."""
-        mean, spread = (x[channels_of(self.config, sensors), None, None] for x in self.band_scale())
+        mean, spread = (x[self.channels_of(sensors), None, None] for x in self.band_scale())
         kernel, bias = super().projection_of(sensors)
         return kernel / spread, bias - (kernel / spread * mean).sum(dim=(1, 2, 3))
 
@@ -154,7 +143,7 @@ class DINO(System):
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
         self.register_buffer("centre", torch.zeros(len(self.student.head.last)))
-        self._said: Tensor | None = None  # sums over this step's images, see forward; the last is how many they are
+        self._sums: Tensor | None = None  # over this step's images: teacher's outputs, bands' moments, how many
 
     def draw(
         self, batch: int, generator: torch.Generator | None = None, config: ModelConfig | None = None
@@ -165,12 +154,9 @@ class DINO(System):
     def forward(
         self, images: Images, drawn: Mapping[str, Tensor] | None = None, generator: torch.Generator | None = None
     ) -> Losses:
-        """Make views, let the student see all and the teacher the global ones, compare.
+        """The student on all views of the images, (B, C, H, W) each, against the teacher on the global ones.
 
-        Args:
-            images: modality -> (B, C, H, W), normalised.
-            drawn: what :meth:`draw` gave, for these rows; drawn here if absent.
-            generator: CPU generator for that draw.
+        `drawn` is what :meth:`draw` gave for these rows; absent, it is drawn from the CPU `generator`.
         """
         stacked = stack(images, self)
         drawn = self.draw(len(stacked), generator) if drawn is None else drawn
@@ -180,28 +166,27 @@ class DINO(System):
             teacher = self.teacher(views[0]).float()
         if self.training:
             pixels = stacked.float()
-            moments = torch.cat([pixels.mean(dim=(2, 3)), pixels.square().mean(dim=(2, 3))], dim=1)
-            said = torch.cat([teacher.mean(dim=1), moments, moments.new_ones(len(moments), 1)], dim=1).sum(dim=0)
-            self._said = said if self._said is None else self._said + said
+            moments = [pixels.mean(dim=(2, 3)), pixels.square().mean(dim=(2, 3))]
+            sums = torch.cat([teacher.mean(dim=1), *moments, pixels.new_ones(len(pixels), 1)], dim=1).sum(dim=0)
+            self._sums = sums if self._sums is None else self._sums + sums
         return distil(student, teacher, self.centre, self.config.teacher_temperature)
 
     @torch.no_grad()
     def after_step(self, step: int, steps: int, reduce: Callable[[Tensor], Tensor]) -> None:
         """Move the teacher towards the student, the centre and the bands' moments towards the means of this step.
 
-        Both averages are those of all steps at first. (DINO's centre starts at 0 and keeps 0.9 of it from the first
-        step on: for ten steps the loss is that of what all outputs have in common, far too low, then it jumps.)
+        The teacher keeps a share that rises to 1 along a cosine. Centre and moments are at first averages of all steps.
+        (DINO's centre starts at 0 and keeps 0.9 of it: for ten steps the loss is that of what all outputs share.)
         """
-        momentum = momentum_at(step, steps, self.config.teacher_momentum)
+        momentum = 1 - (1 - self.config.teacher_momentum) * cosine(step / steps)
         for kept, learned in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
             kept.mul_(momentum).add_(learned, alpha=1 - momentum)
-        assert self._said is not None  # a step has run the model
-        said, self._said = reduce(self._said), None
-        outputs = len(self.centre)
-        means = said[:-1] / said[-1]
-        self.centre.lerp_(means[:outputs], 1 - min(CENTRE_MOMENTUM, step / (step + 1)))
+        assert self._sums is not None  # a step has run the model
+        sums, self._sums = reduce(self._sums), None
+        centre, moments = (sums[:-1] / sums[-1]).tensor_split([len(self.centre)])
+        self.centre.lerp_(centre, 1 - min(CENTRE_MOMENTUM, step / (step + 1)))
         for backbone in (self.student.backbone, self.teacher.backbone):
-            backbone.moments.lerp_(means[outputs:].view(2, -1), 1 - min(BAND_MOMENTUM, step / (step + 1)))
+            backbone.moments.lerp_(moments.view(2, -1), 1 - min(BAND_MOMENTUM, step / (step + 1)))
 
     def encode(self, images: Images) -> Latents:
         """Latents of whole images by the teacher, which DINO evaluates."""
@@ -209,9 +194,8 @@ class DINO(System):
 
     def to_fine_tune(self) -> Backbone:
         """A trainable copy of the teacher's backbone: no student, no head."""
-        backbone = copy.deepcopy(self.teacher.backbone)
-        for name, parameter in backbone.named_parameters():
-            parameter.requires_grad_(name != "positions.table" or self.config.positions == "learned")
+        backbone = copy.deepcopy(self.teacher.backbone).requires_grad_(True)
+        backbone.positions.requires_grad_(self.config.positions == "learned")
         return backbone
 
 
@@ -237,8 +221,3 @@ def distil(student: Tensor, teacher: Tensor, centre: Tensor, temperature: float)
     loss = (cross * other).sum() / (n_global * (views - 1))
     entropy = -(p * log_p).sum(dim=-1).mean()
     return Losses(loss, {"entropy": entropy, "kl": loss.detach() - entropy})
-
-
-def momentum_at(step: int, steps: int, start: float) -> float:
-    """Share of itself that the teacher keeps after optimiser step `step` of `steps`: a cosine from `start` to 1."""
-    return 1 - (1 - start) * cosine(step / steps)

@@ -21,11 +21,7 @@ from fusmae_lite.model.system import Images, Latents, System
 
 
 class ImageNetViT(System):
-    """timm's ViT as an encoder of exactly the sensors it was fitted to.
-
-    There is nothing to fill in for a missing sensor: fit another one with :func:`imagenet_encoder`, as the paper must
-    have done for each column of Table 1.
-    """
+    """timm's ViT as an encoder of exactly the sensors it was fitted to; the paper needs one for each column."""
 
     title = "ImageNet"
 
@@ -37,8 +33,8 @@ class ImageNetViT(System):
         """Patch tokens and CLS of whole images, after the final norm."""
         names, stacked = self.config.modalities, stack(images, self)
         if set(images) != set(names):
-            given = ", ".join(images) or "no modality"
-            raise InputError(f"this ImageNet ViT is fitted to {', '.join(names)}, not {given}", "fit one to these")
+            what = f"this ImageNet ViT is fitted to {', '.join(names)}, not {', '.join(images)}"
+            raise InputError(what, "fit one to these")
         z = self.vit.forward_features(stacked)
         return Latents({"+".join(names): z[:, self.vit.num_prefix_tokens :]}, {"cls": z[:, 0]})
 
@@ -59,40 +55,35 @@ def imagenet_encoder(
         weights: ``imagenet`` (timm finds them in its cache or fetches them), the path of a checkpoint of that
             architecture with 3 channels, or ``random``.
         name: timm's name of the architecture; this default is ViT-B, the size of the paper's models.
-        image_size, patch_size: sides in pixels.
         seed: of random weights, and of whatever a checkpoint lacks.
-        size: width, depth and heads instead of the architecture's own, to match another system; random weights only.
+        size: width, depth and heads instead of the architecture's own; random weights only.
 
     Raises:
-        InputError: no such architecture, a size that ImageNet's weights do not have, a checkpoint that is absent or
-            does not fit, or weights that timm can neither find nor fetch. It never goes on with random ones unasked.
+        InputError: no such architecture, or weights that are absent, do not fit or cannot be fetched. It never goes on
+            with random ones unasked.
     """
+    source, file = str(weights), Path(weights).expanduser()
     if name not in timm.list_models("vit_*"):
         raise InputError(f"timm has no ViT {name!r}", "choose one of timm.list_models('vit_*')")
-    if size is not None and str(weights) != "random":
+    if size is not None and source != "random":
         raise InputError(f"ImageNet's weights do not come in the size {size}", "leave size out, or ask for random ones")
-    path = None if str(weights) in ("imagenet", "random") else Path(weights).expanduser()
-    if path is not None and not path.is_file():
-        raise InputError(f"no weights at {path}", "give imagenet, random, or the path of a checkpoint")
     config = ModelConfig(system="imagenet", modalities=tuple(sensors), image_size=image_size, patch_size=patch_size)
-    channels = sum(config.channels.values())
-    shape = {"in_chans": channels, "img_size": image_size, "patch_size": patch_size, "num_classes": 0}
+    options = {"in_chans": sum(config.channels.values()), "img_size": image_size, "patch_size": patch_size}
     if size is not None:
-        shape |= dict(zip(("embed_dim", "depth", "num_heads"), size, strict=True))
-    overlay = {"pretrained_cfg_overlay": {"file": str(path)}} if path is not None else {}
+        options |= dict(zip(("embed_dim", "depth", "num_heads"), size, strict=True))
+    what = f"ImageNet weights of {name} can be neither found nor fetched"
+    cure = "connect once so that timm keeps them, give a checkpoint's path, or ask for weights='random'"
+    if source not in ("imagenet", "random"):
+        if not file.is_file():
+            raise InputError(f"no weights at {file}", "give imagenet, random, or the path of a checkpoint")
+        options["pretrained_cfg_overlay"] = {"file": str(file)}
+        what, cure = f"{file} does not hold the weights of {name}", "give a checkpoint that fits"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive("initialise", seed, 98))
         try:
-            vit = timm.create_model(name, pretrained=str(weights) != "random", **shape, **overlay)
+            vit = timm.create_model(name, pretrained=source != "random", num_classes=0, **options)
         except Exception as error:  # every version of the hub's client has its own for "offline"
-            raise _refusal(name, path, error) from None
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise InputError(f"{what} ({reason})", cure) from None
     sizes = {"width": vit.embed_dim, "depth": len(vit.blocks), "heads": vit.blocks[0].attn.num_heads}
     return ImageNetViT(vit, ModelConfig(**{**config.model_dump(), **sizes})).eval()
-
-
-def _refusal(name: str, path: Path | None, error: Exception) -> InputError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    if path is not None:
-        return InputError(f"{path} does not hold the weights of {name} ({reason})", "give a checkpoint that fits")
-    cure = "connect once so that timm keeps them, give a checkpoint's path, or ask for weights='random'"
-    return InputError(f"ImageNet weights of {name} can be neither found nor fetched ({reason})", cure)

@@ -17,8 +17,7 @@ from fusmae_lite.model.system import Images, Latents, System
 class LateFusion(System):
     """One encoder a sensor, each of the configured width and depth.
 
-    Sized to match Fus-MAE in work, not in weights: a sensor's tokens pass through blocks of the same width and number,
-    so a step costs about the same, while two encoders have twice the weights and two sensors twice the features.
+    Sized to match Fus-MAE in work, not in weights: a step costs about the same, two encoders have twice the weights.
     """
 
     title = "late fusion"
@@ -46,9 +45,6 @@ class LateFusion(System):
     def encode(self, images: Images, masks: Masks | None = None) -> Latents:
         """Latents of each sensor present, pooled side by side; a missing one contributes no features."""
         images = check_images(images, self, masks)
-        each = {
-            name: self.encoders[name].encode(Checked({name: image}), {name: masks[name]} if masks is not None else None)
-            for name, image in images.items()
-        }
-        vectors = {how: torch.cat([z.pooled(how) for z in each.values()], dim=1) for how in ("mean", "cls")}
-        return Latents({name: z.tokens[name] for name, z in each.items()}, vectors)
+        each = [self.encoders[name].encode(Checked({name: image}), masks) for name, image in images.items()]
+        vectors = {how: torch.cat([z.pooled(how) for z in each], dim=1) for how in ("mean", "cls")}
+        return Latents({name: tokens for z in each for name, tokens in z.tokens.items()}, vectors)

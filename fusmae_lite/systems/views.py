@@ -1,10 +1,7 @@
 """DINO-MM's views of a pair: multi-crop, its colour changes carried over to bands, RandomSensorDrop.
 
-Sources: multi-crop and the colour changes are DINO's (Caron et al., ICCV 2021, section 3.2 and appendix), after SwAV's
-and BYOL's; RandomSensorDrop and the sizes of the crops are DINO-MM's (Wang et al., IGARSS 2022). Both change 8-bit
-pictures, which DINO-MM makes of its own data set's mean and deviation of each band. Here 0 is a band's mean over the
-archive at hand and 1 its deviation there (where an archive varies less than BigEarthNet, a brightness meant for a
-picture would drown it).
+Sources: Caron et al., ICCV 2021, section 3.2 and appendix (multi-crop, colours); Wang et al., IGARSS 2022 (sensor drop,
+sizes of crops). Both change 8-bit pictures; here 0 is a band's mean over the archive at hand and 1 its deviation there.
 
 A batch is drawn at once on the CPU, a row per sample, and made on its device without a loop over samples. Letters: B
 batch, V views (global ones first), M sensors, C channels of all sensors, s side of a view in pixels.
@@ -41,27 +38,22 @@ def draw_views(config: ModelConfig, batch: int, generator: torch.Generator | Non
     """Every random choice of a batch's views, a row per sample, so that processes can share out a batch.
 
     Returns:
-        - ``where`` (B, V, 2, 3): output coordinates -> input coordinates. A crop of uniform area (0.4-1 or 0.05-0.4)
-          and sides' ratio (3/4-4/3) that never leaves the image, flipped along each axis with p = 0.5. (DINO flips
-          left and right only; a satellite has no up.)
-        - ``light`` (B, V, M, 2): with p = 0.8, an amount added to all bands of a sensor (brightness, up to 0.4
-          deviations either way) and a factor on what differs from a band's mean (contrast, 0.6-1.4). Drawn for each
-          sensor: the sun does not change the radar.
-        - ``grey`` (B, V): with p = 0.2, each band of a sensor becomes the mean of that sensor's bands.
-        - ``sigma`` (B, V): of a Gaussian blur in pixels, 0.1-2, with p = 1 for the first global view, 0.1 for the
-          others, 0.5 for local ones; else 0.
-        - ``solarise`` (B, V): with p = 0.2, in global views but the first. Solarising a photograph inverts what is
-          brighter than the middle of the scale; here what is above a band's mean is mirrored at it: x -> -abs(x).
-        - ``keep`` (B, V, M): RandomSensorDrop; with p = ``sensor_drop`` one sensor, each alike, is filled with zeros.
+        - ``where`` (B, V, 2, 3): output -> input coordinates of a crop inside the image, flipped along each axis with
+          p = 0.5. (DINO flips left and right only; a satellite has no up.)
+        - ``light`` (B, V, M, 2): brightness added to all bands of a sensor, and a factor on their contrast. Drawn for
+          each sensor: the sun does not change the radar.
+        - ``grey`` (B, V): whether each band of a sensor becomes the mean of that sensor's bands.
+        - ``sigma`` (B, V): of a Gaussian blur in pixels, or 0.
+        - ``solarise`` (B, V): whether what is above a band's mean is mirrored at it, x -> -abs(x).
+        - ``keep`` (B, V, M): False for a sensor that is filled with zeros.
     """
 
     def uniform(low: float | Tensor = 0.0, high: float | Tensor = 1.0, *more: int) -> Tensor:
         return low + (high - low) * torch.rand(batch, views, *more, generator=generator)
 
-    n_global, sensors = config.global_crops, len(config.modalities)
-    views = n_global + config.local_crops
+    sensors, views = len(config.modalities), config.global_crops + config.local_crops
     number = torch.arange(views)
-    is_global, first = number < n_global, number == 0
+    is_global, first = number < config.global_crops, number == 0
     low, high = (torch.where(is_global, g, x) for g, x in zip(GLOBAL_AREA, LOCAL_AREA, strict=True))
     blurred = torch.where(first, FIRST_BLUR_CHANCE, torch.where(is_global, LATER_BLUR_CHANCE, LOCAL_BLUR_CHANCE))
     area = uniform(low, high)
@@ -87,18 +79,17 @@ def make_views(stacked: Tensor, drawn: Mapping[str, Tensor], config: ModelConfig
 
     Images are in the archive's own units; `drawn` is what :func:`draw_views` gave for these rows.
     """
-    n_global, n_local = config.global_crops, config.local_crops
-    views = []
-    # Not under autocast: a blur is no matter of a network's precision
-    with torch.autocast(stacked.device.type, enabled=False):
-        for part, side in zip((slice(n_global), slice(n_global, n_global + n_local)), view_sides(config), strict=True):
-            chosen = {name: draw[:, part].to(stacked.device, non_blocking=True) for name, draw in drawn.items()}
-            if chosen["grey"].shape[1]:
-                views.append(_look(_crop(stacked.float(), chosen["where"], side), chosen, config))
-    return views
+    counts = [config.global_crops, config.local_crops]
+    parts = {n: draw.to(stacked.device, non_blocking=True).split(counts, dim=1) for n, draw in drawn.items()}
+    with torch.autocast(stacked.device.type, enabled=False):  # a blur is no matter of a network's precision
+        return [
+            _look(crop(stacked.float(), parts["where"][i], side), {n: part[i] for n, part in parts.items()}, config)
+            for i, side in enumerate(view_sides(config))
+            if counts[i]
+        ]
 
 
-def _crop(images: Tensor, where: Tensor, side: int) -> Tensor:
+def crop(images: Tensor, where: Tensor, side: int) -> Tensor:
     """(B, C, H, W) and (B, V, 2, 3) -> (B, V, C, side, side), bilinear; DINO's own is bicubic."""
     batch, views = where.shape[:2]
     grid = F.affine_grid(where.flatten(0, 1), [batch * views, 1, side, side], align_corners=False)
@@ -110,17 +101,16 @@ def _crop(images: Tensor, where: Tensor, side: int) -> Tensor:
 
 def _look(crops: Tensor, drawn: Mapping[str, Tensor], config: ModelConfig) -> Tensor:
     """Change the values of (B, V, C, s, s) as drawn: light, grey, blur, solarise, and last of all drop a sensor."""
-    channels = list(config.channels.values())
-    light, seen = drawn["light"], []
-    for number, part in enumerate(crops.split(channels, dim=2)):
-        brightness, contrast = (_wide(light[:, :, number, i]) for i in (0, 1))
+    light, grey, solarise, keep = (drawn[n][..., None, None, None] for n in ("light", "grey", "solarise", "keep"))
+    looks = []
+    for number, part in enumerate(crops.split(list(config.channels.values()), dim=2)):
+        brightness, contrast = light[:, :, number].unbind(2)
         mean = part.mean(dim=(-2, -1), keepdim=True)
         part = (part - mean) * contrast + mean + brightness
-        seen.append(torch.where(_wide(drawn["grey"]), part.mean(dim=2, keepdim=True), part))
-    views = blur(torch.cat(seen, dim=2), drawn["sigma"])
-    views = torch.where(_wide(drawn["solarise"]), -views.abs(), views)
-    keep = torch.cat([drawn["keep"][:, :, i, None].expand(-1, -1, n) for i, n in enumerate(channels)], dim=2)
-    return torch.where(keep[..., None, None], views, 0.0)
+        part = blur(torch.where(grey, part.mean(dim=2, keepdim=True), part), drawn["sigma"])
+        part = torch.where(solarise, -part.abs(), part)
+        looks.append(torch.where(keep[:, :, number], part, 0.0))
+    return torch.cat(looks, dim=2)
 
 
 def blur(views: Tensor, sigma: Tensor) -> Tensor:
@@ -130,12 +120,7 @@ def blur(views: Tensor, sigma: Tensor) -> Tensor:
     to 1, also at the edge.
     """
     place = torch.arange(views.shape[-1], device=views.device, dtype=views.dtype)
-    apart = (place[:, None] - place).square()
-    kernel = torch.exp(-apart / (2 * sigma.clamp(min=1e-3).square())[..., None, None])
-    kernel = (kernel / kernel.sum(dim=-1, keepdim=True)).unsqueeze(2)
+    variance = sigma.clamp(min=1e-3).square()[..., None, None, None]
+    kernel = torch.exp(-(place[:, None] - place).square() / (2 * variance))
+    kernel = kernel / kernel.sum(dim=-1, keepdim=True)
     return kernel @ views @ kernel.transpose(-1, -2)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """(B, V) -> (B, V, 1, 1, 1)."""
-    return x[..., None, None, None]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
 
 from fusmae_lite.core.architecture import LossOnly, ModelConfig
 from fusmae_lite.core.config import fields_that
@@ -26,66 +24,51 @@ from fusmae_lite.systems import build_model
 
 FORMAT = "fusmae-lite 1"
 DAMAGED = "copy it again or retrain it"
+Tensors = Mapping[str, torch.Tensor]
 
 
-# Any tensors: digest, writing, reading, checks
-
-
-def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+def digest_of(tensors: Tensors) -> str:
     """Twelve hexadecimal digits that change with any name, dtype, shape or byte of the tensors, e.g. a state dict."""
-    return _sha256(tensors).hexdigest()[:12]
+    return _sha256(tensors)[:12]
 
 
-def _signature(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
-    digest = _sha256(tensors)
-    digest.update(json.dumps(sorted((k, v) for k, v in metadata.items() if k != "digest")).encode())
-    return digest.hexdigest()
-
-
-def _sha256(tensors: Mapping[str, torch.Tensor]) -> Any:
+def _sha256(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest
+    if metadata is not None:
+        digest.update(json.dumps(sorted((k, v) for k, v in metadata.items() if k != "digest")).encode())
+    return digest.hexdigest()
 
 
-def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+def save_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
     """Write a safetensors file that exists whole or not at all; its metadata gain a digest of everything in it."""
     ready = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    signed = {**metadata, "digest": _signature(ready, metadata)}
+    signed = {**metadata, "digest": _sha256(ready, metadata)}
     write_whole(path, lambda temporary: save_file(ready, temporary, signed))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file; :class:`InputError` if it is absent or damaged."""
-    with _opened(path) as handle:
-        return {name: handle.get_tensor(name) for name in handle.keys()}, handle.metadata() or {}  # noqa: SIM118
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """A safetensors file open for reading, whatever goes wrong in it an :class:`InputError`."""
     if not Path(path).is_file():
         cure = "check the path, or train a model with notebook 05 or `fusmae pretrain`"
         raise InputError(f"no weights at {path}", cure)
     try:
-        with safe_open(path, framework="pt") as handle:
-            yield handle
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except Exception as error:  # a dtype that torch does not know raises a class of its own in every version
         what = f"{path} is not a readable safetensors file ({error or type(error).__name__})"
         raise InputError(what, DAMAGED) from None
 
 
-def check_digest(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+def check_digest(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
     """InputError if the file was changed after it was written; files from before there were digests pass."""
-    if metadata.get("digest") not in (None, _signature(tensors, metadata)):
+    if metadata.get("digest") not in (None, _sha256(tensors, metadata)):
         raise InputError(f"{path} was changed after it was written: its digest is another", DAMAGED)
 
 
-def check_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Size], cure: str = DAMAGED
-) -> None:
+def check_tensors(path: Path, tensors: Tensors, wanted: Mapping[str, torch.Size], cure: str = DAMAGED) -> None:
     """InputError unless the tensors have these names and shapes, are float32 and finite."""
     if names := sorted(set(wanted) ^ set(tensors)):
         raise InputError(f"{path}: tensor {names[0]} is {'missing' if names[0] in wanted else 'unknown'}", cure)
@@ -100,41 +83,22 @@ def check_tensors(
             raise InputError(f"{path}: {name} holds NaN or infinite values", cure)
 
 
-# Models
-
-
-def describe_sensors(names: tuple[str, ...]) -> dict[str, dict[str, list]]:
+def describe_sensors(names: Sequence[str]) -> dict[str, dict[str, list]]:
     """Band order and statistics of each sensor: what weights depend on beside their architecture."""
     sensors = {name: get_modality(name) for name in names}
     return {k: {"bands": list(m.bands), "mean": list(m.mean), "std": list(m.std)} for k, m in sensors.items()}
 
 
 def save_model(path: Path, model: System, extra: Mapping[str, object] | None = None) -> None:
-    """Save weights with everything needed to load them again, in a ``.safetensors`` file.
-
-    `extra` are facts to keep with them, for example the step or the command that trained them (JSON).
-    """
+    """Save weights with everything needed to load them again, and `extra` facts, such as their command (JSON)."""
     save_model_tensors(path, model.state_dict(), model.config, extra or {})
 
 
-def save_model_tensors(
-    path: Path, weights: Mapping[str, torch.Tensor], config: ModelConfig, extra: Mapping[str, object]
-) -> None:
+def save_model_tensors(path: Path, weights: Tensors, config: ModelConfig, extra: Mapping[str, object]) -> None:
     """:func:`save_model` for weights that were gathered from several processes and have no module."""
-    metadata = {
-        "format": FORMAT,
-        "config": config.model_dump_json(),
-        "sensors": json.dumps(describe_sensors(config.modalities)),
-        "extra": json.dumps(extra),
-    }
+    sensors = json.dumps(describe_sensors(config.modalities))
+    metadata = {"format": FORMAT, "config": config.model_dump_json(), "sensors": sensors, "extra": json.dumps(extra)}
     save_tensors(path, weights, metadata)
-
-
-def read_extra(path: Path) -> dict[str, object]:
-    """The facts kept with the weights by :func:`save_model`."""
-    with _opened(path) as handle:
-        metadata = handle.metadata() or {}
-    return _part(path, metadata, "extra")
 
 
 def load_model(path: Path, expected: ModelConfig | None = None) -> System:
@@ -146,20 +110,23 @@ def load_model(path: Path, expected: ModelConfig | None = None) -> System:
             (which would otherwise draw noise), of another shape or dtype than float32, or not finite.
     """
     tensors, metadata = read_tensors(path)
-    config = _configuration(path, metadata, expected)
-    if _part(path, metadata, "sensors") != json.loads(json.dumps(describe_sensors(config.modalities))):
-        raise InputError(
-            f"{path}: band order or statistics differ from those in sensors.py",
-            "load it with the sensors it was trained with",
-        )
-    model = _skeleton(path, config, tensors)
+    model = _skeleton(path, metadata, len(tensors))
+    for name in () if expected is None else ModelConfig.model_fields:
+        trained, wanted = getattr(model.config, name), getattr(expected, name)
+        if trained != wanted and name not in fields_that(LossOnly):
+            cure = f"set {name} to that of the checkpoint, or choose another checkpoint"
+            raise InputError(f"{path} was trained with {name}={trained!r}, not {wanted!r}", cure)
+    if _part(path, metadata, "sensors") != describe_sensors(model.config.modalities):
+        cure = "load it with the sensors it was trained with"
+        raise InputError(f"{path}: band order or statistics differ from those in sensors.py", cure)
+    _check_weights(path, model, tensors)
     check_digest(path, tensors, metadata)
     model.to_empty(device="cpu").load_state_dict(tensors)
     return model.eval()
 
 
-def _configuration(path: Path, metadata: Mapping[str, str], expected: ModelConfig | None) -> ModelConfig:
-    """A file's configuration; InputError unless it is sound and, where a shape depends on it, as `expected`."""
+def _skeleton(path: Path, metadata: Mapping[str, str], count: int) -> System:
+    """The model that the header of a file of `count` tensors describes, without memory for its weights."""
     if "config" not in metadata:
         raise InputError(f"{path} carries no configuration", "use a checkpoint written by fusmae-lite")
     if metadata.get("format", FORMAT) != FORMAT:
@@ -167,17 +134,12 @@ def _configuration(path: Path, metadata: Mapping[str, str], expected: ModelConfi
     values = _part(path, metadata, "config")
     try:
         config = ModelConfig(**values)
+        if config.depth + config.decoder_depth > count:  # before as many blocks are made
+            raise InputError(f"depth {config.depth}, but {count} tensors", "lower depth or decoder_depth")
+        with torch.device("meta"):
+            return build_model(config)
     except (InputError, TypeError) as error:
         raise InputError(f"{path} carries a configuration that is refused ({error})", DAMAGED) from None
-    loss_only = fields_that(LossOnly)
-    for name in ModelConfig.model_fields if expected is not None else ():
-        trained = getattr(config, name)
-        if name not in loss_only and trained != getattr(expected, name):
-            raise InputError(
-                f"{path} was trained with {name}={trained!r}, not {getattr(expected, name)!r}",
-                f"set {name} to that of the checkpoint, or choose another checkpoint",
-            )
-    return config
 
 
 def _part(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
@@ -188,18 +150,8 @@ def _part(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
         raise InputError(f"{path}: its metadata {name!r} are unreadable ({error})", DAMAGED) from None
 
 
-def _skeleton(path: Path, config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
-    """The model without memory for its weights, once the file is known to hold exactly what it needs.
-
-    Sizes come from the file's header, so they are compared with its tensors before anything of that size is made.
-    """
-    if config.depth + config.decoder_depth > len(tensors):
-        raise InputError(f"{path}: {len(tensors)} tensors for a depth of {config.depth} blocks", DAMAGED)
-    try:
-        with torch.device("meta"):
-            model = build_model(config)
-    except InputError as error:
-        raise InputError(f"{path} cannot be a model ({error})", DAMAGED) from None
+def _check_weights(path: Path, model: System, tensors: Tensors) -> None:
+    """InputError unless the file holds exactly what the model needs, decoders and fixed tables included."""
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
     absent = sorted(name for name in set(wanted) - set(tensors) if name.startswith(("decoders.", "decoder.")))
     if absent:
@@ -207,12 +159,11 @@ def _skeleton(path: Path, config: ModelConfig, tensors: Mapping[str, torch.Tenso
         raise InputError(what, "use the full checkpoint of pretraining")
     check_tensors(path, tensors, wanted)
     for name, module in model.named_modules():
-        if isinstance(module, Positions) and config.positions == "sincos":
+        if isinstance(module, Positions) and model.config.positions == "sincos":
             table, width = tensors[f"{name}.table"], module.table.shape[1]
             # Not to the bit: sine and cosine differ by an ulp between processors, and large grids have large angles
-            if not torch.allclose(table, Positions.of(config, width).table, atol=1e-3):
+            if not torch.allclose(table, Positions.of(model.config, width).table, atol=1e-3):
                 raise InputError(f"{path}: {name}.table is not the fixed sine-cosine table", DAMAGED)
-    return model
 
 
 def shipped_weights() -> dict[str, Path]:
@@ -223,9 +174,8 @@ def shipped_weights() -> dict[str, Path]:
 
 def load_pretrained(name: str | Path) -> System:
     """A model by the name it is shipped under (``"xae-lite"``) or by the path of a checkpoint."""
-    shipped, path = shipped_weights(), Path(name).expanduser()
-    if name in shipped:
-        return load_model(shipped[name])
+    shipped = shipped_weights()
+    path = shipped.get(str(name), Path(name).expanduser())
     if not path.exists():
         cure = f"choose one of {', '.join(shipped)} or give a .safetensors file"
         raise InputError(f"no pretrained model {str(name)!r}", cure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 
 import numpy as np
@@ -15,10 +14,8 @@ from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.sensors import S2
 from fusmae_lite.course.cli import main
 from fusmae_lite.data.pairs import PairDataset
-from fusmae_lite.systems import build_model, imagenet_encoder
-from fusmae_lite.systems.export import save_timm, to_onnx, to_timm
-from fusmae_lite.systems.export.cls_token import token_before
-from fusmae_lite.systems.export.common import named_tokens
+from fusmae_lite.systems import build_model, export, imagenet_encoder
+from fusmae_lite.systems.export import named_tokens, save_timm, to_onnx, to_timm, token_before
 from fusmae_lite.systems.weights import load_pretrained, read_tensors
 
 SMALL = {
@@ -102,8 +99,8 @@ def test_newton_finds_the_token_before_the_first_block():
 
 
 def test_a_token_that_cannot_be_found_is_said(monkeypatch):
-    monkeypatch.setattr("fusmae_lite.systems.export.cls_token.STARTS", 2)
-    monkeypatch.setattr("fusmae_lite.systems.export.cls_token.STEPS", 1)
+    monkeypatch.setattr(export, "STARTS", 2)
+    monkeypatch.setattr(export, "TOKEN_TOLERANCE", 0.0)
     with pytest.raises(InputError, match="no CLS token found.*onnx"):
         to_timm(build(fusion="xae"), "s1")
 
@@ -158,16 +155,14 @@ def test_other_systems_as_onnx(tmp_path, fields):
 
 
 def test_a_graph_that_differs_gets_no_name(tmp_path, monkeypatch):
-    module = importlib.import_module("fusmae_lite.systems.export.to_onnx")  # the package has a function of that name
-    write = module._write
-    other = build(fusion="none")
+    write, other = export._write, build(fusion="none")
 
     def damaged(graph, *rest):
         kept, graph.model = graph.model, other
         write(graph, *rest)
         graph.model = kept
 
-    monkeypatch.setattr(module, "_write", damaged)
+    monkeypatch.setattr(export, "_write", damaged)
     torch.nn.init.normal_((model := build(fusion="none")).norm.bias)
     with pytest.raises(RunError, match="differs"):
         to_onnx(model, tmp_path / "x.onnx", "s1")

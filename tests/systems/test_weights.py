@@ -17,7 +17,6 @@ from fusmae_lite.systems.weights import (
     digest_of,
     load_model,
     load_pretrained,
-    read_extra,
     read_tensors,
     save_model,
     shipped_weights,
@@ -46,7 +45,7 @@ def test_round_trip(saved):
     assert all(
         torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True)
     )
-    assert read_extra(path) == {"command": "none"}
+    assert json.loads(read_tensors(path)[1]["extra"]) == {"command": "none"}
     assert load_pretrained(str(path)).config == model.config
     assert [p.name for p in path.parent.iterdir()] == ["model.safetensors"]
 
@@ -157,13 +156,6 @@ def test_a_header_of_other_types_is_one_line(saved, field):
         assert str(path) in str(caught.value) and "\n" not in str(caught.value), text
 
 
-@pytest.mark.parametrize("text", ["", "null", "[]", "{"])
-def test_extra_facts_of_other_types_are_one_line(saved, text):
-    rewrite(saved[0], extra=text)
-    with pytest.raises(InputError, match="'extra' are unreadable"):
-        read_extra(saved[0])
-
-
 SIZES = [
     {"width": 10**6}, {"depth": 10**5}, {"width": 65_536}, {"depth": 1000}, {"decoder_depth": 1000}, {"mlp_ratio": 64},
     {"image_size": 10_000, "patch_size": 2}, {"decoder_width": 65_536}, {"system": "dino", "head_outputs": 10_000_000},
@@ -233,7 +225,8 @@ def test_what_is_shipped():
     assert set(shipped_weights()) == set(SHIPPED)
     card = (shipped_weights()["xae-lite"].parent / "README.md").read_text(encoding="utf-8")
     for name, fusion in SHIPPED.items():
-        model, heldout = load_pretrained(name), read_extra(shipped_weights()[name])["heldout"]
+        model, metadata = load_pretrained(name), read_tensors(shipped_weights()[name])[1]
+        heldout = json.loads(metadata["extra"])["heldout"]
         assert model.config.fusion == fusion
         assert f"| {name} | {heldout['loss_s1']:.3f} | {heldout['loss_s2']:.3f} |" in card
 
@@ -244,7 +237,7 @@ def test_the_shipped_models_are_small_and_reconstruct_as_their_card_says(archive
 
     path = shipped_weights()[name]
     assert path.stat().st_size < 8_000_000
-    extra = read_extra(path)
+    extra = json.loads(read_tensors(path)[1]["extra"])
     assert {"command", "data", "steps", "seed", "licence", "heldout"} <= set(extra)
     stated = extra["heldout"]
     for split in ("val", "test"):
