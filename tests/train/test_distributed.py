@@ -10,6 +10,7 @@ import sys
 import nbformat
 import pytest
 import torch
+from conftest import TINY
 from test_pretrain import variant
 
 from fusmae_lite.core.config import UNSET, load_preset, project_root
@@ -34,9 +35,19 @@ def largest_difference(a, b) -> float:
     return max(float((a[name] - b[name]).abs().max()) for name in a)
 
 
+CHANGES = {"cache": False, "epochs": 1, "augment": "crops", "accumulate": 2, "normalize_target": True}  # no floor
+
+
 @pytest.fixture
 def config(tiny, tmp_path):
-    return variant(tiny, cache=False, epochs=1, augment="crops", accumulate=2, run_dir=str(tmp_path / "one"))
+    return variant(tiny, **CHANGES, run_dir=str(tmp_path / "one"))
+
+
+@pytest.fixture(scope="module")
+def alone(archive, tmp_path_factory):
+    """One process's run, for all that compare with it."""
+    config = load_preset("smoke", **{**TINY, **CHANGES, "run_dir": str(tmp_path_factory.mktemp("alone"))})
+    return config, pretrain(config, archive, quiet=True)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 8])
@@ -56,20 +67,19 @@ def test_two_processes_train_to_the_same_loss_as_one(config, archive, tmp_path):
     assert two.history[0]["grad_norm"] == pytest.approx(one.history[0]["grad_norm"], rel=1e-3)
     assert largest_difference(one.model.state_dict(), two.model.state_dict()) < TOLERANCE
     assert two.heldout == pytest.approx(one.heldout, abs=TOLERANCE) and two.resumed_from == 0
-    again = launch(variant(config, run_dir=str(tmp_path / "two")))  # finished: read, not trained
+    again = launch(variant(config, run_dir=str(tmp_path / "two")), archive)  # finished: read, not trained
     assert largest_difference(again.model.state_dict(), two.model.state_dict()) == 0
 
 
 @pytest.mark.slow
-def test_a_run_begun_by_one_process_goes_on_in_two_with_sharded_weights(config, archive, tmp_path):
-    whole = pretrain(config, archive, quiet=True)
+def test_a_run_begun_by_one_process_goes_on_in_two_with_sharded_weights(config, alone, archive, tmp_path):
     parts = variant(config, run_dir=str(tmp_path / "parts"))
     pretrain(variant(parts, max_steps=2), archive, quiet=True)
     launch(variant(parts, fsdp=True, accumulate=1, processes=2))
-    assert largest_difference(whole.model.state_dict(), weights(parts)) < TOLERANCE
+    assert largest_difference(alone[1].model.state_dict(), weights(parts)) < TOLERANCE
     ours, theirs = (
         read_tensors(latest_checkpoint(c.folder() / "pretrain/checkpoints") / "optimizer.safetensors")[0]
-        for c in (config, parts)
+        for c in (alone[0], parts)
     )
     assert ours.keys() == theirs.keys() and largest_difference(ours, theirs) < TOLERANCE
 
@@ -146,13 +156,11 @@ def test_a_failing_process_is_one_line(config):
         launch(variant(config, data_dir=str(config.folder() / "nowhere"), processes=2))
 
 
-def test_torchrun_runs_the_command_line(config, archive, tmp_path):
-    one = pretrain(config, archive, quiet=True)
-    config = variant(config, run_dir=str(tmp_path / "launched"))
+def test_torchrun_runs_the_command_line(config, alone):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     given = {name: value for name, value in config.model_dump().items() if value not in (*UNSET, (), "smoke")}
     said = [f"-p{name}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in given.items()]
     command = [*torchrun, "-m", "fusmae_lite.course.cli", "pretrain", "--preset=smoke", *said]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, check=True, env=environment, timeout=300)
-    assert largest_difference(one.model.state_dict(), weights(config)) < TOLERANCE
+    assert largest_difference(alone[1].model.state_dict(), weights(config)) < TOLERANCE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -26,7 +27,45 @@ def same_weights(a: FusMAE, b: FusMAE) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-def test_loss_falls_and_everything_is_written(tiny, archive):
+@pytest.fixture
+def scored() -> None:
+    """For the test that is about held-out pairs."""
+
+
+@pytest.fixture(autouse=True)
+def unscored(request, monkeypatch):
+    """No others score them: that takes longer than to train a tiny model."""
+    if "scored" not in request.fixturenames:
+        monkeypatch.setattr(sys.modules["fusmae_lite.train.pretrain"], "heldout_losses", lambda *_: {})
+
+
+@pytest.fixture(scope="module")
+def finished(archive, tmp_path_factory):
+    """An undisturbed run of three epochs, for all that compare with one or look at its files."""
+    config = load_preset("smoke", run_dir=str(tmp_path_factory.mktemp("finished")), **TINY, tensorboard=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["fusmae_lite.train.pretrain"], "heldout_losses", lambda *_: {})
+        return config, pretrain(config, archive, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def stopped(archive, tmp_path_factory):
+    """Folder of a run stopped after two steps; :func:`begun` is a copy."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["fusmae_lite.train.pretrain"], "heldout_losses", lambda *_: {})
+        pretrain(load_preset("smoke", run_dir=str(folder), **TINY, max_steps=2), archive, quiet=True)
+    return folder
+
+
+@pytest.fixture
+def begun(stopped, tiny):
+    """Checkpoint of a run of `tiny` that was stopped after two steps."""
+    shutil.copytree(stopped, tiny.folder())
+    return latest_checkpoint(tiny.folder() / "pretrain" / "checkpoints")
+
+
+def test_loss_falls_and_everything_is_written(tiny, archive, scored):
     result = pretrain(variant(tiny, epochs=12, learning_rate=1e-2), archive, quiet=True)
     losses = [row["loss"] for row in result.history]
     assert losses[-1] < 0.65 * losses[0]
@@ -43,7 +82,6 @@ def test_loss_falls_and_everything_is_written(tiny, archive):
     assert len(list_checkpoints(result.checkpoint.parent)) == tiny.keep_checkpoints
 
 
-@pytest.mark.parametrize("stop", [1, 7])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -52,14 +90,14 @@ def test_loss_falls_and_everything_is_written(tiny, archive):
         {"sensor_dropout": 1.0},  # cross-attention never has a gradient, yet it has moments
     ],
 )
-def test_stopped_and_resumed_is_bit_identical(tiny, archive, tmp_path, stop, changes):
+def test_stopped_and_resumed_is_bit_identical(tiny, archive, tmp_path, changes):
     base = variant(tiny, drop_path=0.2, accumulate=2, **changes)
     whole = pretrain(variant(base, run_dir=str(tmp_path / "whole")), archive, quiet=True)
-    pretrain(variant(base, run_dir=str(tmp_path / "parts"), max_steps=stop), archive, quiet=True)
-    parts = pretrain(variant(base, run_dir=str(tmp_path / "parts")), archive, quiet=True)
-    assert parts.resumed_from == stop
+    for start, stop in ((0, 1), (1, 7), (7, 0)):  # within the first epoch, within the second, at the end
+        config = variant(base, run_dir=str(tmp_path / "parts"), max_steps=stop)
+        parts = pretrain(config, archive, quiet=True)
+        assert parts.resumed_from == start
     assert same_weights(whole.model, parts.model)
-    assert parts.heldout == whole.heldout
     clock = ("pairs_per_second", "waiting_for_data")
     timeless = [[{k: v for k, v in row.items() if k not in clock} for row in r.history] for r in (whole, parts)]
     assert timeless[0] == timeless[1]
@@ -67,17 +105,17 @@ def test_stopped_and_resumed_is_bit_identical(tiny, archive, tmp_path, stop, cha
 
 @pytest.mark.slow
 def test_killed_at_any_moment_ends_the_same(tiny, archive, tmp_path):
-    config = variant(tiny, epochs=40, run_dir=str(tmp_path / "killed"))
+    config = variant(tiny, epochs=12, run_dir=str(tmp_path / "killed"))
     whole = pretrain(variant(config, run_dir=str(tmp_path / "whole")), archive, quiet=True)
     pretrain_and_kill(config)
     resumed = pretrain(config, archive, quiet=True)
-    assert 0 < resumed.resumed_from < 200
+    assert 0 < resumed.resumed_from < 60
     assert same_weights(whole.model, resumed.model)
 
 
-def test_a_finished_run_is_not_trained_again(tiny, archive):
-    first = pretrain(tiny, archive, quiet=True)
-    again = pretrain(tiny, archive, quiet=True)
+def test_a_finished_run_is_not_trained_again(finished, archive):
+    config, first = finished
+    again = pretrain(config, archive, quiet=True)
     assert same_weights(first.model, again.model) and again.history == first.history
     assert again.checkpoint == first.checkpoint
 
@@ -104,23 +142,20 @@ def test_the_caller_keeps_its_random_state(tiny, archive):
 @pytest.mark.parametrize(
     "change", [{"width": 32}, {"seed": 1}, {"learning_rate": 5e-4}, {"fusion": "xad"}, {"epochs": 4}]
 )
-def test_a_folder_of_another_run_is_refused(tiny, archive, change):
-    pretrain(variant(tiny, max_steps=1), archive, quiet=True)
+def test_a_folder_of_another_run_is_refused(tiny, archive, begun, change):
     with pytest.raises(InputError) as caught:
         pretrain(variant(tiny, **change), archive, quiet=True)
     assert next(iter(change)) in str(caught.value) and str(tiny.folder()) in str(caught.value)
 
 
-def test_a_half_written_checkpoint_is_never_picked_up(tiny, archive):
-    result = pretrain(variant(tiny, max_steps=2), archive, quiet=True)
-    broken = result.checkpoint.parent / "step-00000009"
+def test_a_half_written_checkpoint_is_never_picked_up(begun):
+    broken = begun.parent / "step-00000009"
     broken.mkdir()
     (broken / "model.safetensors").write_bytes(b"half")
-    assert latest_checkpoint(result.checkpoint.parent) == result.checkpoint
+    assert latest_checkpoint(begun.parent) == begun
 
 
-def test_non_finite_loss_names_step_and_patches(tiny, archive, monkeypatch):
-    good = pretrain(variant(tiny, max_steps=2), archive, quiet=True).checkpoint
+def test_non_finite_loss_names_step_and_patches(tiny, archive, begun, monkeypatch):
     loop = sys.modules["fusmae_lite.train.pretrain"]  # the package attribute of that name is the function
     accumulate = loop._accumulate  # images that are not finite are refused before, so that it happens inside the model
     monkeypatch.setattr(loop, "_accumulate", lambda *given: accumulate(*given) * float("inf"))
@@ -128,7 +163,7 @@ def test_non_finite_loss_names_step_and_patches(tiny, archive, monkeypatch):
         pretrain(tiny, archive, quiet=True)
     message = str(caught.value)
     assert "step 2" in message and "S2" in message and "\n" not in message
-    assert latest_checkpoint(good.parent) == good
+    assert latest_checkpoint(begun.parent) == begun
 
 
 def test_a_loss_that_explodes_in_the_last_step_of_an_epoch_saves_nothing(tiny, archive, monkeypatch):
@@ -160,16 +195,14 @@ def test_a_precision_that_is_asked_for_is_not_changed_within_a_run(tiny, archive
 
 
 @pytest.mark.parametrize("damage", [b"{", b"[]", b'{"step": 1}'])
-def test_a_damaged_state_is_one_line(tiny, archive, damage):
-    pretrain(variant(tiny, max_steps=1), archive, quiet=True)
-    next(tiny.folder().rglob("state.json")).write_bytes(damage)
+def test_a_damaged_state_is_one_line(tiny, archive, begun, damage):
+    (begun / "state.json").write_bytes(damage)
     with pytest.raises(InputError, match="state.json is unreadable"):
         pretrain(tiny, archive, quiet=True)
 
 
-def test_a_full_disk_is_reported_and_the_previous_checkpoint_stays_usable(tiny, archive, tmp_path):
+def test_a_full_disk_is_reported_and_the_previous_checkpoint_stays_usable(tiny, archive, begun, finished):
     """The kernel refuses to let any file of the run grow beyond 1 kB, as a full disk would."""
-    good = pretrain(variant(tiny, max_steps=5), archive, quiet=True).checkpoint
     code = (
         "import resource, signal, sys; from fusmae_lite import RunConfig, pretrain\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))\n"
@@ -178,10 +211,9 @@ def test_a_full_disk_is_reported_and_the_previous_checkpoint_stays_usable(tiny, 
     )
     process = subprocess.run([sys.executable, "-c", code, tiny.model_dump_json()], capture_output=True, text=True)
     message = process.stdout.splitlines()[-1]
-    assert message.startswith("RunError checkpoint") and "could not be written" in message and str(good) in message
-    assert list_checkpoints(good.parent) == [good] and not list(good.parent.glob(".*"))
-    whole = pretrain(variant(tiny, run_dir=str(tmp_path / "whole")), archive, quiet=True)
-    assert same_weights(pretrain(tiny, archive, quiet=True).model, whole.model)
+    assert message.startswith("RunError checkpoint") and "could not be written" in message and str(begun) in message
+    assert list_checkpoints(begun.parent) == [begun] and not list(begun.parent.glob(".*"))
+    assert same_weights(pretrain(tiny, archive, quiet=True).model, finished[1].model)
 
 
 def test_what_a_killed_process_left_is_cleared_away(tiny, archive):
@@ -200,10 +232,10 @@ def test_recomputing_activations_changes_no_bit(tiny, archive, tmp_path):
     assert same_weights(runs[0].model, runs[1].model)
 
 
-def test_tensorboard_files_hold_the_metrics(tiny, archive):
+def test_tensorboard_files_hold_the_metrics(finished):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    result = pretrain(variant(tiny, tensorboard=True), archive, quiet=True)
-    events = event_accumulator.EventAccumulator(str(tiny.folder() / "pretrain" / "tensorboard"))
+    config, result = finished
+    events = event_accumulator.EventAccumulator(str(config.folder() / "pretrain" / "tensorboard"))
     events.Reload()
     written = [event.value for event in events.Scalars("loss_s2")]
     assert written == pytest.approx([row["loss_s2"] for row in result.history])
