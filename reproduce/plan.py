@@ -12,42 +12,32 @@ from fusmae_lite.core.config import RunConfig, load_preset
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.evaluation.finetune import FineTuneSettings
 
-PLANS = ("smoke", "laptop", "paper")
+PLANS = ("smoke", "laptop", "overnight", "paper")
 
 
 @dataclass(frozen=True)
-class System:
-    """A row of the tables."""
+class Entry:
+    """A system of the tables, or a change of one."""
 
     title: str
     fields: Mapping[str, Any]  # of RunConfig, what makes it this system
-    pretrained: bool = True  # here, by its own method
-    finetuned: bool = True  # the halves of Table 1 it has a place in
-    linear: bool = True
     own_size: Mapping[str, Any] = field(default_factory=dict)  # fields that make it as large as in its own paper
+    base: str = ""  # of a change: the system it changes
 
 
-#: In the order of the tables. The first two need no pretraining: a floor for frozen features, a ceiling for trained.
-SYSTEMS: dict[str, System] = {
-    "random": System("random encoder", {"fusion": "xae"}, pretrained=False),
-    "supervised": System("supervised ViT from scratch", {"fusion": "none"}, pretrained=False, linear=False),
-    "imagenet": System("ImageNet ViT", {"system": "imagenet"}, pretrained=False),
-    "dino": System("DINO-MM", {"system": "dino"}, own_size={"width": 384, "depth": 12, "heads": 6}),  # ViT-S/8
-    "satvit": System("SatViT", {"system": "satvit"}),
-    "none": System("MultiMAE-style", {"fusion": "none"}),
-    "late": System("late fusion", {"system": "late"}),
-    "xad": System("Fus-MAE XAD", {"fusion": "xad"}),
-    "xae": System("Fus-MAE XAE", {"fusion": "xae"}),
-    "both": System("Fus-MAE XAE + XAD", {"fusion": "both"}),
-}
-
-#: Changes of one thing, each compared with the system before the hyphen.
-ABLATIONS: dict[str, System] = {
-    "xae-consistent": System("XAE, consistent masking", {"fusion": "xae", "masking": "consistent"}),
-    "xad-consistent": System("XAD, consistent masking", {"fusion": "xad", "masking": "consistent"}),
-    "xae-half": System("XAE, 50 % masked", {"fusion": "xae", "mask_ratio": 0.5}),
-    "xae-ninety": System("XAE, 90 % masked", {"fusion": "xae", "mask_ratio": 0.9}),
-    "xae-normalised": System("XAE, normalised targets", {"fusion": "xae", "normalize_target": True}),
+#: In the order of the tables.
+SYSTEMS: dict[str, Entry] = {
+    "imagenet": Entry("ImageNet ViT", {"system": "imagenet"}),
+    "dino": Entry("DINO-MM", {"system": "dino"}, {"width": 384, "depth": 12, "heads": 6}),  # ViT-S/8
+    "satvit": Entry("SatViT", {"system": "satvit"}),
+    "none": Entry("MultiMAE-style", {"fusion": "none"}),
+    "late": Entry("late fusion", {"system": "late"}),
+    "xad": Entry("Fus-MAE XAD", {"fusion": "xad"}),
+    "xae": Entry("Fus-MAE XAE", {"fusion": "xae"}),
+    "xae-consistent": Entry("XAE, consistent masking", {"fusion": "xae", "masking": "consistent"}, base="xae"),
+    "xad-consistent": Entry("XAD, consistent masking", {"fusion": "xad", "masking": "consistent"}, base="xad"),
+    "xae-dropout": Entry("XAE, sensor dropout 0.2", {"fusion": "xae", "sensor_dropout": 0.2}, base="xae"),
+    "xae-normalised": Entry("XAE, normalised targets", {"fusion": "xae", "normalize_target": True}, base="xae"),
 }
 
 
@@ -58,46 +48,49 @@ class Plan:
     preset: str
     seeds: tuple[int, ...]  # of pretraining, of the labels drawn, of the heads; one of each a seed
     systems: tuple[str, ...]  # keys of SYSTEMS
-    ablations: tuple[str, ...]  # keys of ABLATIONS
-    fractions: tuple[float, ...]  # of the training labels, for linear evaluation
-    sparse: float  # which of them stands in Table 1, 1 % in the paper
-    pairs: int  # sizes of the synthetic archives; 0: none is made
-    triplets: int
-    synthetic_epochs: int  # of pretraining
-    real_epochs: int
-    supervised_epochs: int
-    imagenet: str  # imagenet, random or a checkpoint, as in imagenet_encoder
-    redraws: int  # of the test patches and seeds, for an interval
-    leakage_redraws: int  # random splits drawn to measure what leaking costs
+    labels: tuple[float, ...]  # labelled training pairs: above 1 their number, else their share
     run: Mapping[str, Any]  # fields of RunConfig that all systems share
-    finetune: FineTuneSettings = field(default_factory=FineTuneSettings)
+    imagenet: str = "random"  # imagenet, random or a checkpoint, as in imagenet_encoder
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of run, by system, whose method asks so
     own_sizes: bool = False  # each system as large as in its own paper, instead of all of one size; for paper
-    real: bool = True  # whether the bundled pairs are run as well
+    side: int = 0  # pixels of pairs that are held in memory; 0: archives are read as they are
+    scenes: tuple[int, int, int] = (0, 0, 0)  # synthetic pairs of train, val and test, if no archive is named
+    steps: int = 0  # of pretraining on pairs in memory, whatever their number; 0: the epochs of `run`
+    tuned: tuple[str, ...] = ()  # systems that are fine-tuned as well
+    tuned_labels: tuple[float, ...] = ()
+    finetune: FineTuneSettings = field(default_factory=FineTuneSettings)
+    scratch_epochs: int = 10  # of fine-tuning from untrained weights
+    curve: tuple[int, ...] = ()  # unlabelled synthetic pairs, of the break-even curve
+    real_curve: tuple[int, ...] = ()  # unlabelled real pairs
+    curve_seeds: tuple[int, ...] = (0,)
+    truth: tuple[int, int, int] = (0, 0, 0)  # synthetic pairs with known truth
+    truth_seeds: tuple[int, ...] = ()
+    triplets: int = 0  # of a synthetic SEN12MS, if none is named
+    factors: tuple[str, ...] = ()  # systems of the variance budget
+    redraws: int = 300  # of the test pairs and seeds, for an interval
+    leakage_redraws: int = 0  # random splits drawn to measure what leaking costs
 
     def __post_init__(self) -> None:
-        for name, known in (("systems", SYSTEMS), ("ablations", ABLATIONS)):
-            unknown = [key for key in getattr(self, name) if key not in known]
+        for name in ("systems", "tuned", "factors"):
+            unknown = [key for key in getattr(self, name) if key not in SYSTEMS]
             if unknown:
-                raise InputError(f"plan: {name} has no {unknown[0]!r}", f"choose from {', '.join(known)}")
+                raise InputError(f"plan: {name} has no {unknown[0]!r}", f"choose from {', '.join(SYSTEMS)}")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise InputError(f"plan: seeds {list(self.seeds)}", "give one or more different numbers, 0 or above")
-        if self.sparse not in self.fractions or 1.0 not in self.fractions:
-            raise InputError(f"plan: fractions {list(self.fractions)}", f"keep {self.sparse} and 1.0 among them")
-
-    def system(self, key: str) -> System:
-        """The system or ablation called `key`."""
-        return SYSTEMS[key] if key in SYSTEMS else ABLATIONS[key]
+        if not self.labels or min(self.labels) <= 0:
+            raise InputError(f"plan: labels {list(self.labels)}", "give shares up to 1, or numbers of pairs")
 
     def title(self, key: str) -> str:
         """What tables call it; an ImageNet ViT without ImageNet's weights says so."""
-        random = key == "imagenet" and self.imagenet == "random"
-        return self.system(key).title + (", random weights" if random else "")
+        return SYSTEMS[key].title + (", random weights" if key == "imagenet" and self.imagenet == "random" else "")
 
-    def config(self, key: str, **changes: Any) -> RunConfig:
-        """The run configuration of one system."""
-        own = self.system(key).own_size if self.own_sizes else {}
-        given = {**self.run, **self.system(key).fields, **own, **self.overrides.get(key, {}), **changes}
+    def config(self, key: str, pairs: int = 0, **changes: Any) -> RunConfig:
+        """The run configuration of one system; with `steps`, as many epochs of `pairs` as come nearest."""
+        own = SYSTEMS[key].own_size if self.own_sizes else {}
+        given = {**self.run, **SYSTEMS[key].fields, **own, **self.overrides.get(key, {}), **changes}
+        if self.steps and pairs:
+            epochs = max(1, round(self.steps / max(1, -(-pairs // given["batch_size"]))))
+            given |= {"epochs": epochs, "warmup_epochs": epochs / 20, "checkpoint_every": epochs}
         return load_preset(given.pop("preset", "smoke"), **given)
 
 

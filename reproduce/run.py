@@ -20,11 +20,11 @@ from fusmae_lite.core.progress import duration, line, track
 from fusmae_lite.data.archives import open_archive
 from fusmae_lite.data.identity import difference, identity
 from fusmae_lite.data.processes import processors
-from fusmae_lite.data.synthetic import Truth, synthesise
+from fusmae_lite.data.synthetic import synthesise
 from fusmae_lite.train.optimise import choose_device
 from reproduce.leakage import measure_leakage
 from reproduce.page import Report, write_report
-from reproduce.plan import Plan
+from reproduce.plan import SYSTEMS, Plan
 from reproduce.track import Track, run_track
 
 
@@ -36,7 +36,7 @@ def run_results(
     Args:
         plan: see :func:`~reproduce.load_plan`.
         folder: where everything goes; ``runs/results-<preset>`` by default.
-        data_dir: a BigEarthNet archive; empty: a synthetic one with known truth is made in `folder`.
+        data_dir: a BigEarthNet archive; empty: synthetic land-cover pairs are made in `folder` and held in memory.
         sen12ms: a SEN12MS archive for Table 2; empty: a synthetic one is made in `folder`.
         workers: tracks at a time; 0: one a core, with one thread each; one on a GPU.
         page: also fill the tables of RESULTS.md and its pictures in ``docs/results`` of this checkout.
@@ -49,18 +49,19 @@ def run_results(
     folder = folder or project_root() / "runs" / f"results-{plan.preset}"
     with only_job(folder):
         root, transfer = _archives(plan, folder, data_dir, sen12ms)
-        roots = [path for path in (root, transfer) if path] + ([""] if plan.real else [])
+        roots = [path for path in (root, transfer) if path] + ([""] if plan.real_curve else [])
         _same_plan(plan, folder, (data_dir, sen12ms), roots)
-        tracks = _tracks(plan, "given" if data_dir else "truth", root, transfer)
-        _run_all(plan, tracks, folder / "tracks", workers)
-        if plan.real:
+        _run_all(plan, _tracks(plan, root, transfer), folder / "tracks", workers)
+        if plan.leakage_redraws:
             measure_leakage(folder / "leakage.json", plan.leakage_redraws)
         return write_report(plan, folder, page)
 
 
 def _same_plan(plan: Plan, folder: Path, given: tuple[str, str], roots: Sequence[str]) -> None:
-    """Refuse to mix tracks of different plans or pairs; a plan may grow by seeds, systems and ablations."""
-    fixed = {k: v for k, v in vars(plan).items() if k not in ("seeds", "systems", "ablations", "redraws")}
+    """Refuse to mix tracks of different plans or pairs; a plan may grow by seeds and systems."""
+    fixed = {
+        k: v for k, v in vars(plan).items() if k not in ("seeds", "systems", "curve_seeds", "truth_seeds", "redraws")
+    }
     # complains of a bad archive now rather than in every worker
     pairs = {root: identity(open_archive(root or None)) for root in roots}
     now = {"plan": str(fixed), "archives": list(given), "pairs": pairs}
@@ -82,23 +83,25 @@ def _same_plan(plan: Plan, folder: Path, given: tuple[str, str], roots: Sequence
 
 
 def _archives(plan: Plan, folder: Path, data_dir: str, sen12ms: str) -> tuple[str, str]:
-    """Folders of the archive to train on and of the one to transfer to ("" for none); made where none is given."""
-    if not data_dir and not plan.pairs:
+    """Folders of the archive to train on ("": synthetic pairs in memory) and of the one to transfer to ("": none)."""
+    if not data_dir and not plan.side:
         raise InputError(f"the {plan.preset} plan makes no archive", "name one: -p data_dir=/data/bigearthnet.lmdb")
-    truth, triplets = folder / "data" / "truth", folder / "data" / "sen12ms"
-    if not data_dir and not truth.is_dir():
-        synthesise(truth, plan.pairs, format="lmdb", seed=1, truth=Truth())
+    triplets = folder / "data" / "sen12ms"
     if not sen12ms and plan.triplets and not triplets.is_dir():
         synthesise(triplets, plan.triplets, format="sen12ms", seed=1)
-    return data_dir or str(truth), sen12ms or (str(triplets) if plan.triplets else "")
+    return data_dir, sen12ms or (str(triplets) if plan.triplets else "")
 
 
-def _tracks(plan: Plan, data: str, root: str, transfer: str) -> list[Track]:
+def _tracks(plan: Plan, root: str, transfer: str) -> list[Track]:
     """Every track, the slow ones first, so that no worker is left with one at the end."""
-    keys = [*reversed(plan.ablations), *reversed(plan.systems)]
-    tracks = [Track(data, root, key, seed, plan.synthetic_epochs, transfer) for key in keys for seed in plan.seeds]
-    real = reversed(plan.systems) if plan.real else ()
-    return tracks + [Track("real", "", key, seed, plan.real_epochs) for key in real for seed in plan.seeds]
+    data = "given" if root else "scenes"
+    tracks = [Track(data, key, seed, root, transfer) for key in plan.systems for seed in plan.seeds]
+    if not root:
+        curves = [("curve", pairs) for pairs in plan.curve] + [("real-curve", pairs) for pairs in plan.real_curve]
+        tracks += [Track(name, "xae", seed, pairs=pairs) for name, pairs in curves for seed in plan.curve_seeds]
+        base = [key for key in plan.systems if not SYSTEMS[key].base]
+        tracks += [Track("truth", key, seed) for key in [*base, "floors"] for seed in plan.truth_seeds]
+    return tracks + [Track(data, "floors", seed, root) for seed in plan.seeds]
 
 
 def _run_all(plan: Plan, tracks: list[Track], folder: Path, workers: int) -> None:

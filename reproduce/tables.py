@@ -1,222 +1,307 @@
-"""Scores to tables: Markdown for readers, CSV for everybody else. Percent everywhere, three digits."""
+"""Pivots of the long table in Markdown. Percent everywhere, three digits; a gap carries its paired interval."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
+from scipy.stats import kendalltau
 
 from fusmae_lite.data.archives.labels import BEN19
 from fusmae_lite.data.synthetic.truth import KINDS, Truth
 from reproduce import paper
-from reproduce.plan import Plan
-from reproduce.scores import Cell, Scores, cell_key, deviation
+from reproduce.plan import SYSTEMS, Plan
+from reproduce.scores import Cell, Scores
 
 SENSORS = paper.SENSORS
 BOTH = "S1+S2"
-DASH = "–"  # the system has no such cell
+DASH = "–"  # there is no such cell
+WEIGHTS = ("pretrained", "untrained")
+FLOORS = {
+    "statistics": "band statistics",
+    "texture": "handcrafted texture",
+    "convolutions": "random convolutions",
+}
+PROBES = {"paper": "the paper's 20 epochs", "converged": "converged", "nearest": "5 nearest neighbours"}
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table whose first `left` columns are aligned left."""
-    lines = [list(head), ["---"] * left + ["--:"] * (len(head) - left), *map(list, rows)]
+    """A Markdown table whose first `left` columns are aligned left; rows of dashes alone are left out."""
+    shown = [list(row) for row in rows if any(cell != DASH for cell in list(row)[left:])]
+    lines = [list(head), ["---"] * left + ["--:"] * (len(head) - left), *shown]
     return "\n".join("| " + " | ".join(row) + " |" for row in lines) + "\n"
 
 
-def pivot(
-    plan: Plan,
-    scores: Scores,
-    corner: str,
-    columns: Sequence[tuple[str, Any]],
-    text: Callable[[str, Any], str],
-    quoted: tuple[str, Mapping[str, Sequence[float]]] | None = None,
-    last: Sequence[Sequence[str]] = (),
-    leave_out: str = "",
-) -> str:
-    """A row for each system that has a cell in it: `text` of the system and of what stands beside a column's heading.
-
-    `quoted` are heading and figures of the paper, by system, for the last column; `last` are rows below.
-    """
-    rows = []
-    for key in systems(plan, scores):
-        cells = [text(key, what) for _, what in columns]
-        if key != leave_out and any(cell != DASH for cell in cells):
-            theirs = [" / ".join(f"*{value}*" for value in quoted[1].get(key, ()))] if quoted else []
-            rows.append([plan.title(key), *cells, *theirs])
-    head = [corner, *(heading for heading, _ in columns), *([quoted[0]] if quoted else [])]
-    return markdown(head, [*rows, *last])
-
-
-def systems(plan: Plan, scores: Scores) -> list[str]:
-    """Keys of the rows, in the plan's order."""
-    return [key for key in plan.systems if key in scores.keys]
-
-
-def percent(value: float) -> str:
-    """A share as percent with one decimal; a dash for one that does not exist."""
-    return DASH if value is None or np.isnan(value) else f"{100 * value:.1f}"
+def percent(value: float, sign: str = "") -> str:
+    """A share as percent with one decimal."""
+    return f"{100 * value:{sign}.1f}"
 
 
 def shown(cell: Cell | None) -> str:
     """``62.3 (58.0 to 66.1)``."""
-    return (
-        DASH if cell is None else f"{percent(cell.mean)} ({percent(cell.interval[0])} to {percent(cell.interval[1])})"
-    )
-
-
-def with_deviation(each: NDArray[np.floating] | None) -> str:
-    """``62.3 ± 1.2`` of the seeds' values; one seed has no deviation, and says so."""
-    if each is None:
+    if cell is None:
         return DASH
-    return percent(each.mean()) + (f" ± {percent(deviation(each))}" if len(each) > 1 else " (one seed)")
+    return f"{percent(cell.mean)} ({' to '.join(map(percent, cell.interval))})"
 
 
-def gap(one: Cell | None, other: Cell | None) -> str:
-    """``+1.2 (-0.3 to +2.6), not told apart``; cells of other seeds are not compared, and it says so."""
-    if one is None or other is None:
+def gap(one: Cell | None, other: Cell | None, columns: tuple[int, ...] | None = None) -> str:
+    """``+1.2 (-0.3 to +2.6)``, in bold where the interval excludes 0; cells of other seeds are not compared."""
+    if one is None or other is None or one.seeds != other.seeds:
         return DASH
-    if one.seeds != other.seeds:
-        return f"not compared: {one.seeds} and {other.seeds} seeds"
-    found = one.minus(other)
-    difference, low, high = (f"{100 * value:+.1f}" for value in found)
-    return f"{difference} ({low} to {high}), {found.verdict}"
+    compared = one.minus(other, columns)
+    difference, low, high = (percent(value, "+") for value in compared)
+    text = f"{difference} ({low} to {high})"
+    return text if compared.verdict == "not told apart" else f"**{text}**"
 
 
-def table_1(plan: Plan, scores: Scores, protocol: str, fraction: float) -> str:
-    """One half of Table 1: micro AP with its interval, and the paper's figures for the same systems, in italics."""
-    columns = [(s, cell_key(protocol, s, fraction)) for s in SENSORS]
-    quoted = "*the paper's: S1 / S2 / S1+S2*", paper.FINETUNED if protocol == "finetuned" else paper.LINEAR
-    prior = ["class prior", *[percent(scores.prior())] * 3, ""]
-    return pivot(plan, scores, "system", columns, lambda *cell: shown(scores.micro(*cell)), quoted, [prior])
+class Tables:
+    """Every table of one run; :meth:`all` names them."""
+
+    def __init__(self, plan: Plan, scores: Scores) -> None:
+        self.plan, self.scores, self.data = plan, scores, scores.main
+        systems = scores.table["system"].unique()
+        self.systems = [key for key in plan.systems if key in systems]
+        self.base = [key for key in self.systems if not SYSTEMS[key].base]
+
+    def all(self) -> Iterator[tuple[str, str]]:
+        """(name, Markdown) of every table that has a row."""
+        makers: dict[str, Callable[[], str]] = {
+            "pays": self.pays, "floors": self.floors, "against-floors": self.against_floors,
+            "linear": self.linear, "probes": self.probes, "ranking": self.ranking, "budget": self.budget,
+            "fusion": self.fusion, "changes": self.changes, "tuned": self.tuned, "curve": self.curve,
+            "kinds": self.kinds, "kinds-single": self.kinds_single,
+            "transfer-S1": lambda: self.transfer("S1"), "transfer-S2": lambda: self.transfer("S2"),
+        }  # fmt: skip
+        for name, make in makers.items():
+            text = make()
+            if text.count("\n") > 2:
+                yield name, text
+
+    def cell(self, system: str, weights: str, labels: float, **more: Any) -> Cell | None:
+        """A cell of the main archive by the converged probe, unless said otherwise."""
+        facts = {"data": self.data, "protocol": "converged", "sensors": BOTH, "pooling": "sensors", **more}
+        return self.scores.cell(system=system, weights=weights, labels=labels, **facts)
+
+    def best_floor(self, labels: float, **more: Any) -> tuple[str, Cell] | None:
+        """The floor that scores highest at so many labels."""
+        cells = {name: self.cell("floors", name, labels, **more) for name in FLOORS}
+        cells = {name: cell for name, cell in cells.items() if cell is not None}
+        return max(cells.items(), key=lambda item: item[1].mean) if cells else None
+
+    def _heads(self, what: str = "labels") -> list[str]:
+        return [f"{labels:g} {what}" if labels > 1 else f"{labels:.0%} of labels" for labels in self.plan.labels]
+
+    def pays(self, pooling: str = "sensors") -> str:
+        """Pretrained minus the same architecture untrained, S1+S2."""
+        rows = []
+        for key in self.base:
+            cells = [[self.cell(key, w, n, pooling=pooling) for w in WEIGHTS] for n in self.plan.labels]
+            rows.append([self.plan.title(key), *(gap(*pair) for pair in cells)])
+        return markdown(["pretrained minus own random encoder", *self._heads()], rows)
+
+    def floors(self) -> str:
+        """What needs no training, beside encoders read by mean and deviation, S1+S2."""
+        rows = [[FLOORS[name], *(shown(self.cell("floors", name, n)) for n in self.plan.labels)] for name in FLOORS]
+        for key in self.base:
+            for weights in ("untrained", "pretrained"):
+                cells = [self.cell(key, weights, n, pooling="moments") for n in self.plan.labels]
+                rows.append([f"{self.plan.title(key)}, {weights}", *map(shown, cells)])
+        return markdown(["system", *self._heads()], rows)
+
+    def against_floors(self) -> str:
+        """Pretrained, mean and deviation, minus the best floor at each number of labels."""
+        floors = [self.best_floor(n) for n in self.plan.labels]
+        if None in floors:
+            return ""
+        rows = [["best floor", *(FLOORS[name] for name, _ in floors)]]
+        for key in self.base:
+            cells = [self.cell(key, "pretrained", n, pooling="moments") for n in self.plan.labels]
+            pairs = zip(cells, floors, strict=True)
+            rows.append([f"{self.plan.title(key)} minus best floor", *(gap(cell, floor[1]) for cell, floor in pairs)])
+        return markdown(["", *self._heads()], rows)
+
+    def linear(self) -> str:
+        """Table 1's right half: each set of sensors, fewest and most labels, and the paper's figures."""
+        ends = (min(self.plan.labels), max(self.plan.labels))
+        columns = [(n, sensors) for n in ends for sensors in SENSORS]
+        rows = []
+        for key in [*self.base, *FLOORS]:
+            system, weights = ("floors", key) if key in FLOORS else (key, "pretrained")
+            cells = [shown(self.cell(system, weights, n, sensors=sensors)) for n, sensors in columns]
+            quoted = " / ".join(f"*{value}*" for value in paper.LINEAR.get(key, ()))
+            rows.append([FLOORS.get(key) or self.plan.title(key), *cells, quoted])
+        head = [f"{sensors}, {n:g} labels" if n > 1 else f"{sensors}, {n:.0%}" for n, sensors in columns]
+        return markdown(["system", *head, "*the paper's, 1 %: S1 / S2 / S1+S2*"], rows)
+
+    def probes(self) -> str:
+        """The same features under three probes: what the system gains over its random control by each."""
+        rows = []
+        for key in self.base:
+            for weights in ("untrained", "pretrained"):
+                cells = [self.cell(key, weights, n, protocol=p) for n in self.probe_labels() for p in PROBES]
+                rows.append([f"{self.plan.title(key)}, {weights}", *(percent(c.mean) if c else DASH for c in cells)])
+            gaps = []
+            for n in self.probe_labels():
+                for p in PROBES:
+                    gaps.append(gap(*(self.cell(key, w, n, protocol=p) for w in WEIGHTS)))
+            rows.append(["difference", *gaps])
+        head = [f"{PROBES[p]}, {n:g} labels" for n in self.probe_labels() for p in PROBES]
+        return markdown(["system", *head], rows)
+
+    def probe_labels(self) -> list[float]:
+        """A few labels and many: where tables have no room for all."""
+        labels = sorted(self.plan.labels)
+        return [labels[len(labels) // 3], labels[-1]] if len(labels) > 1 else labels
+
+    def ranking(self) -> str:
+        """Kendall's tau between the rankings of all encoders, pretrained and not, by two probes."""
+        rows = []
+        for one, other in combinations(PROBES, 2):
+            taus = []
+            for n in self.plan.labels:
+                pairs = [
+                    (self.cell(key, w, n, protocol=one), self.cell(key, w, n, protocol=other))
+                    for key in self.base
+                    for w in WEIGHTS
+                ]
+                means = [(a.mean, b.mean) for a, b in pairs if a and b]
+                taus.append(f"{kendalltau(*zip(*means, strict=True)).statistic:+.2f}" if len(means) > 2 else DASH)
+            rows.append([f"{PROBES[one]} and {PROBES[other]}", *taus])
+        return markdown(["Kendall's tau", *self._heads()], rows)
+
+    def budget(self) -> str:
+        """Share of the variance of micro AP that each factor explains alone, and all pairs of them together."""
+        table = self.scores.table
+        rows = table[table["protocol"] == "factors"]
+        if not len(rows):
+            return ""
+        names = {"system": "system", "weights": "pretrained or not", "layer": "layer (last, middle)",
+                 "pooling": "pooling (mean, per sensor, and deviation)", "scaled": "features standardised or not",
+                 "seed": "seed"}  # fmt: skip
+        centred = rows["micro"] - rows["micro"].mean()
+        total = float((centred**2).sum())
+        shares = {n: float((centred.groupby(rows[n]).transform("mean") ** 2).sum()) / total for n in names}
+        lines = [[names[n], f"{100 * share:.0f}"] for n, share in sorted(shares.items(), key=lambda item: -item[1])]
+        lines.append(["their interactions", f"{100 * (1 - sum(shares.values())):.0f}"])
+        return markdown(["factor", "% of the variance of micro AP"], lines)
+
+    def fusion(self) -> str:
+        """Fus-MAE XAE minus every other system, S1+S2."""
+        rows = []
+        for key in self.base:
+            cells = [[self.cell(k, "pretrained", n) for k in ("xae", key)] for n in self.plan.labels]
+            width = cells[0][1].rows["width"].iloc[0] if cells[0][1] else 0
+            if key != "xae":
+                rows.append([self.plan.title(key), f"{width:.0f}", *(gap(*pair) for pair in cells)])
+        return markdown(["Fus-MAE XAE minus", "features", *self._heads()], rows)
+
+    def changes(self) -> str:
+        """Each change of one thing against the system it changes, S1+S2 and each sensor alone at the most labels."""
+        rows, most = [], max(self.plan.labels)
+        for key in self.systems:
+            if base := SYSTEMS[key].base:
+                cells = [
+                    gap(self.cell(key, "pretrained", n), self.cell(base, "pretrained", n)) for n in self.plan.labels
+                ]
+                alone = [
+                    gap(self.cell(key, "pretrained", most, sensors=s), self.cell(base, "pretrained", most, sensors=s))
+                    for s in ("S1", "S2")
+                ]
+                rows.append([self.plan.title(key), *cells, *alone])
+        head = [*self._heads(), *(f"{s} alone, {most:g} labels" for s in ("S1", "S2"))]
+        return markdown(["change", *head], rows)
+
+    def tuned(self) -> str:
+        """Fine-tuned from pretrained and from untrained weights, S1+S2."""
+        rows = []
+        for key in self.base:
+            for n in self.plan.tuned_labels:
+                facts = {"data": self.data, "system": key, "labels": n}
+                new, probe, scratch = (
+                    self.scores.cell(weights=weights, protocol=f"fine-tuned, {start}", **facts)
+                    for weights, start in (("pretrained", "prior"), ("pretrained", "probe"), ("untrained", "prior"))
+                )
+                cells = [shown(scratch), shown(new), shown(probe), gap(new, scratch), gap(probe, new)]
+                rows.append([self.plan.title(key), f"{n:g}", *cells])
+        head = ["system", "labels", "from scratch", "pretrained", "pretrained, head from the probe",
+                "pretrained minus scratch", "head from the probe minus new head"]  # fmt: skip
+        return markdown(head, rows, left=2)
+
+    def curve(self) -> str:
+        """Break-even: XAE by the number of unlabelled pairs, against its random control and the best floor."""
+        rows = []
+        for data in ("curve", "real-curve"):
+            for pairs in sorted(self.scores.where(data=data)["unlabelled"].unique()):
+                rows.append(self._curve_row(data, pairs, "real" if data == "real-curve" else "synthetic"))
+        if rows:
+            rows.append(self._curve_row(self.data, 0, "synthetic"))
+        labels = self.probe_labels()
+        head = [f"minus {what}, {n:g} labels" for n in labels for what in ("own random encoder", "best floor")]
+        return markdown(["unlabelled pairs", *head], rows)
+
+    def _curve_row(self, data: str, pairs: int, kind: str) -> list[str]:
+        texts = []
+        for n in self.probe_labels():
+            trained, control = (self.some(data, "xae", weights, n, pairs) for weights in WEIGHTS)
+            floor = self.best_floor(n)
+            best = self.some(self.data, "floors", floor[0], n, 0) if floor else None
+            texts += [gap(trained, control), gap(trained, best)]
+        return [f"{pairs or self.plan.scenes[0]:,} {kind}", *texts]
+
+    def some(self, data: str, system: str, weights: str, labels: float, pairs: int) -> Cell | None:
+        """A cell of the seeds of the break-even curve alone, S1+S2."""
+        facts = {"data": data, "system": system, "weights": weights, "labels": labels, "unlabelled": pairs}
+        rows = self.scores.where(protocol="converged", sensors=BOTH, pooling="sensors", **facts)
+        rows = rows[rows["seed"].isin(self.plan.curve_seeds)]
+        return Cell(self.scores, rows, facts) if len(rows) else None
+
+    def kinds(self) -> str:
+        """Known truth, S1+S2, most labels: micro AP of each kind of class one sensor shows, then of all of them."""
+        return self._kinds([kind for kind in KINDS if kind not in ("combination", "neither", "context")])
+
+    def kinds_single(self) -> str:
+        """The kinds that no single place in one sensor shows, and the control."""
+        return self._kinds([kind for kind in KINDS if kind in ("combination", "neither", "context")])
+
+    def _kinds(self, kinds: Sequence[str]) -> str:
+        rows, most = [], max(self.plan.labels)
+        for key in ["floors", *self.base]:
+            for weights in FLOORS if key == "floors" else ("untrained", "pretrained"):
+                cell = self.cell(key, weights, most, data="truth")
+                if cell is None:
+                    continue
+                means = [cell.redraws(tuple(BEN19.index(name) for name in getattr(Truth(), kind)))[0] for kind in kinds]
+                title = FLOORS.get(weights) or f"{self.plan.title(key)}, {weights}"
+                rows.append([title, *map(percent, means)])
+        return markdown([f"known truth, {BOTH}, {most:g} labels", *kinds], rows)
+
+    def transfer(self, sensors: str) -> str:
+        """Table 2 for one sensor, means over seeds; the paper's beside them."""
+        rows = [row for fact in self.scores.facts.values() for row in fact.get("transfer", {}).get("rows", ())]
+        if not rows:
+            return ""
+        names = {"top1": "Top-1", "top3": "Top-3", "precision": "precision", "recall": "recall", "f1": "F1"}
+        table = pd.DataFrame(rows)
+        table = table[table["sensors"] == sensors]
+        means = table.groupby(["system", "weights"])[list(names)].agg(["mean", "std"])
+        lines = []
+        for key in self.base:
+            for weights in ("untrained", "pretrained"):
+                if (key, weights) not in means.index:
+                    continue
+                row = means.loc[(key, weights)]
+                texts = [f"{percent(row[n, 'mean'])} ± {percent(np.nan_to_num(row[n, 'std']))}" for n in names]
+                quoted = " / ".join(f"*{v}*" for v in paper.TRANSFER.get(key, ())) if weights == "pretrained" else ""
+                lines.append([f"{self.plan.title(key)}, {weights}", *texts, quoted])
+        return markdown([f"system, {sensors}", *names.values(), "*the paper's, same columns*"], lines)
 
 
-def macro_table(plan: Plan, scores: Scores, fraction: float) -> str:
-    """Macro AP, mean and deviation over seeds: fine-tuned, and linear at `fraction`, S1+S2 and each sensor."""
-    columns = [(f"fine-tuned, {s}", cell_key("finetuned", s)) for s in SENSORS]
-    columns += [(f"linear {100 * fraction:g} %, {s}", cell_key("linear", s, fraction)) for s in SENSORS]
-    return pivot(plan, scores, "system", columns, lambda *cell: with_deviation(scores.macro(*cell)))
-
-
-def comparison(plan: Plan, scores: Scores, reference: str = "xae") -> str:
-    """`reference` minus every other system on S1+S2, paired by patches and seeds; a verdict where it is certain."""
-
-    def text(key: str, cell: str) -> str:
-        return gap(scores.micro(reference, cell), scores.micro(key, cell))
-
-    shares = dict.fromkeys((plan.sparse, 1.0))
-    columns = [(f"linear, {100 * f:g} % of labels", cell_key("linear", BOTH, f)) for f in shares]
-    columns = [("fine-tuned", cell_key("finetuned", BOTH)), *columns]
-    return pivot(plan, scores, f"{plan.title(reference)} minus", columns, text, leave_out=reference)
-
-
-def kinds_table(plan: Plan, scores: Scores, protocol: str, sensors: str = BOTH) -> str:
-    """Known truth: micro AP over the classes of each kind, mean and deviation over seeds."""
-
-    def text(key: str, kind: str) -> str:
-        cell = kind_cell(scores, key, cell_key(protocol, sensors), kind)
-        return DASH if cell is None else with_deviation(cell.each)
-
-    return pivot(plan, scores, f"{protocol}, {sensors}", [(kind, kind) for kind in KINDS], text)
-
-
-def kind_cell(scores: Scores, key: str, cell: str, kind: str) -> Cell | None:
-    """Micro AP over one kind of class, for an archive with known truth."""
-    return scores.micro(key, cell, tuple(BEN19.index(name) for name in getattr(Truth(), kind)))
-
-
-def table_2(plan: Plan, scores: Scores, sensors: str) -> str:
-    """Table 2 for one sensor: Top-1 with its interval, other columns as means over seeds; the paper's beside them."""
-
-    def text(key: str, name: str) -> str:
-        cell = cell_key("transfer", sensors)
-        each = scores.single_label(key, cell)
-        if name == "top1" or each is None:
-            return shown(scores.accuracy(key, cell))
-        return percent(np.mean([getattr(one, name) for one in each]))
-
-    names = [("Top-1", "top1"), ("Top-3", "top3"), ("precision", "precision"), ("recall", "recall"), ("F1", "f1")]
-    return pivot(plan, scores, f"system, {sensors}", names, text, ("*the paper's, same columns*", paper.TRANSFER))
-
-
-def ablation_table(plan: Plan, scores: Scores) -> str:
-    """Each change against the system it changes, linear evaluation on S1+S2 (or as named), paired."""
-    shares, xae = (plan.sparse, 1.0), plan.title("xae")
-    changes = [(plan.title(key), key, key.split("-")[0], BOTH, "") for key in plan.ablations]
-    changes += [
-        ("CLS instead of mean pooling", "xae", "xae", BOTH, "cls"),
-        ("S1 alone, S2 filled with zeros instead of absent", "xae", "xae", "S1", "zero-filled"),
-        ("S2 alone, S1 filled with zeros instead of absent", "xae", "xae", "S2", "zero-filled"),
-    ]
-    rows = []
-    for title, key, base, sensors, variant in changes:
-        cells = [(cell_key("linear", sensors, f, variant), cell_key("linear", sensors, f)) for f in shares]
-        gaps = (gap(scores.micro(key, cell), scores.micro(base, plain)) for cell, plain in cells)
-        rows.append([title, xae if base == "xae" else plan.title(base), *gaps])
-    return markdown(["change", "against", *(f"{100 * f:g} % of labels" for f in shares)], rows, left=2)
-
-
-def loss_table(plan: Plan, scores: Scores) -> str:
-    """First and last epoch of pretraining and of fine-tuning on S1+S2, mean over seeds: each method's own loss."""
-
-    def text(key: str, which: tuple[bool, int]) -> str:
-        tuned, epoch = which
-        curves = [f["losses"].get(cell_key("finetuned", BOTH)) if tuned else f["history"] for f in scores.of(key)]
-        losses = [curve[epoch] for curve in curves if curve]
-        return f"{np.mean(losses):.3f}" if losses else DASH
-
-    columns = [("pretraining, first epoch", (False, 0)), ("last epoch", (False, -1))]
-    columns += [("fine-tuning, first epoch", (True, 0)), ("last epoch", (True, -1))]
-    return pivot(plan, scores, "system", columns, text)
-
-
-def leakage_table(found: dict[str, list[float]]) -> str:
+def leakage(measured: dict[str, list[float]]) -> str:
     """Both splits, and their difference draw by draw."""
-    draws = {f"{name} split": np.array(values) for name, values in found.items()}
+    draws = {f"{name} split": np.array(values) for name, values in measured.items()}
     draws["difference, draw by draw"] = draws["random split"] - draws["disjoint split"]
     rows = [[name, percent(values.mean()), percent(values.std(ddof=1))] for name, values in draws.items()]
     return markdown(["", "micro AP, mean over draws", "deviation over draws"], rows)
-
-
-def refusals(scores: Scores) -> str:
-    """Why cells could not be computed; each reason once."""
-    reasons = sorted({reason for fact in scores.facts for reason in fact["refused"].values()})
-    return "".join(f"- {reason}\n" for reason in reasons) or "Nothing was refused.\n"
-
-
-def cells_csv(all_scores: Iterable[Scores]) -> str:
-    """Every cell of linear evaluation and fine-tuning, one a line."""
-    head = ["data", "system", "protocol", "sensors", "fraction", "variant", "micro", "deviation", "low", "high"]
-    rows = []
-    for scores in all_scores:
-        for key in scores.keys:
-            for cell in scores.of(key)[0]["counts"]:
-                if cell.startswith("transfer"):
-                    continue
-                micro, macro = scores.micro(key, cell), scores.macro(key, cell)
-                numbers = [micro.mean, deviation(micro.each), *micro.interval, macro.mean(), deviation(macro)]
-                texts = ["" if np.isnan(v) else f"{v:.4f}" for v in numbers]
-                rows.append([scores.data, key, *cell.split("|"), *texts, micro.seeds, micro.train, micro.test])
-    return _csv([*head, "macro", "macro deviation", "seeds", "train", "test"], rows)
-
-
-def per_class_csv(all_scores: Iterable[Scores], systems: Sequence[str]) -> str:
-    """Average precision of every class on S1+S2, mean over seeds; empty for a class without a positive."""
-    rows = []
-    for scores in all_scores:
-        positives = scores.labels().sum(axis=0)
-        for key, protocol in ((k, p) for k in systems if k in scores.keys for p in ("finetuned", "linear")):
-            each = scores.per_class(key, cell_key(protocol, BOTH))
-            for c, name in enumerate(scores.classes() if each is not None else ()):
-                value = f"{each[:, c].mean():.4f}" if positives[c] else ""
-                rows.append([scores.data, key, protocol, name, int(positives[c]), value])
-    return _csv(["data", "system", "protocol", "class", "test positives", "average precision"], rows)
-
-
-def _csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
-    return text.getvalue()

@@ -1,173 +1,297 @@
 """One track: one system, one seed, one archive. Pretrain it, then score it by every protocol; keep every score.
 
 Tables, intervals and figures are made of the scores afterwards: nothing is trained again to draw a figure otherwise.
+A row of the long table is a score; its logits lie beside it, so that differences can be paired.
 """
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fusmae_lite.core.config import RunConfig
-from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import write_text
-from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.data.archives import Archive, open_archive, open_data
+from fusmae_lite.core.seeding import derive
+from fusmae_lite.data.archives import Archive, open_archive
 from fusmae_lite.data.pairs import PairDataset
-from fusmae_lite.evaluation.score import SPLITS, Scored, labelled_rows, score, sensor_sets, split_features
+from fusmae_lite.data.synthetic import Truth
+from fusmae_lite.evaluation.converged import converged_probe
+from fusmae_lite.evaluation.features import Features, batches, precision
+from fusmae_lite.evaluation.finetune import fine_tune
+from fusmae_lite.evaluation.floors import floors
+from fusmae_lite.evaluation.metrics import average_precision
+from fusmae_lite.evaluation.probe import labelled_subset
+from fusmae_lite.evaluation.score import probe, sensor_sets
+from fusmae_lite.evaluation.single_label import class_numbers, single_label_probe, single_label_scores
 from fusmae_lite.evaluation.table import random_encoder
+from fusmae_lite.model.blocks import Blocks
 from fusmae_lite.systems import System, imagenet_encoder
 from fusmae_lite.systems.weights import save_tensors
 from fusmae_lite.train.launch import launch
 from fusmae_lite.train.optimise import choose_device
 from fusmae_lite.train.pretrain import pretrain
-from reproduce.plan import Plan
-from reproduce.scores import cell_key
+from reproduce.plan import SYSTEMS, Plan
+from reproduce.scenes import Pairs, load_pairs, make_scenes
 
-Models = Mapping[tuple[str, ...], System]
+BOTH = ("s1", "s2")
+#: Probes of the second table: the paper's, one that has converged, nearest neighbours.
+PROBES = ("converged", "paper", "nearest")
 
 
 @dataclass(frozen=True)
 class Track:
     """What to run."""
 
-    data: str  # short name of the archive, part of file names
-    root: str  # its folder; empty: the bundled pairs
-    key: str  # a system or ablation of the plan
+    data: str  # scenes, given, truth, or curve and real-curve: what is trained on
+    key: str  # a system of the plan, or floors
     seed: int  # of everything
-    epochs: int  # of pretraining
+    root: str = ""  # folder of a given archive
     transfer: str = ""  # folder of a SEN12MS archive to transfer to; empty: none
+    pairs: int = 0  # unlabelled pairs; 0: the whole training split
 
     @property
     def name(self) -> str:
         """Stem of its files."""
-        return f"{self.data}-{self.key}-seed{self.seed}"
+        return f"{self.data}-{self.key}-{f'{self.pairs}-' if self.pairs else ''}seed{self.seed}"
 
 
-class ZeroFilled:
-    """An encoder that is shown zeros, the mean of each band, in place of a sensor that is missing."""
+class Results:
+    """Rows of the long table and the logits behind them, as they come."""
 
-    def __init__(self, encoder: System) -> None:
-        self.encoder, self.config = encoder, encoder.config
+    def __init__(self, track: Track, archive: Archive) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.labels = {split: archive.labels[archive.split(split)] for split in ("train", "test")}
+        self.tensors = {"labels": torch.from_numpy(self.labels["test"]).float()}
+        self.transfer: dict[str, Any] = {"rows": []}
+        self._facts = {"data": track.data, "system": track.key, "seed": track.seed, "unlabelled": track.pairs}
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.encoder, name)
-
-    def encode(self, images: Mapping[str, Tensor]) -> object:
-        """As the encoder's own, for all sensors."""
-        first, side = next(iter(images.values())), self.config.image_size
-        zeros = {n: first.new_zeros(len(first), get_modality(n).channels, side, side) for n in self.config.modalities}
-        return self.encoder.encode({**zeros, **images})
+    def add(self, logits: Tensor, **facts: Any) -> None:
+        """One score of the test pairs; `facts` name its row."""
+        truth = self.labels["test"]
+        scored = average_precision(truth, logits.numpy())
+        cell = f"{len(self.rows):03d}"
+        self.tensors[cell] = logits.contiguous()
+        numbers = {"micro": scored.micro, "macro": scored.macro, "test": len(truth), "cell": cell}
+        self.rows.append({**self._facts, **facts, **numbers})
 
 
 def run_track(plan: Plan, track: Track, folder: Path) -> Path:
-    """Train and score; returns the JSON, which is written last: where it is, the track is complete.
-
-    The scores lie beside it as safetensors: ``labels`` (test patches, classes), and one tensor of logits (test
-    patches, classes) for each cell, called ``protocol|sensors|fraction|variant``.
-    """
+    """Train and score; returns the JSON, which is written last: where it is, the track is complete."""
     path = folder / f"{track.name}.json"
     if path.is_file():
         return path
-    own = {"data_dir": track.root, "seed": track.seed, "epochs": track.epochs}
-    config = plan.config(track.key, **own, run_dir=str(folder / "runs" / track.name))
-    archive = open_data(config)
-    models, history = _encoders(plan, track, config, archive)
-    tensors = {"labels": _labels(archive, "test"), "training labels": _labels(archive, "train")}
-    facts = {"data": track.data, "key": track.key, "seed": track.seed, "history": history, "counts": {},
-             "classes": {"labels": list(archive.classes)}, "refused": {}, "losses": {}}  # fmt: skip
-    cells = _multi_label(plan, track, config, archive, models)
-    if track.transfer and plan.system(track.key).linear and track.key not in plan.ablations:
-        land_cover = open_archive(track.transfer)
-        tensors["land cover"], facts["classes"]["land cover"] = _labels(land_cover, "test"), list(land_cover.classes)
-        cells = [*cells, *_transfer(track, config, land_cover, models)]
-    for cell, scored in cells:
-        if isinstance(scored, InputError):
-            facts["refused"][cell] = str(scored)
-            continue
-        tensors[cell], facts["counts"][cell] = scored.logits, [scored.train, len(scored.logits)]
-        if scored.losses:
-            facts["losses"][cell] = scored.losses
-    save_tensors(path.with_suffix(".safetensors"), tensors, {})
-    return write_text(path, json.dumps(facts, indent=1) + "\n")
+    began = time.process_time()
+    archive = open_pairs(plan, track, folder.parent)
+    results, facts = Results(track, archive), {}
+    if track.key == "floors":
+        _score_floors(plan, track, archive, results)
+    else:
+        facts = _score_system(plan, track, archive, results, folder)
+    save_tensors(path.with_suffix(".safetensors"), results.tensors, {})
+    facts |= {"rows": results.rows, "classes": list(archive.classes), "seconds": time.process_time() - began}
+    return write_text(path, json.dumps(facts) + "\n")
 
 
-def _encoders(plan: Plan, track: Track, config: RunConfig, archive: Archive) -> tuple[Models, list[float]]:
-    """Sensors -> the encoder that sees them (one for all, but for ImageNet), and the losses of pretraining by epoch."""
+@lru_cache(maxsize=2)
+def _held(data: str, sizes: tuple[int, int, int], side: int, folder: Path) -> Pairs:
+    if data == "real":
+        return load_pairs(open_archive(), side)
+    truth = Truth() if data == "truth" else None
+    return make_scenes(folder / "data" / f"{data}.safetensors", sizes, side, 5, truth)
+
+
+def open_pairs(plan: Plan, track: Track, folder: Path) -> Archive:
+    """The archive whose labels score the track."""
+    if track.root:
+        return open_archive(track.root)
+    data = "truth" if track.data == "truth" else "scenes"
+    return _held(data, plan.truth if data == "truth" else plan.scenes, plan.side, folder)
+
+
+def _encoders(
+    plan: Plan, track: Track, archive: Archive, folder: Path
+) -> Iterator[tuple[str, Mapping[tuple[str, ...], System], list[float]]]:
+    """``pretrained`` and ``untrained``: sensors -> the encoder that sees them, and the losses by epoch."""
+    unlabelled = _unlabelled(plan, track, archive, folder.parent)
+    config = plan.config(track.key, len(unlabelled.split("train")), data_dir=track.root, seed=track.seed,
+                         run_dir=str(folder / "runs" / track.name))  # fmt: skip
     device, sets = choose_device(config), sensor_sets(config.modalities)
     if track.key == "imagenet":
         size = (config.width, config.depth, config.heads) if plan.imagenet == "random" else None
-        make = {"weights": plan.imagenet, "image_size": config.image_size, "patch_size": config.patch_size}
-        return {s: imagenet_encoder(s, seed=track.seed, size=size, **make).to(device) for s in sets}, []
-    if not plan.system(track.key).pretrained:
-        return dict.fromkeys(sets, random_encoder(config, track.seed).to(device)), []
-    result = pretrain(config, archive, quiet=True) if config.processes == 1 else launch(config, archive)
-    return dict.fromkeys(sets, result.model.to(device).eval()), [float(row["loss"]) for row in result.history]
+        make = {"image_size": config.image_size, "patch_size": config.patch_size, "seed": track.seed}
+        if plan.imagenet != "random":
+            yield "pretrained", {s: imagenet_encoder(s, weights=plan.imagenet, **make).to(device) for s in sets}, []
+        yield "untrained", {s: imagenet_encoder(s, weights="random", size=size, **make).to(device) for s in sets}, []
+        return
+    result = pretrain(config, unlabelled, quiet=True) if config.processes == 1 else launch(config, unlabelled)
+    losses = [float(row["loss"]) for row in result.history]
+    yield "pretrained", dict.fromkeys(sets, result.model.to(device).eval()), losses
+    yield "untrained", dict.fromkeys(sets, random_encoder(config, track.seed).to(device)), []
 
 
-def _multi_label(
-    plan: Plan, track: Track, config: RunConfig, archive: Archive, models: Models
-) -> Iterator[tuple[str, Scored | InputError]]:
-    """Table 1: linear evaluation at every label fraction, fine-tuning with all labels; for XAE, two ablations."""
-    pairs, system = _open(archive, config), plan.system(track.key)
-    settings = plan.finetune
-    if track.key == "supervised":
-        settings = replace(settings, epochs=plan.supervised_epochs, layer_decay=1.0)
-    for sensors in sensor_sets(config.modalities):
-        if system.linear:
-            yield from _linear(plan, track, config, pairs, models[sensors], sensors)
-        if system.finetuned and track.key not in plan.ablations:
-            scored = score(models[sensors], pairs, sensors, "finetune", config, track.seed, settings=settings)
-            yield cell_key("finetuned", _title(sensors)), scored
-    if track.key == "xae":
-        yield from _linear(plan, track, config, pairs, models[config.modalities], config.modalities, "cls", "cls")
-        for sensors in [(name,) for name in config.modalities]:
-            zero_filled = ZeroFilled(models[sensors])
-            yield from _linear(plan, track, config, pairs, zero_filled, sensors, "zero-filled", "mean")
+def _unlabelled(plan: Plan, track: Track, archive: Archive, folder: Path) -> Archive:
+    """What is pretrained on."""
+    if track.data == "real-curve":
+        archive = _held("real", plan.scenes, plan.side, folder)
+    return archive.only(track.pairs) if track.pairs and isinstance(archive, Pairs) else archive
 
 
-def _linear(
-    plan: Plan,
-    track: Track,
-    config: RunConfig,
-    pairs: dict[str, PairDataset],
-    model: System,
-    sensors: tuple[str, ...],
-    variant: str = "",
-    pooling: str = "",
-) -> Iterator[tuple[str, Scored | InputError]]:
-    features = split_features(model, pairs, sensors, config, pooling)
-    for fraction in plan.fractions:
-        cell = cell_key("linear", _title(sensors), fraction, variant)
-        try:
-            rows = labelled_rows(pairs["train"].archive, config, 0, fraction)
-        except InputError as error:
-            yield cell, error
+def _score_system(plan: Plan, track: Track, archive: Archive, results: Results, folder: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for weights, models, losses in _encoders(plan, track, archive, folder):
+        facts |= {"losses": losses} if weights == "pretrained" else {}
+        for sensors, model in models.items():
+            if track.data.endswith("curve") and sensors != BOTH:
+                continue
+            _probe_all(plan, track, archive, model, sensors, results, weights)
+        if track.key in plan.tuned and track.data in ("scenes", "given"):
+            _fine_tune(plan, track, archive, models, results, weights)
+        if track.key in plan.factors and track.data == "scenes" and track.seed in plan.seeds[:2]:
+            _factors(plan, track, archive, models[BOTH], results, weights)
+        if track.transfer and not SYSTEMS[track.key].base:
+            facts |= _transfer(plan, track, models, results, weights)
+    return facts
+
+
+def _probe_all(
+    plan: Plan, track: Track, archive: Archive, model: System, sensors: tuple[str, ...], results: Results, weights: str
+) -> None:
+    """Every probe at every number of labels; side by side and with deviations where both sensors are seen."""
+    full = track.data in ("scenes", "given") and sensors == BOTH
+    poolings = ("sensors", "moments", "own") if full else ("sensors",)
+    sets = _labelled(plan, results, track.seed)
+    pooled = extract(model, archive, sensors, poolings, max(sets.values(), key=len), model.config)
+    for pooling, features in pooled.items():
+        for labels, rows in sets.items():
+            for how in PROBES if full and pooling == "sensors" else PROBES[:1]:
+                positions = np.searchsorted(max(sets.values(), key=len), rows)
+                config = plan.config("xae", probe=how, seed=track.seed)
+                logits = probe(features, positions, config, track.seed)
+                results.add(logits, weights=weights, protocol=how, sensors="+".join(sensors).upper(), pooling=pooling,
+                            labels=labels, train=len(rows), width=features[0].x.shape[1])  # fmt: skip
+
+
+def _labelled(plan: Plan, results: Results, seed: int) -> dict[float, NDArray]:
+    """Labels of the plan -> positions in the training split, each set within the larger ones."""
+    labels, sets = results.labels["train"], {}
+    pool = np.arange(len(labels))
+    for wanted in sorted(plan.labels, reverse=True):
+        count = wanted if wanted > 1 else round(wanted * len(labels))
+        pool = pool[labelled_subset(labels[pool], min(1.0, count / len(pool)), derive("probe", seed, 0, 2))]
+        sets[wanted] = pool
+    return sets
+
+
+@torch.no_grad()
+def extract(
+    model: System, archive: Archive, sensors: Sequence[str], poolings: Sequence[str], rows: NDArray, config: RunConfig
+) -> dict[str, list[Features]]:
+    """Pooling -> frozen features of some training pairs, of test and of val; one pass for all poolings."""
+    device, parts = next(model.parameters()).device, {pooling: [] for pooling in poolings}
+    for split in ("train", "test", "val"):
+        chosen = archive.split(split)[rows] if split == "train" else archive.split(split)
+        if not len(chosen):  # SEN12MS has no validation scenes
             continue
-        yield cell, score(model, pairs, sensors, "linear", config, track.seed, rows=rows, features=features)
+        xs: dict[str, list[Tensor]] = {pooling: [] for pooling in poolings}
+        for images in _images(archive, chosen, sensors, config.image_size, device):
+            with precision(device, None):
+                latents = model.eval().encode(images)
+            for pooling, made in xs.items():
+                made.append(latents.pooled(model.pooling if pooling == "own" else pooling).float().cpu())
+        y = torch.from_numpy(archive.labels[chosen]).float()
+        for pooling, made in xs.items():
+            parts[pooling].append(Features(torch.cat(made), y))
+    return parts
 
 
-def _transfer(track: Track, config: RunConfig, archive: Archive, models: Models) -> Iterator[tuple[str, Scored]]:
-    """Table 2: SEN12MS through one sensor."""
-    pairs = _open(archive, config)
-    for sensors in [(name,) for name in config.modalities]:
-        scored = score(models[sensors], pairs, sensors, "transfer", config, track.seed)
-        yield cell_key("transfer", _title(sensors)), scored
+def _images(
+    archive: Archive, rows: NDArray, sensors: Sequence[str], size: int, device: torch.device
+) -> Iterator[dict[str, Tensor]]:
+    if isinstance(archive, Pairs):
+        for part in torch.from_numpy(rows).split(128):
+            yield {name: archive.images[name][part].to(device) for name in sensors}
+        return
+    pairs = PairDataset(archive, indices=rows, modalities=tuple(sensors), size=size, native=True)
+    for images, _ in batches(pairs, 128, sensors, device):
+        yield images
 
 
-def _open(archive: Archive, config: RunConfig) -> dict[str, PairDataset]:
-    options = {"modalities": config.modalities, "size": config.image_size, "cache": config.cache}
-    return {split: PairDataset(archive, split, **options) for split in SPLITS}
+def _score_floors(plan: Plan, track: Track, archive: Archive, results: Results) -> None:
+    """Floors of every set of sensors, by the converged probe. Texture and statistics have no seed but the labels'."""
+    config, sets = plan.config("xae"), _labelled(plan, results, track.seed)
+    rows = max(sets.values(), key=len)
+    for sensors in sensor_sets(config.modalities):
+        for name, floor in floors(config, sensors, track.seed).items():
+            (features,) = extract(floor, archive, sensors, ("mean",), rows, config).values()
+            for labels, chosen in sets.items():
+                logits = probe(features, np.searchsorted(rows, chosen), config, track.seed)
+                seen = {"sensors": "+".join(sensors).upper(), "pooling": "sensors", "width": features[0].x.shape[1]}
+                results.add(logits, weights=name, protocol="converged", labels=labels, train=len(chosen), **seen)
 
 
-def _labels(archive: Archive, split: str) -> Tensor:
-    return torch.from_numpy(archive.labels[archive.split(split)]).float()
+def _fine_tune(plan: Plan, track: Track, archive: Archive, models: Mapping, results: Results, weights: str) -> None:
+    """From pretrained weights, with both ways to start the head; and from scratch, for longer."""
+    sets = _labelled(replace(plan, labels=plan.tuned_labels), results, track.seed)
+    config = plan.config(track.key, seed=track.seed)
+    options = {"modalities": config.modalities, "size": config.image_size, "cache": True, "native": True}
+    pairs = {split: PairDataset(archive, split, **options) for split in ("train", "test")}
+    for labels, rows in sets.items():
+        for start in ("prior", "probe") if weights == "pretrained" else ("prior",):
+            model, epochs = models[BOTH], plan.finetune.epochs if weights == "pretrained" else plan.scratch_epochs
+            decay = plan.finetune.layer_decay if weights == "pretrained" else 1.0
+            settings = replace(plan.finetune, epochs=epochs, layer_decay=decay, pooling=model.pooling, start=start)
+            tuned = fine_tune(model, pairs["train"], pairs["test"], BOTH, settings, rows, track.seed, config)
+            results.add(tuned.scores, weights=weights, protocol=f"fine-tuned, {start}", sensors="S1+S2",
+                        pooling=model.pooling, labels=labels, train=len(rows), width=0)  # fmt: skip
 
 
-def _title(sensors: tuple[str, ...]) -> str:
-    return "+".join(sensors).upper()
+def _factors(plan: Plan, track: Track, archive: Archive, model: System, results: Results, weights: str) -> None:
+    """The same encoder read otherwise: layer, pooling and normalisation, for the variance budget."""
+    sets = _labelled(plan, results, track.seed)
+    labels, rows = min(sets.items(), key=lambda item: abs(len(item[1]) - 100))
+    middle = copy.deepcopy(model)
+    for module in middle.modules():
+        if isinstance(module, Blocks):
+            del module[len(module) // 2 :]
+    for layer, reader in (("last", model), ("middle", middle)):
+        pooled = extract(reader, archive, BOTH, ("mean", "sensors", "moments"), rows, model.config)
+        for (pooling, (train, test, val)), scaled in itertools.product(pooled.items(), (True, False)):
+            head = converged_probe(train.x, train.y, (val.x, val.y), scaled)
+            results.add(head.logits(test.x), weights=weights, protocol="factors", sensors="S1+S2", pooling=pooling,
+                        labels=labels, train=len(rows), width=train.x.shape[1], layer=layer, scaled=scaled)  # fmt: skip
+
+
+def _transfer(plan: Plan, track: Track, models: Mapping, results: Results, weights: str) -> dict[str, Any]:
+    """Table 2: SEN12MS through one sensor. Its rows and labels stand apart, because its pairs are others."""
+    archive = _triplets(track.transfer, plan.side) if plan.side else open_archive(track.transfer)
+    truth, rows = class_numbers(archive.labels[archive.split("test")]), np.arange(len(archive.split("train")))
+    made = results.transfer
+    made["truth"] = truth.tolist()
+    made["classes"] = list(archive.classes)
+    for sensors, model in models.items():
+        if len(sensors) > 1:
+            continue
+        ((train, test, *_),) = extract(model, archive, sensors, ("own",), rows, model.config).values()
+        logits = single_label_probe(train.x, train.y, test.x, plan.config("xae"), track.seed)
+        scores = asdict(single_label_scores(truth, logits.numpy(), archive.classes))
+        made["rows"].append({"system": track.key, "seed": track.seed, "weights": weights, "sensors": sensors[0].upper(),
+                             "test": int((truth >= 0).sum()), **scores})  # fmt: skip
+        results.tensors[f"transfer {weights} {sensors[0]}"] = logits.contiguous()
+    return {"transfer": made}
+
+
+@lru_cache(maxsize=1)
+def _triplets(root: str, side: int) -> Pairs:
+    return load_pairs(open_archive(root), side)

@@ -69,9 +69,12 @@ class RunConfig(ModelConfig):
 
     tensorboard: Free[bool] = setting(False, "also write the metrics for TensorBoard, to pretrain/tensorboard")
 
-    probe_epochs: Free[Count] = setting(20, "epochs of the linear probe")
-    probe_batch_size: Free[Count] = setting(128, "batch of the linear probe")
-    probe_learning_rate: Free[Rate] = setting(1e-3, "of the linear probe (the paper is silent)")
+    probe: Free[Literal["converged", "paper", "nearest"]] = setting(
+        "converged", "head on frozen features: to its minimum; the paper's epochs; 5 nearest neighbours"
+    )
+    probe_epochs: Free[Count] = setting(20, "epochs of the paper's probe")
+    probe_batch_size: Free[Count] = setting(128, "batch of the paper's probe")
+    probe_learning_rate: Free[Rate] = setting(1e-3, "of the paper's probe (the paper is silent)")
     label_fraction: Free[float] = setting(1.0, "share of the training labels the probe may use", gt=0, le=1)
     probe_seeds: Free[int] = setting(3, "label draws and head initialisations a figure is averaged over", gt=0, le=1000)
     protocol: Free[Literal["linear", "finetune"]] = setting("linear", "of evaluation: train the head, or everything")

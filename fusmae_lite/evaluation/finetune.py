@@ -21,6 +21,7 @@ from fusmae_lite.core.schedule import cosine
 from fusmae_lite.core.seeding import derive, generator
 from fusmae_lite.data.augment import augment
 from fusmae_lite.data.pairs import PairDataset
+from fusmae_lite.evaluation.converged import Linear, converged_probe, prior_head
 from fusmae_lite.evaluation.features import batches, precision
 from fusmae_lite.systems import System
 
@@ -37,6 +38,7 @@ class FineTuneSettings:
     weight_decay: float = 0.05  # on matrices only
     augment: str = "flips"  # none, flips or crops, as in pretraining
     pooling: str = "mean"  # of the patch tokens; cls, or what else the system offers
+    start: str = "prior"  # the head predicts each class's frequency at first; "probe": it is the converged probe
 
 
 @dataclass
@@ -49,11 +51,20 @@ class FineTuned:
 
 
 class Classifier(nn.Module):
-    """An encoder with a linear layer on its pooled features."""
+    """An encoder with a linear layer on its pooled features, standardised as the frozen encoder's are.
 
-    def __init__(self, encoder: nn.Module, features: int, classes: int, pooling: str) -> None:
+    Without a normalisation before the head (MAE has one) the step sizes of the head depend on the scale of the
+    features, and a pretrained encoder starts further behind than an untrained one.
+    """
+
+    def __init__(self, encoder: nn.Module, start: Linear, pooling: str) -> None:
         super().__init__()
-        self.encoder, self.head, self.pooling = encoder, nn.Linear(features, classes), pooling
+        self.encoder, self.pooling = encoder, pooling
+        self.head = nn.Linear(*start.weight.shape)
+        for place, values in ((self.head.weight, start.weight.T), (self.head.bias, start.bias)):
+            place.data.copy_(torch.from_numpy(values))
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.from_numpy(getattr(start, name)).float())
         for name, parameter in encoder.named_parameters():
             if "decoder" in name:  # nothing here reads them
                 parameter.requires_grad_(False)
@@ -68,7 +79,7 @@ class Classifier(nn.Module):
         if features.shape[1] != width:
             what = f"the encoder gives {features.shape[1]} features for {', '.join(images)}, the head takes {width}"
             raise InputError(what, "use the encoder, the sensors and the pooling the head was trained with")
-        return self.head(features)
+        return self.head((features - self.mean) / self.std)
 
 
 def fine_tune(
@@ -103,8 +114,9 @@ def fine_tune(
     device = next(encoder.parameters()).device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive("probe", seed, 7))
-        model = _classifier(encoder, train, sensors, settings, device)
-        losses = _train(model, Subset(train, labelled), sensors, settings, seed, device, config)
+        chosen = Subset(train, labelled)
+        model = _classifier(encoder, chosen, sensors, settings, device)
+        losses = _train(model, chosen, sensors, settings, seed, device, config)
     model.eval()
     scores = []
     with torch.no_grad():
@@ -115,15 +127,20 @@ def fine_tune(
 
 
 def _classifier(
-    encoder: System, train: PairDataset, sensors: Sequence[str], settings: FineTuneSettings, device: torch.device
+    encoder: System, labelled: Subset, sensors: Sequence[str], settings: FineTuneSettings, device: torch.device
 ) -> Classifier:
-    copied = encoder.to_fine_tune()
-    copied.train()
+    """A copy of `encoder` with the head that the frozen features of the labelled pairs give it."""
+    copied = encoder.to_fine_tune().eval()
     with torch.no_grad():
-        images, labels = next(batches(Subset(train, [0]), 1, sensors, device))
-        features = copied.encode(images).pooled(settings.pooling).shape[1]
+        parts = [
+            (copied.encode(images).pooled(settings.pooling).float().cpu(), labels)
+            for images, labels in batches(labelled, settings.batch_size, sensors, device)
+        ]
+    x, y = (torch.cat(part) for part in zip(*parts, strict=True))
+    start = converged_probe(x, y) if settings.start == "probe" else prior_head(x, y)
+    copied.train()
     set_drop_path(copied, settings.drop_path)
-    return Classifier(copied, features, labels.shape[1], settings.pooling).to(device)
+    return Classifier(copied, start, settings.pooling).to(device)
 
 
 def _train(

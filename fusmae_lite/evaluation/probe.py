@@ -36,12 +36,18 @@ def linear_probe(
             classes or archive, or are of one split; features that are not finite, labels of other patches or other
             than 0 and 1, or nothing to train on.
     """
-    if isinstance(train_x, Features) and isinstance(test_x, Features) and train_x.origin and test_x.origin:
-        test_x.origin.require(train_x.origin, ("sensors", "pooling", "encoder", "classes"), "the probe's test features")
-        train_x.origin.require_apart(test_x.origin)
+    if isinstance(train_x, Features) and isinstance(test_x, Features):
+        require_alike(train_x, test_x)
     train_x, test_x = (part.x if isinstance(part, Features) else part for part in (train_x, test_x))
     train_y = torch.from_numpy(as_labels(train_y)).float()
     return fit_linear(train_x, train_y, test_x, train_y.shape[1], nn.MultiLabelSoftMarginLoss(), config, seed)
+
+
+def require_alike(train: Features, test: Features) -> None:
+    """InputError unless features, where that is known, are of one encoder and archive, and of splits apart."""
+    if train.origin and test.origin:
+        test.origin.require(train.origin, ("sensors", "pooling", "encoder", "classes"), "the probe's test features")
+        train.origin.require_apart(test.origin)
 
 
 def fit_linear(

@@ -36,13 +36,21 @@ class Latents:
         return self.pooled("cls")
 
     def pooled(self, how: str = "mean") -> Tensor:
-        """One vector per sample, (B, F): the mean of all patch tokens, or one of `vectors`."""
+        """One vector per sample, (B, F): the ``mean`` of all patch tokens, or one of `vectors`.
+
+        ``sensors``: the mean of each sensor's tokens, side by side; ``moments``: their mean and deviation.
+        """
         if how in self.vectors:
             return self.vectors[how]
-        if how != "mean":
-            poolings = dict.fromkeys([*self.vectors, "mean"])
-            raise InputError(f"unknown pooling {how!r} for this system", f"choose one of {', '.join(poolings)}")
-        return torch.cat(list(self.tokens.values()), dim=1).mean(dim=1)
+        if how == "mean":
+            return torch.cat(list(self.tokens.values()), dim=1).mean(dim=1)
+        if how == "sensors":
+            return torch.cat([tokens.mean(dim=1) for tokens in self.tokens.values()], dim=1)
+        if how == "moments":
+            both = [torch.std_mean(tokens, dim=1, correction=0) for tokens in self.tokens.values()]
+            return torch.cat([part for std, mean in both for part in (mean, std)], dim=1)
+        poolings = ", ".join(dict.fromkeys([*self.vectors, "mean", "sensors", "moments"]))
+        raise InputError(f"unknown pooling {how!r} for this system", f"choose one of {poolings}")
 
 
 @dataclass

@@ -1,0 +1,137 @@
+"""Probes without a schedule: a logistic regression brought to its minimum, and nearest neighbours.
+
+A probe that counts epochs measures its own schedule as well: with few labels the paper's 20 epochs are 20 to 100 steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.neighbors import KNeighborsRegressor
+from torch import Tensor
+
+from fusmae_lite.core.errors import RunError
+
+Array = NDArray[np.float64]
+
+#: Largest entry of the gradient of the mean loss at which the probe has converged.
+GRADIENT = 1e-6
+#: C is searched in half decades around 0.1 and must not end at the edge of these many.
+STEPS = 16
+#: A validation loss that falls by less is flat.
+FLAT = 1e-5
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A converged head: logits are ``standardised features @ weight + bias``."""
+
+    weight: Array  # (D, classes)
+    bias: Array  # (classes,)
+    mean: Array  # (D,) of the training features
+    std: Array
+    strength: float  # C, as scikit-learn counts it: of the summed loss against half the squared norm
+    gradient: float  # largest entry that is left
+
+    def logits(self, x: Tensor | Array) -> Tensor:
+        """(patches, D) -> (patches, classes) float32."""
+        scores = (np.asarray(x, dtype=np.float64) - self.mean) / self.std @ self.weight + self.bias
+        return torch.from_numpy(scores).float()
+
+
+def converged_probe(x: Tensor, y: Tensor, val: tuple[Tensor, Tensor] | None = None, scaled: bool = True) -> Linear:
+    """Multi-label logistic regression on standardised features, by L-BFGS to a gradient below :data:`GRADIENT`.
+
+    Args:
+        x: (patches, D) features.
+        y: (patches, classes) 0 and 1. A class without a positive, or without a negative, gets its prior.
+        val: features and labels that choose C by their loss; None: every fifth training patch does.
+        scaled: each feature by its own deviation; False: all by one.
+
+    Raises:
+        RunError: not converged, or the best C lies at the edge of the search.
+    """
+    features, labels = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if val is None:
+        held = np.arange(len(features)) % 5 == 4 if len(features) > 4 else np.zeros(len(features), dtype=bool)
+        fit_x, fit_y, val = features[~held], labels[~held], (features[held], labels[held])
+    else:
+        fit_x, fit_y = features, labels
+    chosen = _best_strength(fit_x, fit_y, val, scaled) if len(val[0]) else 0.1
+    return _fit(features, labels, chosen, scaled)
+
+
+def prior_head(x: Tensor | Array, y: Tensor | Array, scaled: bool = True) -> Linear:
+    """The head that every fit starts from: it standardises features and predicts each class's frequency."""
+    features, labels = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    share = (labels.sum(axis=0) + 0.5) / (len(labels) + 1)
+    weight, std = np.zeros((features.shape[1], labels.shape[1])), np.maximum(features.std(axis=0), 1e-6)
+    if not scaled:
+        std = np.full_like(std, np.sqrt((std**2).mean()))
+    return Linear(weight, np.log(share / (1 - share)), features.mean(axis=0), std, 0.0, 0.0)
+
+
+def nearest_probe(x: Tensor, y: Tensor, test_x: Tensor, k: int = 5) -> Tensor:
+    """Mean label of the `k` nearest training patches by standardised features, nearer ones counting more."""
+    mean, std = x.mean(dim=0), x.std(dim=0, correction=0).clamp_min(1e-6)
+    neighbours = KNeighborsRegressor(min(k, len(x)), weights="distance").fit(((x - mean) / std).numpy(), y.numpy())
+    return torch.from_numpy(neighbours.predict(((test_x - mean) / std).numpy())).float()
+
+
+def _best_strength(x: Array, y: Array, val: tuple[Tensor | Array, Tensor | Array], scaled: bool) -> float:
+    """C with the lowest validation loss: from 0.1 downhill by half decades until both neighbours are worse."""
+    target = np.asarray(val[1], dtype=np.float64)
+    losses: dict[int, float] = {}
+
+    def loss(step: int) -> float:
+        scores = _fit(x, y, 10 ** (step / 2), scaled).logits(val[0]).double().numpy()
+        return float((np.logaddexp(0, scores) - target * scores).mean())
+
+    best = -2
+    while True:
+        for step in (best - 1, best, best + 1):
+            if step not in losses:
+                losses[step] = loss(step)
+        lower = min(losses, key=losses.__getitem__)
+        if lower == best or losses[best] - losses[lower] < FLAT:
+            return 10 ** (best / 2)
+        best = lower
+        if abs(best) >= STEPS:
+            what = f"the best C of a probe on {len(x)} patches lies at the edge of its grid, {10 ** (best / 2):g}"
+            raise RunError(f"{what}; use more validation patches")
+
+
+def _fit(x: Array, y: Array, strength: float, scaled: bool) -> Linear:
+    """The minimum of the mean loss + |W|^2 / (2 C n), in the principal axes of `x`, each scaled by its curvature."""
+    head, patches = replace(prior_head(x, y, scaled), strength=strength), len(x)
+    learnt = np.flatnonzero((y.min(axis=0) == 0) & (y.max(axis=0) == 1))
+    if not len(learnt):
+        return head
+    u, sizes, axes = np.linalg.svd((x - head.mean) / head.std, full_matrices=False)
+    z, penalty = u * sizes, 1 / (strength * patches)
+    target = y[:, learnt]
+    scale = (1 / np.sqrt(0.1 * sizes**2 / patches + penalty))[:, None]
+
+    def objective(flat: Array) -> tuple[float, Array]:
+        parameters = flat.reshape(-1, len(learnt))
+        w = parameters[:-1] * scale
+        scores = z @ w + parameters[-1]
+        value = (np.logaddexp(0, scores) - target * scores).sum() / patches + penalty / 2 * (w**2).sum()
+        error = (expit(scores) - target) / patches
+        return value, np.vstack([scale * (z.T @ error + penalty * w), error.sum(axis=0)]).ravel()
+
+    start = np.vstack([np.zeros((len(sizes), len(learnt))), head.bias[learnt]])
+    limit = GRADIENT * min(1.0, float(scale.min())) / 2
+    options = {"gtol": limit, "ftol": 0, "maxiter": 5000, "maxfun": 10_000, "maxcor": 20}
+    solved = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    parameters, slope = (flat.reshape(-1, len(learnt)) for flat in (solved.x, objective(solved.x)[1]))
+    gradient = float(max(np.abs(axes.T @ (slope[:-1] / scale)).max(), np.abs(slope[-1]).max()))
+    if not gradient < GRADIENT:
+        raise RunError(f"the probe has not converged: gradient {gradient:.1e} after {solved.nit} steps; lower C")
+    head.weight[:, learnt], head.bias[learnt] = axes.T @ (parameters[:-1] * scale), parameters[-1]
+    return replace(head, gradient=gradient)
