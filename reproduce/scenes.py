@@ -23,6 +23,8 @@ from fusmae_lite.data.synthetic import Scenes, Truth
 from fusmae_lite.systems.weights import read_tensors, save_tensors
 
 SENSORS = ("s1", "s2")
+#: Diagnostic classes by what shows them. Patches differ as real ones do, so that their mean colours tell little.
+TRUTH = Truth(texture=(BEN19[3], BEN19[12]), context=(BEN19[5], BEN19[10]), offset=1.0)
 
 
 class Pairs(Archive):
@@ -98,7 +100,7 @@ def standardise(images: dict[str, Tensor], train: NDArray[np.bool_]) -> dict[str
         image = image if get_modality(name).units == DECIBEL else image.clamp_min(1).log()
         own = image[torch.from_numpy(train)]
         mean, std = own.mean(dim=(0, 2, 3), keepdim=True), own.std(dim=(0, 2, 3), keepdim=True)
-        scaled[name] = (image - mean) / std
+        scaled[name] = ((image - mean) / std).clamp(-8, 8)  # a model takes no value that real images never have
     return scaled
 
 

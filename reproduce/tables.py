@@ -11,9 +11,10 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from fusmae_lite.data.archives.labels import BEN19
-from fusmae_lite.data.synthetic.truth import KINDS, Truth
+from fusmae_lite.data.synthetic.truth import KINDS
 from reproduce import paper
 from reproduce.plan import SYSTEMS, Plan
+from reproduce.scenes import TRUTH
 from reproduce.scores import Cell, Scores
 
 SENSORS = paper.SENSORS
@@ -260,11 +261,11 @@ class Tables:
 
     def kinds(self) -> str:
         """Known truth, S1+S2, most labels: micro AP of each kind of class one sensor shows, then of all of them."""
-        return self._kinds([kind for kind in KINDS if kind not in ("combination", "neither", "context")])
+        return self._kinds([kind for kind in KINDS if kind not in ("combination", "neither")])
 
     def kinds_single(self) -> str:
         """The kinds that no single place in one sensor shows, and the control."""
-        return self._kinds([kind for kind in KINDS if kind in ("combination", "neither", "context")])
+        return self._kinds([kind for kind in KINDS if kind in ("combination", "neither")])
 
     def _kinds(self, kinds: Sequence[str]) -> str:
         rows, most = [], max(self.plan.labels)
@@ -273,7 +274,7 @@ class Tables:
                 cell = self.cell(key, weights, most, data="truth")
                 if cell is None:
                     continue
-                means = [cell.redraws(tuple(BEN19.index(name) for name in getattr(Truth(), kind)))[0] for kind in kinds]
+                means = [cell.redraws(tuple(BEN19.index(name) for name in getattr(TRUTH, kind)))[0] for kind in kinds]
                 title = FLOORS.get(weights) or f"{self.plan.title(key)}, {weights}"
                 rows.append([title, *map(percent, means)])
         return markdown([f"known truth, {BOTH}, {most:g} labels", *kinds], rows)

@@ -26,7 +26,6 @@ from fusmae_lite.core.files import write_text
 from fusmae_lite.core.seeding import derive
 from fusmae_lite.data.archives import Archive, open_archive
 from fusmae_lite.data.pairs import PairDataset
-from fusmae_lite.data.synthetic import Truth
 from fusmae_lite.evaluation.converged import converged_probe
 from fusmae_lite.evaluation.features import Features, batches, precision
 from fusmae_lite.evaluation.finetune import fine_tune
@@ -43,7 +42,7 @@ from fusmae_lite.train.launch import launch
 from fusmae_lite.train.optimise import choose_device
 from fusmae_lite.train.pretrain import pretrain
 from reproduce.plan import SYSTEMS, Plan
-from reproduce.scenes import Pairs, load_pairs, make_scenes
+from reproduce.scenes import TRUTH, Pairs, load_pairs, make_scenes
 
 BOTH = ("s1", "s2")
 #: Probes of the second table: the paper's, one that has converged, nearest neighbours.
@@ -108,7 +107,7 @@ def run_track(plan: Plan, track: Track, folder: Path) -> Path:
 def _held(data: str, sizes: tuple[int, int, int], side: int, folder: Path) -> Pairs:
     if data == "real":
         return load_pairs(open_archive(), side)
-    truth = Truth() if data == "truth" else None
+    truth = TRUTH if data == "truth" else None
     return make_scenes(folder / "data" / f"{data}.safetensors", sizes, side, 5, truth)
 
 

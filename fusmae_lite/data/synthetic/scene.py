@@ -34,7 +34,6 @@ BRIGHTEST = 20_000
 MARKED_SHARE = 0.2
 #: Pixels: marks shall reach over several patches, or no masked one could be told from its neighbours.
 TRUTH_OUTLINE = 60.0
-TRUTH_OFFSET = 0.3  # between-patch deviations in truth mode, of the measured ones: marks shall stand out
 
 
 def load() -> dict[str, Any]:
@@ -180,16 +179,26 @@ class Scenes:
         present, radar, optical = truth.draw(rng)
         offset = np.clip(rng.standard_normal(14), -LARGEST_OFFSET, LARGEST_OFFSET)
         layers = [np.ones((self.side, self.side), dtype=np.float32)]
-        logs = [self._pooled_mean + TRUTH_OFFSET * self._pooled_spread @ offset]
-        for mark, in_radar, in_optics in zip(truth.marks(), radar, optical, strict=True):
+        logs = [self._pooled_mean + truth.offset * self._pooled_spread @ offset]
+        levels = [(1.0, 1.0)]  # the background's texture goes on under the marks
+        for c, (kind, mark) in enumerate(zip(truth.kind_of(), truth.marks(), strict=True)):
             field = self._outline.crop(rng)  # drawn for every class, so that one class's fate moves no other's mark
-            if in_radar or in_optics:
-                layers.append((field > np.quantile(field, 1 - MARKED_SHARE)).astype(np.float32))
-                logs.append(mark * np.repeat([in_radar, in_optics], [2, 12]))
-        levels = np.zeros((len(layers), 2))
-        levels[0] = 1  # the background's texture goes on under the marks
+            if not (radar[c] or optical[c]):
+                continue
+            area = field > np.quantile(field, 1 - MARKED_SHARE)
+            areas, sign = [area], (1.0, -1.0)
+            if kind == "context":
+                inner, other = field > np.quantile(field, 1 - MARKED_SHARE / 2), self._outline.crop(rng)
+                other = np.where(area, -np.inf, other)
+                around = area & ~inner
+                areas = [inner, around if present[c] else other > np.quantile(other, 1 - around.mean())]
+            for place, way in zip(areas, sign, strict=False):
+                layers.append(place.astype(np.float32))
+                logs.append(way * mark * np.repeat([radar[c], optical[c]], [2, 12]))
+                levels.append((truth.strength, truth.strength) if kind == "texture" else (0.0, 0.0))
         labels = tuple(name for name in BEN19 if name in np.array(truth.classes)[present])
-        return labels, np.zeros((self.side, self.side), dtype=np.int8), np.stack(layers), np.array(logs), levels
+        nowhere = np.zeros((self.side, self.side), dtype=np.int8)
+        return labels, nowhere, np.stack(layers), np.array(logs), np.array(levels)
 
     def _see(
         self, rng: np.random.Generator, layers: np.ndarray, logs: np.ndarray, levels: np.ndarray
