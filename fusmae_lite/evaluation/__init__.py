@@ -1,8 +1,10 @@
 """Section 4: what the frozen encoder is worth. Features once, a linear probe on them, average precision, a table."""
 
 from fusmae_lite.evaluation.chosen import find_weights
+from fusmae_lite.evaluation.converged import converged_probe, nearest_probe
 from fusmae_lite.evaluation.features import Features, Origin, frozen_features, load_features
 from fusmae_lite.evaluation.finetune import FineTuned, FineTuneSettings, fine_tune
+from fusmae_lite.evaluation.floors import floors
 from fusmae_lite.evaluation.metrics import (
     AveragePrecision,
     Comparison,
@@ -13,14 +15,13 @@ from fusmae_lite.evaluation.metrics import (
 from fusmae_lite.evaluation.probe import class_prior, labelled_subset, linear_probe
 from fusmae_lite.evaluation.score import Scored, score
 from fusmae_lite.evaluation.single_label import SingleLabelScores, single_label_probe, single_label_scores
-from fusmae_lite.evaluation.table import MultiLabelRow, SingleLabelRow, evaluate, random_encoder
-from fusmae_lite.evaluation.written import About, Table, as_markdown
+from fusmae_lite.evaluation.table import as_markdown, evaluate, random_encoder
 from fusmae_lite.train.heldout import band_means, heldout_losses
 
 __all__ = [
-    "About", "AveragePrecision", "Comparison", "Features", "FineTuneSettings", "FineTuned", "MultiLabelRow", "Origin",
-    "Scored", "SingleLabelRow", "SingleLabelScores", "Table", "as_markdown", "average_precision", "band_means",
-    "bootstrap_interval", "class_prior", "evaluate", "find_weights", "fine_tune", "frozen_features", "heldout_losses",
-    "labelled_subset", "linear_probe", "load_features", "paired_comparison", "random_encoder", "score",
+    "AveragePrecision", "Comparison", "Features", "FineTuneSettings", "FineTuned", "Origin", "Scored",
+    "SingleLabelScores", "as_markdown", "average_precision", "band_means", "bootstrap_interval", "class_prior",
+    "converged_probe", "evaluate", "find_weights", "fine_tune", "floors", "frozen_features", "heldout_losses",
+    "labelled_subset", "linear_probe", "load_features", "nearest_probe", "paired_comparison", "random_encoder", "score",
     "single_label_probe", "single_label_scores",
 ]  # fmt: skip
