@@ -51,7 +51,7 @@ class Plan:
     labels: tuple[float, ...]  # labelled training pairs: above 1 their number, else their share
     run: Mapping[str, Any]  # fields of RunConfig that all systems share
     imagenet: str = "random"  # imagenet, random or a checkpoint, as in imagenet_encoder
-    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of run, by system, whose method asks so
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of run and steps, by system
     own_sizes: bool = False  # each system as large as in its own paper, instead of all of one size; for paper
     side: int = 0  # pixels of pairs that are held in memory; 0: archives are read as they are
     scenes: tuple[int, int, int] = (0, 0, 0)  # synthetic pairs of train, val and test, if no archive is named
@@ -65,6 +65,7 @@ class Plan:
     curve_seeds: tuple[int, ...] = (0,)
     truth: tuple[int, int, int] = (0, 0, 0)  # synthetic pairs with known truth
     truth_seeds: tuple[int, ...] = ()
+    truth_steps: int = 0
     triplets: int = 0  # of a synthetic SEN12MS, if none is named
     factors: tuple[str, ...] = ()  # systems of the variance budget
     redraws: int = 300  # of the test pairs and seeds, for an interval
@@ -88,8 +89,9 @@ class Plan:
         """The run configuration of one system; with `steps`, as many epochs of `pairs` as come nearest."""
         own = SYSTEMS[key].own_size if self.own_sizes else {}
         given = {**self.run, **SYSTEMS[key].fields, **own, **self.overrides.get(key, {}), **changes}
-        if self.steps and pairs:
-            epochs = max(1, round(self.steps / max(1, -(-pairs // given["batch_size"]))))
+        steps = round(self.steps * given.pop("share_of_steps", 1))
+        if steps and pairs:
+            epochs = max(1, round(steps / max(1, -(-pairs // given["batch_size"]))))
             given |= {"epochs": epochs, "warmup_epochs": epochs / 20, "checkpoint_every": epochs}
         return load_preset(given.pop("preset", "smoke"), **given)
 

@@ -93,15 +93,15 @@ def _archives(plan: Plan, folder: Path, data_dir: str, sen12ms: str) -> tuple[st
 
 
 def _tracks(plan: Plan, root: str, transfer: str) -> list[Track]:
-    """Every track, the slow ones first, so that no worker is left with one at the end."""
+    """Every track; seed by seed, so that what is finished can be compared."""
     data = "given" if root else "scenes"
-    tracks = [Track(data, key, seed, root, transfer) for key in plan.systems for seed in plan.seeds]
+    tracks = [Track(data, key, seed, root, transfer) for seed in plan.seeds for key in [*plan.systems, "floors"]]
     if not root:
         curves = [("curve", pairs) for pairs in plan.curve] + [("real-curve", pairs) for pairs in plan.real_curve]
         tracks += [Track(name, "xae", seed, pairs=pairs) for name, pairs in curves for seed in plan.curve_seeds]
         base = [key for key in plan.systems if not SYSTEMS[key].base]
         tracks += [Track("truth", key, seed) for key in [*base, "floors"] for seed in plan.truth_seeds]
-    return tracks + [Track(data, "floors", seed, root) for seed in plan.seeds]
+    return tracks
 
 
 def _run_all(plan: Plan, tracks: list[Track], folder: Path, workers: int) -> None:

@@ -124,6 +124,7 @@ def _encoders(
 ) -> Iterator[tuple[str, Mapping[tuple[str, ...], System], list[float]]]:
     """``pretrained`` and ``untrained``: sensors -> the encoder that sees them, and the losses by epoch."""
     unlabelled = _unlabelled(plan, track, archive, folder.parent)
+    plan = replace(plan, steps=plan.truth_steps) if track.data == "truth" else plan
     config = plan.config(track.key, len(unlabelled.split("train")), data_dir=track.root, seed=track.seed,
                          run_dir=str(folder / "runs" / track.name))  # fmt: skip
     device, sets = choose_device(config), sensor_sets(config.modalities)
@@ -169,7 +170,7 @@ def _probe_all(
 ) -> None:
     """Every probe at every number of labels; side by side and with deviations where both sensors are seen."""
     full = track.data in ("scenes", "given") and sensors == BOTH
-    poolings = ("sensors", "moments", "own") if full else ("sensors",)
+    poolings = ("sensors", "moments") if full else ("sensors",)
     sets = _labelled(plan, results, track.seed)
     pooled = extract(model, archive, sensors, poolings, max(sets.values(), key=len), model.config)
     for pooling, features in pooled.items():
@@ -197,7 +198,10 @@ def _labelled(plan: Plan, results: Results, seed: int) -> dict[float, NDArray]:
 def extract(
     model: System, archive: Archive, sensors: Sequence[str], poolings: Sequence[str], rows: NDArray, config: RunConfig
 ) -> dict[str, list[Features]]:
-    """Pooling -> frozen features of some training pairs, of test and of val; one pass for all poolings."""
+    """Pooling -> frozen features of some training pairs, of test and of val; one pass for all poolings.
+
+    A method with a pooling of its own, as DINO-MM's CLS tokens, keeps it instead of the mean of each sensor.
+    """
     device, parts = next(model.parameters()).device, {pooling: [] for pooling in poolings}
     for split in ("train", "test", "val"):
         chosen = archive.split(split)[rows] if split == "train" else archive.split(split)
@@ -208,7 +212,8 @@ def extract(
             with precision(device, None):
                 latents = model.eval().encode(images)
             for pooling, made in xs.items():
-                made.append(latents.pooled(model.pooling if pooling == "own" else pooling).float().cpu())
+                own = pooling == "own" or (pooling == "sensors" and model.pooling != "mean")
+                made.append(latents.pooled(model.pooling if own else pooling).float().cpu())
         y = torch.from_numpy(archive.labels[chosen]).float()
         for pooling, made in xs.items():
             parts[pooling].append(Features(torch.cat(made), y))

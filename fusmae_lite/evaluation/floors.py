@@ -40,7 +40,7 @@ def band_statistics(images: Tensor) -> Tensor:
 
 
 def texture(images: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, 22 C): band statistics, quantiles, gradients, coarse contrast, local binary patterns."""
+    """(B, C, H, W) -> (B, 21 C): band statistics, quantiles, gradients, coarse contrast, local binary patterns."""
     marks = torch.tensor([0.05, 0.25, 0.75, 0.95], device=images.device)
     quantiles = torch.quantile(images.flatten(2), marks, dim=2).permute(1, 2, 0).flatten(1)
     slopes = [images.diff(dim=axis).abs() for axis in (2, 3)]

@@ -88,20 +88,16 @@ def random_encoder(like: System | RunConfig, seed: int) -> System:
 
 def as_markdown(table: pd.DataFrame) -> str:
     """The table as Markdown, scores in percent with one decimal, and what it rests on below."""
-    headings = {h: pair.split() for h, pair in HEADINGS.items() if set(pair.split()) <= set(table)}
-    if "top1" not in table:
-        headings = {h: pair for h, pair in headings.items() if "Top-1" not in h}
-    else:
-        headings = {h: pair for h, pair in headings.items() if "micro" not in h}
+    other = "micro" if "top1" in table else "Top-1"
+    headings = {h: f.split() for h, f in HEADINGS.items() if set(f.split()) <= set(table) and other not in h}
     lines = [[*headings], ["---"] * len(headings)]
     lines += [[" - ".join(_text(row[f]) for f in pair) for pair in headings.values()] for _, row in table.iterrows()]
     text = "".join("| " + " | ".join(fields) + " |\n" for fields in lines)
-    about = table.attrs
-    return text + (
-        f"\nWeights {about['weights']} (fusion {about['fusion']}, SHA-256 {about['digest']}); archive "
-        f"{about['archive']}; protocol {about['protocol']}; {100 * about['label_fraction']:g} % of the training labels; "
-        f"fusmae-lite {about['version']}.\n"
+    about = (
+        "\nWeights {weights} (fusion {fusion}, SHA-256 {digest}); archive {archive}; protocol {protocol}; {share:g} % "
+        "of the training labels; fusmae-lite {version}.\n"
     )
+    return text + about.format(**table.attrs, share=100 * table.attrs["label_fraction"])
 
 
 def write_table(table: pd.DataFrame, folder: Path) -> pd.DataFrame:

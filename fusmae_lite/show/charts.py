@@ -148,16 +148,18 @@ def show_loss_curves(
     return figure
 
 
-def show_scores(rows: Sequence[object], metrics: Sequence[str] = ("micro", "macro"), title: str = "") -> Figure:
+def show_scores(
+    rows: pd.DataFrame | Sequence[Mapping[str, object]], metrics: Sequence[str] = ("micro", "macro"), title: str = ""
+) -> Figure:
     """Horizontal bars: a panel for each metric, a bar for each row, the value at its end.
 
-    `rows` are those of ``evaluate``, or mappings with ``system``, the metrics (0..1 or percent) and, if wanted,
+    `rows` are the table of ``evaluate``, or mappings with ``system``, the metrics (0..1 or percent) and, if wanted,
     ``sensors`` (``"S1"``, ``"S2"``, ``"S1+S2"``), which chooses the colour, and ``low`` and ``high``, the interval of
     the first metric.
     """
-    if not rows:
+    table = pd.DataFrame(rows)
+    if table.empty:
         raise InputError("no scores to draw", "pass at least one row")
-    table = pd.DataFrame([row if isinstance(row, Mapping) else vars(row) for row in rows])
     table = table.reindex(columns=[*dict.fromkeys([*table, *metrics, "sensors", "low", "high"])])
     places, sensors = np.arange(len(table)), table["sensors"].fillna("none")
     fills = [SENSOR_COLOURS.get(name.upper(), "#9A9A9A") for name in sensors]

@@ -26,8 +26,10 @@ def prepared(folder, system: str = "fusmae", **changes) -> tuple[RunConfig, obje
 def test_fine_tuning_fills_the_left_half(tmp_path, archive):
     config, weights = prepared(tmp_path, protocol="finetune", finetune_epochs=1, finetune_batch_size=15)
     rows = evaluate(config, archive, weights)
-    assert [r.system for r in rows[1:3]] == ["supervised from scratch", "Fus-MAE XAE"]
-    assert all(0 < r.low <= r.micro <= r.high <= 1 and (r.train, r.test, r.seeds) == (45, 18, 2) for r in rows[1:])
+    assert rows.system[1:4].tolist() == ["band statistics", "supervised from scratch", "Fus-MAE XAE"]
+    assert all(
+        0 < r.low <= r.micro <= r.high <= 1 and (r.train, r.test, r.seeds) == (45, 18, 2) for r in rows[1:].itertuples()
+    )
     assert "| supervised from scratch | S1+S2 |" in (tmp_path / "evaluation" / "table-finetune.md").read_text()
 
 
@@ -35,10 +37,9 @@ def test_one_class_a_patch_gives_the_columns_of_table_2(tmp_path, archive):
     root = synthesise(tmp_path / "sen12ms", 40, format="sen12ms", seed=3)
     config, weights = prepared(tmp_path, system="dino", local_crops=2, head_outputs=16)
     rows = evaluate(config, open_archive(root), weights)
-    assert [(r.system, r.sensors) for r in rows] == [
-        ("random encoder", "S1"), ("DINO-MM", "S1"), ("random encoder", "S2"), ("DINO-MM", "S2"),
-    ]  # fmt: skip
-    assert all(r.recall == pytest.approx(r.top1) and r.top1 <= r.top3 <= 1 for r in rows)
+    assert rows.system.tolist() == ["band statistics", "random encoder", "DINO-MM"] * 2
+    assert rows.sensors.tolist() == ["S1"] * 3 + ["S2"] * 3
+    assert all(r.recall == pytest.approx(r.top1) and r.top1 <= r.top3 <= 1 for r in rows.itertuples())
     assert "Top-3" in as_markdown(rows)
     with pytest.raises(InputError, match="protocol=linear"):
         evaluate(config.model_copy(update={"protocol": "finetune"}), open_archive(root), weights)
@@ -48,6 +49,6 @@ def test_each_system_pools_as_its_method_does(tmp_path, archive):
     """DINO-MM's features are its four last CLS tokens: a probe on them is as wide as that."""
     config, weights = prepared(tmp_path, system="dino", local_crops=2, head_outputs=16, depth=3)
     rows = evaluate(config, archive, weights)
-    assert [r.system for r in rows if r.sensors == "S2"] == ["random encoder", "DINO-MM"]
+    assert rows.system[rows.sensors == "S2"].tolist() == ["band statistics", "random encoder", "DINO-MM"]
     widths = {read_tensors(path)[0]["x"].shape[1] for path in (tmp_path / "evaluation" / "features").iterdir()}
-    assert widths == {3 * config.width}
+    assert widths == {3 * config.width, 4, 24, 28}, "and band statistics of S1, of S2 and of both"

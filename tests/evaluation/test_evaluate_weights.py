@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from conftest import TINY
@@ -15,10 +16,10 @@ import fusmae_lite
 from fusmae_lite.core.config import RunConfig, load_preset
 from fusmae_lite.core.sensors import Modality, register
 from fusmae_lite.course.cli import main
-from fusmae_lite.evaluation import About, MultiLabelRow, Table, as_markdown, evaluate, find_weights
+from fusmae_lite.evaluation import as_markdown, evaluate, find_weights
 from fusmae_lite.evaluation.chosen import choose_weights
 from fusmae_lite.evaluation.score import sensor_sets
-from fusmae_lite.evaluation.written import write_table
+from fusmae_lite.evaluation.table import write_table
 from fusmae_lite.systems import build_model
 from fusmae_lite.systems.weights import digest_of, save_model, shipped_weights
 
@@ -95,7 +96,7 @@ def test_the_digest_follows_every_tensor(run):
 def test_some_sensors_of_the_weights_are_scored_alone(run, archive, tmp_path):
     config = of(run, modalities="s1", **{key: SMALL[key] for key in ("probe_epochs", "probe_seeds", "cache", "device")})
     rows = evaluate(config, archive)
-    assert {row.sensors for row in rows} == {"none", "S1"}
+    assert set(rows.sensors) == {"none", "S1"}
     one = of(tmp_path, **{**SMALL, "modalities": "s1", "fusion": "none"})
     save_model(tmp_path / "s1.safetensors", build_model(one))
     refused(
@@ -112,23 +113,25 @@ def test_the_table_says_what_it_rests_on(run, archive):
         "weights": "pretrain/checkpoints/step-00000007", "fusion": "xad", "digest": digest, "protocol": "linear",
         "archive": "BigEarthNet-MM v1, data_samples", "label_fraction": 0.6, "version": fusmae_lite.__version__,
     }  # fmt: skip
-    assert {key: kept[key] for key in wanted} == wanted and len(kept["rows"]) == len(table) == 7
+    assert {key: kept[key] for key in wanted} == wanted and len(kept["rows"]) == len(table) == 10
     with open(folder / "table-linear.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 7 and all(row[key] == str(value) for row in rows for key, value in wanted.items())
+    assert len(rows) == 10 and all(row[key] == str(value) for row in rows for key, value in wanted.items())
     text = (folder / "table-linear.md").read_text()
     assert text == as_markdown(table) and "60 % of the training labels" in text
     assert all(part in text.splitlines()[-1] for part in (digest, "fusion xad", "data_samples", "step-00000007"))
     assert "95 % interval of micro, over test patches and seeds" in text.splitlines()[0]
-    for row in table:
+    for row in table.itertuples():
         assert row.low <= row.micro <= row.high and row.macro_low <= row.macro <= row.macro_high
         assert f"{100 * row.macro_low:.1f} - {100 * row.macro_high:.1f}" in text
 
 
 def test_protocols_do_not_overwrite_each_other(tmp_path):
-    row = MultiLabelRow("x", "S1", *[0.5] * 4, 1, 2, 3, 0.4, 0.6)
+    table = pd.DataFrame([{"system": "x", "sensors": "S1", "micro": 0.5, "low": 0.4, "high": 0.6}])
     for protocol in ("linear", "finetune"):
-        write_table(Table([row], About("w", "xae", "0", "a", protocol, 1.0, "1")), tmp_path)
+        table.attrs = dict.fromkeys(("weights", "fusion", "digest", "archive", "version"), "x")
+        table.attrs |= {"protocol": protocol, "label_fraction": 1.0}
+        write_table(table, tmp_path)
     names = {f"table-{protocol}.{end}" for protocol in ("linear", "finetune") for end in ("json", "md", "csv")}
     assert {path.name for path in tmp_path.iterdir()} == names
 

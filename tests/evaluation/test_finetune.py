@@ -9,6 +9,7 @@ from conftest import TINY
 from fusmae_lite.core.config import load_preset
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.data.pairs import PairDataset
+from fusmae_lite.evaluation.converged import prior_head
 from fusmae_lite.evaluation.finetune import (
     Classifier,
     FineTuneSettings,
@@ -49,7 +50,7 @@ def test_it_learns_follows_its_seed_and_spares_the_encoder(system, sensors, pair
 
 def test_layers_learn_slower_the_deeper_they_lie():
     encoder = make("fusmae", depth=3, fusion="xae")
-    model = Classifier(encoder, 16, 19, "mean")
+    model = Classifier(encoder, prior_head(torch.randn(4, 16), torch.ones(4, 19)), "mean")
     scale = {}
     for group in layer_groups(model, FineTuneSettings(layer_decay=0.5)):
         scale |= {id(parameter): group["lr_scale"] for parameter in group["params"]}

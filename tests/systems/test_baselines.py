@@ -180,9 +180,9 @@ def test_a_baseline_has_its_own_rows_in_the_table_and_learns_from_a_share_of_the
         evaluate(config, archive, "xae-lite")
     pretrain(config, archive, quiet=True)
     rows = evaluate(config, archive)
-    assert [row.system for row in rows] == ["class prior", *["random encoder", "SatViT"] * 3]
-    assert {(row.train, row.test) for row in rows} == {(27, 18)}
-    assert rows == evaluate(config, archive)
+    assert rows.system.tolist() == ["class prior", *["band statistics", "random encoder", "SatViT"] * 3]
+    assert {*zip(rows.train, rows.test, strict=True)} == {(27, 18)}
+    assert rows.equals(evaluate(config, archive))
     with pytest.raises(InputError, match="too few to show all"):
         evaluate(RunConfig(**{**config.model_dump(), "label_fraction": 0.05}), archive)
 
