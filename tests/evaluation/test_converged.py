@@ -81,7 +81,7 @@ def test_floors_are_features_of_the_images(archive):
           floors(config, ("s1", "s2"), seed=3).items()}  # fmt: skip
     assert {name: f.x.shape[1] for name, f in of.items()} == {
         "statistics": 28,
-        "texture": 22 * 14,
+        "texture": 21 * 14,
         "convolutions": 1024,
     }
 

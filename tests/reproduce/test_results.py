@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from fusmae_lite.core.config import project_root
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.course.cli import main
-from fusmae_lite.data.archives.labels import BEN19
+from fusmae_lite.evaluation.metrics import average_precision
 from fusmae_lite.systems.weights import save_tensors
 from reproduce import load_plan, paper, run_results, tables
 from reproduce.page import fill
 from reproduce.plan import PLANS, SYSTEMS
+from reproduce.scenes import TRUTH, make_scenes
 from reproduce.scores import Scores
 
-CELL = tables.cell_key("linear", tables.BOTH)
+BASE = {"data": "scenes", "protocol": "converged", "sensors": "S1+S2", "pooling": "sensors", "labels": 100,
+        "train": 100, "test": 120, "width": 128, "unlabelled": 0, "macro": 0.5}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -30,84 +32,84 @@ def labels() -> torch.Tensor:
     return (torch.rand(120, 19, generator=torch.Generator().manual_seed(0)) < 0.3).float()
 
 
-def keep(folder: Path, key: str, seed: int, labels: torch.Tensor, scores: torch.Tensor) -> None:
-    """A finished track with one cell."""
-    save_tensors(folder / f"made-{key}-seed{seed}.safetensors",
-                 {"labels": labels, "training labels": labels.clone(), CELL: scores.clone()}, {})  # fmt: skip
-    facts = {"data": "made", "key": key, "seed": seed, "history": [2.0, 1.0], "counts": {CELL: [50, len(labels)]},
-             "classes": {"labels": list(BEN19)}, "refused": {}, "losses": {}}  # fmt: skip
-    (folder / f"made-{key}-seed{seed}.json").write_text(json.dumps(facts))
+def keep(folder: Path, key: str, seed: int, labels: torch.Tensor, scores: dict[str, torch.Tensor]) -> None:
+    """A finished track with one cell for each of some weights."""
+    rows = [
+        {**BASE, "system": key, "weights": weights, "seed": seed, "cell": f"{i:03d}",
+         "micro": average_precision(labels, logits).micro}
+        for i, (weights, logits) in enumerate(scores.items())
+    ]  # fmt: skip
+    tensors = {f"{i:03d}": logits.clone() for i, logits in enumerate(scores.values())}
+    save_tensors(folder / f"scenes-{key}-seed{seed}.safetensors", {"labels": labels.clone(), **tensors}, {})
+    (folder / f"scenes-{key}-seed{seed}.json").write_text(json.dumps({"rows": rows, "seconds": 1.0}))
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, labels) -> Scores:
-    """xae knows everything, late nearly so, satvit's scores are shuffled labels, random has one seed only."""
+def made(tmp_path_factory, labels) -> tables.Tables:
+    """xae knows everything, its control nearly so; satvit's scores are shuffled labels; late has one seed only."""
     folder = tmp_path_factory.mktemp("tracks")
     for seed in (0, 1, 2):
         rng = torch.Generator().manual_seed(seed)
         noise = torch.rand(labels.shape, generator=rng)
-        keep(folder, "xae", seed, labels, labels)
-        keep(folder, "late", seed, labels, labels + 1.2 * noise)
-        keep(folder, "satvit", seed, labels, labels[torch.randperm(len(labels), generator=rng)] + 1e-3 * noise)
-    keep(folder, "random", 0, labels, torch.rand(labels.shape, generator=torch.Generator().manual_seed(9)))
-    return Scores(folder, "made", redraws=100)
+        near, lost = labels + 1.2 * noise, labels[torch.randperm(len(labels), generator=rng)] + 1e-3 * noise
+        keep(folder, "xae", seed, labels, {"pretrained": labels, "untrained": near})
+        keep(folder, "satvit", seed, labels, {"pretrained": lost, "untrained": near})
+        keep(folder, "floors", seed, labels, {"statistics": near, "texture": lost})
+    keep(folder, "late", 0, labels, {"pretrained": torch.rand(labels.shape, generator=rng)})
+    return tables.Tables(load_plan("laptop", labels=(100,)), Scores(folder, redraws=100))
 
 
 def test_known_answers(made, labels):
-    perfect, shuffled = made.micro("xae", CELL), made.micro("satvit", CELL)
+    perfect, shuffled = made.cell("xae", "pretrained", 100), made.cell("satvit", "pretrained", 100)
     assert perfect.each.tolist() == [1, 1, 1] and perfect.mean == 1 and perfect.interval == (1, 1)
     assert abs(shuffled.mean - float(labels.mean())) < 0.03  # what a ranking that knows nothing scores
     low, high = shuffled.interval
     assert low < shuffled.mean < high < 0.5
-    assert made.macro("xae", CELL).tolist() == [1, 1, 1]
-    assert tables.with_deviation(perfect.each) == "100.0 ± 0.0"
-    assert perfect.train == 50 and perfect.test == 120 and perfect.seeds == 3
+    assert made.best_floor(100)[0] == "statistics"
 
 
-def test_better_is_said_only_where_the_interval_says_so(made):
-    perfect, near, shuffled = (made.micro(key, CELL) for key in ("xae", "late", "satvit"))
-    assert perfect.minus(perfect) == (0, 0, 0)
-    assert perfect.minus(perfect).verdict == "not told apart"
-    assert perfect.minus(shuffled).verdict == "better" and shuffled.minus(perfect).verdict == "worse"
-    assert 0.9 < near.mean < 1  # else it could not be told apart, or would not be near
+def test_a_gap_is_bold_only_where_its_interval_says_so(made):
+    perfect, near, shuffled = (
+        made.cell(*cell, 100) for cell in (("xae", "pretrained"), ("xae", "untrained"), ("satvit", "pretrained"))
+    )
+    assert perfect.minus(perfect) == (0, 0, 0) and "**" not in tables.gap(perfect, perfect)
     gap, low, high = perfect.minus(near)
     assert gap == pytest.approx(1 - near.mean) and 0 < low < gap < high < 0.2
-    assert perfect.minus(near).verdict == "better" and near.minus(perfect).verdict == "worse"
-    assert near.minus(shuffled).verdict == "better"
+    assert tables.gap(perfect, near).startswith("**+") and tables.gap(shuffled, near).startswith("**-")
+    assert tables.gap(perfect, made.cell("late", "pretrained", 100)) == tables.DASH, "other seeds are not compared"
     with pytest.raises(InputError, match="same seeds"):
-        perfect.minus(made.micro("random", CELL))
+        perfect.minus(made.cell("late", "pretrained", 100))
 
 
-def test_a_single_seed_and_a_missing_cell_are_said_not_filled_with_nan(made):
-    assert tables.with_deviation(made.macro("random", CELL)).endswith("(one seed)")
-    assert made.micro("xae", tables.cell_key("finetuned", "S1")) is None
-    text = tables.table_1(load_plan("laptop"), made, "linear", 1.0)
-    assert "nan" not in text and "–" in text  # S1 and S2 were not run
-    assert "| Fus-MAE XAE | – | – | 100.0 (100.0 to 100.0) | *57.5* / *68.0* / *70.0* |" in text
-    comparison = tables.comparison(load_plan("laptop"), made)
-    assert "nan" not in comparison and "seeds" in next(row for row in comparison.splitlines() if "random" in row)
+def test_a_missing_cell_is_a_dash(made, tmp_path):
+    assert made.cell("xae", "pretrained", 30) is None
+    text = made.linear()
+    assert "nan" not in text and "| Fus-MAE XAE | – | – | 100.0 (100.0 to 100.0) |" in text
+    assert "| SatViT | **-" in made.pays() and "| Fus-MAE XAE | **+" in made.pays()
     with pytest.raises(InputError, match="no finished track"):
-        Scores(made.folder, "elsewhere")
+        Scores(tmp_path)
 
 
 def test_plans_are_checked():
     for preset in PLANS:
         plan = load_plan(preset)
-        for key in (*plan.systems, *plan.ablations):
+        for key in plan.systems:
             if key != "imagenet":
-                assert plan.config(key).system == dict(SYSTEMS.get(key, plan.system(key)).fields).get(
-                    "system", "fusmae"
-                )
+                assert plan.config(key, 100).system == dict(SYSTEMS[key].fields).get("system", "fusmae")
+    laptop = load_plan("laptop")
+    steps = [laptop.config("xae", pairs).epochs * -(-pairs // 16) for pairs in (64, 1000, 3000)]
+    assert max(steps) - min(steps) <= 188, "as many steps whatever the number of pairs, to an epoch"
     own = load_plan("paper", own_sizes=True).config("dino")
     assert (own.width, own.depth, own.heads) == (384, 12, 6) and load_plan("paper").config("dino").width == 768
-    with pytest.raises(InputError, match="'resnet'"):
-        load_plan("smoke", systems=("resnet",))
-    with pytest.raises(InputError, match="seeds"):
-        load_plan("smoke", seeds=(1, 1))
+    for changes, said in (
+        ({"systems": ("resnet",)}, "'resnet'"),
+        ({"seeds": (1, 1)}, "seeds"),
+        ({"labels": ()}, "labels"),
+    ):
+        with pytest.raises(InputError, match=said):
+            load_plan("smoke", **changes)
     with pytest.raises(InputError, match="choose one of"):
         load_plan("huge")
-    with pytest.raises(InputError, match="keep"):
-        load_plan("smoke", fractions=(0.5,))
 
 
 def test_the_papers_tables_contradict_its_text_where_we_say():
@@ -117,36 +119,43 @@ def test_the_papers_tables_contradict_its_text_where_we_say():
     assert all("behind imagenet (75.2) and satvit (75.2)" in line for line in said[3:])
 
 
+def test_pairs_in_memory_are_standardised_by_their_own_training_split(tmp_path):
+    pairs = make_scenes(tmp_path / "scenes.safetensors", (30, 10, 10), 24, 5)
+    images, labels = pairs.of("train")
+    for image in images.values():
+        assert image.mean(dim=(0, 2, 3)).abs().max() < 1e-2 and (image.std(dim=(0, 2, 3)) - 1).abs().max() < 0.1
+    again = make_scenes(tmp_path / "scenes.safetensors", (30, 10, 10), 24, 5)
+    assert all(torch.equal(again.images[name], image) for name, image in pairs.images.items())
+    assert labels.shape == (30, 19) and len(pairs.only(8).split("train")) == 8 and len(pairs.only(8)) == 28
+    with pytest.raises(InputError, match="holds 50 pairs, not 60"):
+        make_scenes(tmp_path / "scenes.safetensors", (40, 10, 10), 24, 5)
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """Three systems, two seeds, 60 synthetic pairs and 40 triplets, a few steps each."""
-    plan = load_plan("smoke", systems=("supervised", "dino", "xae"), ablations=("xae-consistent",), pairs=60,
-                     triplets=40, synthetic_epochs=1, fractions=(0.01, 1.0), sparse=0.01, real=False,
-                     redraws=20)  # fmt: skip
-    plan = replace(plan, run={**plan.run, "width": 16, "decoder_width": 16, "image_size": 24, "mask_ratio": 0.6})
+    """Two systems and a change, two seeds, 100 synthetic pairs and 40 triplets, a few steps each."""
+    plan = load_plan("smoke", systems=("dino", "xae", "xae-consistent"), scenes=(60, 30, 30), labels=(30, 60),
+                     tuned_labels=(30,), truth=(60, 30, 30), triplets=40, steps=4, truth_steps=4, redraws=20,
+                     leakage_redraws=0, real_curve=())  # fmt: skip
+    plan = replace(plan, run={**plan.run, "width": 16, "decoder_width": 16})
     folder = tmp_path_factory.mktemp("results")
     return plan, folder, run_results(plan, folder, workers=1)
 
 
 def test_every_table_and_picture_is_there(tiny):
     plan, _, report = tiny
-    names = {"finetuned-truth", "linear-truth-100", "macro-truth", "comparison-truth", "losses-truth", "kinds-linear",
-             "kinds-finetuned", "transfer-S1", "transfer-S2", "ablations", "refused-truth"}  # fmt: skip
-    assert names <= set(report.tables)
+    names = {"pays", "floors", "against-floors", "linear", "probes", "ranking", "budget", "fusion", "changes", "tuned",
+             "curve", "kinds", "kinds-single", "transfer-S1", "transfer-S2"}  # fmt: skip
+    assert names == set(report.tables)
     for name, text in report.tables.items():
         assert "nan" not in text and (report.folder / f"{name}.md").read_text() == text
-    assert {p.stem for p in report.folder.glob("*.png")} >= {"losses-truth", "classes-truth", "curves-truth", "kinds",
-                                                              "confusion"}  # fmt: skip
-    assert "supervised ViT from scratch" in report.tables["finetuned-truth"]
-    assert "supervised" not in report.tables["linear-truth-100"]  # it has no frozen features
-    assert "XAE, consistent masking" in report.tables["ablations"]
-    rows = list(csv.DictReader((report.folder / "cells.csv").open()))
-    assert {row["system"] for row in rows} == {"supervised", "dino", "xae", "xae-consistent"}
-    assert all(0 < float(row["low"]) <= float(row["high"]) <= 1 and row["seeds"] == "2" for row in rows)
-
-
-def test_a_fraction_of_no_label_is_said(tiny):
-    assert "1.00% of 36 training patches is none" in tiny[2].tables["refused-truth"]
+    assert {p.stem for p in report.folder.glob("*.png")} == {"labels", "break-even", "losses"}
+    assert "XAE, consistent masking" in report.tables["changes"] and "texture" in report.tables["kinds"]
+    assert "random convolutions" in report.tables["floors"] and "60 synthetic" in report.tables["curve"]
+    rows = pd.read_csv(report.folder / "scores.csv")
+    assert set(rows["system"]) == {"dino", "xae", "xae-consistent", "floors"} and rows["micro"].between(0, 1).all()
+    assert set(rows["protocol"]) >= {"converged", "paper", "nearest", "factors", "fine-tuned, probe"}
+    assert len(set(TRUTH.classes)) == 13, "each class of one kind"
 
 
 def test_finished_tracks_are_kept_and_other_plans_refused(tiny):
@@ -155,13 +164,13 @@ def test_finished_tracks_are_kept_and_other_plans_refused(tiny):
     assert run_results(plan, folder, workers=1).tables == report.tables
     assert {p: p.stat().st_mtime_ns for p in (folder / "tracks").iterdir()} == before
     with pytest.raises(InputError, match="another plan"):
-        run_results(replace(plan, synthetic_epochs=2), folder)
+        run_results(replace(plan, steps=5), folder)
 
 
 def test_a_page_is_filled_and_one_that_asks_for_more_is_refused(tiny):
-    page = "a\n<!-- table kinds-linear -->\nold\n<!-- end -->\nb\n"
+    page = "a\n<!-- table kinds -->\nold\n<!-- end -->\nb\n"
     filled = fill(page, tiny[2].tables)
-    assert "old" not in filled and "combination" in filled and filled.startswith("a\n") and filled.endswith("b\n")
+    assert "old" not in filled and "radar" in filled and filled.startswith("a\n") and filled.endswith("b\n")
     assert fill(filled, tiny[2].tables) == filled
     with pytest.raises(InputError, match="'nothing'"):
         fill("<!-- table nothing -->\n<!-- end -->", tiny[2].tables)
@@ -178,8 +187,8 @@ def test_results_page_holds_the_recorded_tables():
     """RESULTS.md is what the recorded tables say, and its pictures exist."""
     root = project_root()
     text = (root / "RESULTS.md").read_text(encoding="utf-8")
-    made = {path.stem: path.read_text(encoding="utf-8") for path in (root / "docs" / "results").glob("*.md")}
-    assert len(made) > 10 and fill(text, made) == text
+    recorded = {path.stem: path.read_text(encoding="utf-8") for path in (root / "docs" / "results").glob("*.md")}
+    assert len(recorded) > 10 and fill(text, recorded) == text
     for picture in re.findall(r"\]\((docs/results/[\w-]+\.png)\)", text):
         assert (root / picture).is_file(), picture
-    assert np.isfinite([float(r["micro"]) for r in csv.DictReader((root / "docs/results/cells.csv").open())]).all()
+    assert np.isfinite(pd.read_csv(root / "docs/results/scores.csv")["micro"]).all()
