@@ -79,7 +79,10 @@ def course(
     run_dir: Annotated[str, Option(help="Where results go instead of runs/<preset>/.", metavar="DIR")] = "",
     force: Annotated[bool, Option(help="Run notebooks again that finished before.")] = False,
 ) -> None:
-    """Run the notebooks; results go to runs/<preset>/, sources stay untouched."""
+    """Run the notebooks into a folder.
+
+    Results go to runs/<preset>/, sources stay untouched.
+    """
     from fusmae_lite.course.run import run_course  # papermill and nbconvert take a second to import
 
     done = run_course(preset, parse(parameter), only=only, run_dir=run_dir, force=force)
@@ -87,7 +90,7 @@ def course(
 
 
 def store(numbers: Annotated[list[str], Argument(help="NN of each; all by default.")] = ()) -> None:
-    """Execute the notebooks of a checkout in place, with their own parameters, and store their outputs in them."""
+    """Run notebooks in place and store their outputs."""
     from fusmae_lite.course.engine import store
 
     store(project_root(), numbers)
@@ -110,7 +113,10 @@ def evaluate(
         str | None, Option(help="Not the run's own: xae-lite, xad-lite, a .safetensors file or the folder of a run.")
     ] = None,
 ) -> None:
-    """The table: the run's model, a random encoder and the class prior, by linear probe or fine-tuning."""
+    """Score the model of a run.
+
+    The table has the model, a random encoder and the class prior, by linear probe or fine-tuning.
+    """
     from fusmae_lite import evaluation
 
     config = _config(preset, parameter)
@@ -124,7 +130,10 @@ def export(
     output: Annotated[str, Option(help="Replaced in one step if it exists.", metavar="FILE")],
     sensors: Annotated[str, Option(help="s1, s2 or s1,s2.", metavar="NAMES")] = "s1,s2",
 ) -> None:
-    """Write an encoder for other programs: timm's VisionTransformer (one sensor) or ONNX, checked before it exists."""
+    """Write an encoder for timm or ONNX.
+
+    timm's VisionTransformer takes one sensor. The file is checked before it exists.
+    """
     from fusmae_lite.systems.export import save_timm, to_onnx
     from fusmae_lite.systems.weights import load_pretrained
 
@@ -146,7 +155,10 @@ def encode(
     snow_and_clouds: Annotated[bool, Option(help="Also the patches of reBEN's second table.")] = False,
     verify: Annotated[bool, Option(help="If DST is finished, check it, and whether SRC has changed.")] = False,
 ) -> int:
-    """Write an archive into an LMDB that is read a hundred times as fast; continues one that was stopped."""
+    """Write an archive into an LMDB.
+
+    It is read a hundred times as fast. Continues one that was stopped.
+    """
     from fusmae_lite.data import encode as lmdb
     from fusmae_lite.data import encoded
     from fusmae_lite.data.archives import open_archive
@@ -176,7 +188,10 @@ def synthesise(
     truth_file: Annotated[str, Option(help="Known truth of another archive's truth.json.", metavar="FILE")] = "",
     workers: Annotated[int, Option(help="Processes; 0: one per processor.")] = 0,
 ) -> None:
-    """Write an archive of synthetic pairs, labelled as such, with statistics measured on the bundled real ones."""
+    """Write an archive of synthetic pairs.
+
+    Labelled as such, with statistics measured on the bundled real ones.
+    """
     from fusmae_lite.data import synthetic
 
     known = synthetic.read_truth(Path(truth_file)) if truth_file else synthetic.Truth() if truth else None

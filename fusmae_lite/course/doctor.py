@@ -50,13 +50,14 @@ def report(config: RunConfig) -> tuple[list[str], bool]:
             lines[name] = say(config)
         except InputError as error:
             lines[name], good = f"no device ({error})" if name == "device" else str(error), False
-    weights = [f"{name} ({path.stat().st_size / 1e6:.1f} MB)" for name, path in shipped_weights().items()]
+    packages = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
+    weights = ", ".join(f"{name} ({path.stat().st_size / 1e6:.1f} MB)" for name, path in shipped_weights().items())
     return [
         f"python    {facts['python']}, {platform.system()} {platform.machine()}",
-        f"packages  {', '.join(f'{name} {number}' for name, number in facts['packages'].items())}",
+        f"packages  {packages}",
         f"machine   {facts['cores']} cores, {facts['memory_gib']} GiB memory, device {facts['device_name']}",
         f"data      {lines['data']}",
-        f"weights   {', '.join(weights) or 'none shipped'}",
+        f"weights   {weights or 'none shipped'}",
         f"results   {lines['results']}",
         f"would run preset {config.preset} on {lines['device']}: {config.fusion}, width {config.width}, depth "
         f"{config.depth}, {config.epochs} epochs of batch {config.batch_size}",

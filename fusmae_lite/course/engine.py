@@ -43,6 +43,7 @@ class Execution(BaseModel):
     seconds: float
     peak_memory_mib: float | None
     failure: str | None
+    metrics: dict[str, Any] | None = None  # what the notebook recorded
 
     def summary(self) -> str:
         """``40 cells in 12.3 s, 512 MiB``."""
@@ -62,7 +63,6 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> Execution
     """
     logging.getLogger("papermill").setLevel(logging.ERROR)
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel python3 of this environment, not the user's
-    form = "{desc}: cell {n_fmt}/{total_fmt} |{bar:24}| {elapsed}"
     reason = ""
     try:
         papermill.execute_notebook(
@@ -71,7 +71,7 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> Execution
             parameters,
             engine_name="fusmae",
             kernel_name="python3",
-            progress_bar={"desc": short_title(source), "leave": False, "bar_format": form} if interactive() else False,
+            progress_bar={"desc": short_title(source), "leave": False} if interactive() else False,
             cwd=source.parent,
         )
     except KeyboardInterrupt:
@@ -133,9 +133,8 @@ class _Engine(NBClientEngine):
         def note_memory(**_: Any) -> None:
             nb_man.nb.metadata.papermill.peak_memory_mib = _peak_memory_mib(getattr(kernel.provisioner, "pid", None))
 
-        client = PapermillNotebookClient(
-            nb_man, kernel_name=kernel_name, startup_timeout=120, timeout=None, on_cell_executed=note_memory
-        )
+        client = PapermillNotebookClient(nb_man, kernel_name=kernel_name, startup_timeout=120, timeout=None)
+        client.on_cell_executed = note_memory
         kernel = client.create_kernel_manager()
         if kernel.has_trait("transport_encryption"):  # in the clear, it says so on stderr for each notebook
             kernel.transport_encryption = "auto"

@@ -79,11 +79,7 @@ def metrics_file(config: RunConfig, notebook: str) -> Path:
 def write_json(path: Path, value: Any) -> Path:
     """Write JSON in one step. NumPy and torch values become Python's own, NaN and infinity null."""
     try:
-        finite = json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None)
-    except TypeError as error:
+        text = json.dumps(value, default=lambda array: array.tolist())
+    except (TypeError, AttributeError) as error:  # neither JSON's nor an array
         raise InputError(f"{path.name}: {error}", "record numbers, strings, and lists or dicts of them") from None
-    return write_text(path, json.dumps(finite, indent=2) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else json.JSONEncoder().default(value)
+    return write_text(path, json.dumps(json.loads(text, parse_constant=lambda _: None), indent=2) + "\n")

@@ -31,19 +31,14 @@ from fusmae_lite.data.identity import identity
 
 
 class Entry(Execution):
-    """What is kept of a notebook's run: its result, when it finished, and what it was made from."""
+    """What course.json keeps of a notebook's run: its result, what it was made from, and when it finished."""
 
     made_from: str
     pairs: Any = None
-    after: dict[str, float]
     finished: float
-    metrics: dict[str, Any] | None = None
 
 
 class State(BaseModel):
-    """The content of course.json."""
-
-    preset: str = ""
     notebooks: dict[str, Entry]
 
 
@@ -101,12 +96,12 @@ class Course:
                 raise InputError(what, "remove it, and every notebook runs again") from None
 
     def basis(self, source: Path, values: dict[str, Any]) -> dict[str, Any]:
-        """What a result depends on: cells, parameters and package; pairs; and when each predecessor finished."""
+        """What a result depends on: cells, parameters, package and when each predecessor finished; and the pairs."""
         cells = [cell.source for cell in nbformat.read(source, as_version=4).cells]
-        text = json.dumps([cells, values, self.package], sort_keys=True)
-        before = [path.stem for path in self.every if path.stem < source.stem and path.stem in self.entries]
-        after = {stem: self.entries[stem].finished for stem in before}
-        return {"made_from": hashlib.sha256(text.encode()).hexdigest(), "pairs": self.pairs, "after": after}
+        stems = {path.stem for path in self.every if path.stem < source.stem}
+        before = {stem: entry.finished for stem, entry in self.entries.items() if stem in stems}
+        text = json.dumps([cells, values, self.package, before], sort_keys=True)
+        return {"made_from": hashlib.sha256(text.encode()).hexdigest(), "pairs": self.pairs}
 
     def finished(self, source: Path, values: dict[str, Any]) -> bool:
         """True if this notebook's stored results still stand; says so if the pairs are why they do not."""
@@ -138,7 +133,7 @@ class Course:
     def store(self, source: Path, result: Execution, basis: dict[str, Any]) -> None:
         """Keep a result in course.json."""
         self.entries[source.stem] = Entry(**result.model_dump(), **basis, finished=time.time())
-        write_text(self.state, State(preset=self.config.preset, notebooks=self.entries).model_dump_json(indent=2))
+        write_text(self.state, State(notebooks=self.entries).model_dump_json(indent=2))
 
     def write_pages(self) -> None:
         """metrics.json and index.html, from what is in the folder."""
@@ -146,12 +141,14 @@ class Course:
             numbers = metrics_file(self.config, stem[:2])
             if numbers.is_file():
                 entry.metrics = read_object(numbers, "remove it, and run that notebook again")
-        shown = {*Execution.model_fields, "metrics"}
         metrics = {
             "preset": self.config.preset,
             "configuration": self.config.model_dump(),
             "machine": machine(),
-            "notebooks": {stem: entry.model_dump(include=shown) for stem, entry in sorted(self.entries.items())},
+            "notebooks": {
+                stem: entry.model_dump(include=set(Execution.model_fields))
+                for stem, entry in sorted(self.entries.items())
+            },
         }
         write_json(self.folder / "metrics.json", metrics)
         pages.write_index(self.folder, self.every, metrics)

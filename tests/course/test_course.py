@@ -161,7 +161,6 @@ def test_failure_names_the_cell_and_a_second_call_continues(
 
 ENTRY = {
     "made_from": "",
-    "after": {},
     "finished": 1.0,
     "cells": 1,
     "seconds": 1.0,
@@ -296,7 +295,7 @@ def test_begin_and_record(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
     record(config, "05", steps=2)
     assert path == tmp_path / "there" / "metrics" / "05.json"
     assert json.loads(path.read_text()) == {"loss": 0.5, "curve": [1.0, None], "steps": 2}
-    with pytest.raises(InputError, match="05.json: Object of type PosixPath"):
+    with pytest.raises(InputError, match="05.json: .PosixPath. .*; record numbers, strings, and"):
         record(config, "05", path=path)
     begin("05", preset="smoke")
     assert not path.exists()
