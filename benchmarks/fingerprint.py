@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fusmae_lite.core.sensors import S1, S2
 from fusmae_lite.data.archives import open_archive
-from fusmae_lite.data.archives.bigearthnet_v1 import S1_FOLDER, S2_FOLDER
+from fusmae_lite.data.archives.bigearthnet import S1_FOLDER, S2_FOLDER
 from fusmae_lite.data.identity import identity
 
 

@@ -24,7 +24,7 @@ from rasterio.io import MemoryFile
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs in a clone without installation
 
 from fusmae_lite.data.archives.base import SPLITS
-from fusmae_lite.data.archives.bigearthnet_v1 import S1_FOLDER, S2_FOLDER, BigEarthNetV1
+from fusmae_lite.data.archives.bigearthnet import S1_FOLDER, S2_FOLDER, BigEarthNetV1
 from fusmae_lite.data.archives.labels import BEN19
 
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)

@@ -21,7 +21,7 @@ import numpy as np
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import known_modality
 from fusmae_lite.data.archives.base import Archive
-from fusmae_lite.data.archives.pairing import TableArchive
+from fusmae_lite.data.archives.metadata import TableArchive
 
 if TYPE_CHECKING:
     from fusmae_lite.data.pairs import PairDataset

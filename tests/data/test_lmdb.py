@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.data.archives import LmdbArchive, open_archive
-from fusmae_lite.data.archives.lmdb_store import all_keys, release
+from fusmae_lite.data.archives.lmdb_store import all_keys, environment, release
 from fusmae_lite.data.archives.metadata import METADATA
 from fusmae_lite.data.archives.tensors import pack, unpack
 from fusmae_lite.data.pairs import PairDataset
@@ -123,7 +123,7 @@ def test_forked_pickled_and_in_loader_processes(root):
 
 def test_our_reader_agrees_with_the_library(root):
     store = open_archive(root)
-    with store._environment().begin() as transaction:
+    with environment(store.folder).begin() as transaction:
         for key in sorted(all_keys(store.folder)):
             value = transaction.get(key.encode())
             expected = safetensors.numpy.load(value)

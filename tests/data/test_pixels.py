@@ -18,10 +18,11 @@ from test_sen12ms import TRAIN, igbp, path_of, write
 from fusmae_lite.core.sensors import S1, S2, Modality
 from fusmae_lite.course.cli import main
 from fusmae_lite.data.archives import Archive, Patch, open_archive
-from fusmae_lite.data.archives.geotiff import read_bands, read_stack
+from fusmae_lite.data.archives.geotiff import band_files, read_images
 from fusmae_lite.data.archives.lmdb_store import release
 from fusmae_lite.data.archives.pixels import check_pixels, first_with_offset, obviously_right
 from fusmae_lite.data.archives.sample import check_archive
+from fusmae_lite.data.archives.sen12ms import LAND_COVER
 from fusmae_lite.data.archives.tensors import pack, unpack
 from fusmae_lite.data.encoded import layout_of
 from fusmae_lite.data.pairs import PairDataset
@@ -29,6 +30,10 @@ from fusmae_lite.data.pairs import PairDataset
 SAMPLES = Path(__file__).resolve().parents[2] / "data_samples"
 SENSORS = {"s1": S1, "s2": S2}
 Change = Callable[[np.ndarray], np.ndarray]
+
+
+def read_bands(folder: Path, modality: Modality):
+    return read_images(band_files(folder, modality), modality)
 
 
 @pytest.fixture
@@ -378,5 +383,5 @@ def test_a_triplet_is_one_place_and_its_bands_are_checked(tmp_path):
     refused(lambda: archive.read(0), path, "VV", "10 * log10")
     rewrite(path_of(tmp_path, TRAIN, "s2").parent, lambda x: x + np.uint16(1000), scale=(1, -1000))
     assert archive.read(0, ["s2"]).bands["s2"]["B02"][0, 0] == 200
-    bands, place = read_stack(path_of(tmp_path, TRAIN, "lc"), ("IGBP", "2", "3", "4"), ("IGBP",), 256, "uint16")
+    bands, place = read_images({path_of(tmp_path, TRAIN, "lc"): ("IGBP", "2", "3", "4")}, LAND_COVER, 256)
     assert (bands["IGBP"] == 1).all() and place.crs.to_string() == "EPSG:32631"

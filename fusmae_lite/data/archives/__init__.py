@@ -9,9 +9,8 @@ from fusmae_lite.core.config import RunConfig, project_root
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.progress import duration, interactive, line, track
 from fusmae_lite.data.archives.base import Archive, Patch
-from fusmae_lite.data.archives.bigearthnet_v1 import BigEarthNetV1
+from fusmae_lite.data.archives.bigearthnet import BigEarthNetV1, ReBEN
 from fusmae_lite.data.archives.lmdb_store import LmdbArchive
-from fusmae_lite.data.archives.reben import ReBEN
 from fusmae_lite.data.archives.sen12ms import SEN12MS
 from fusmae_lite.data.archives.splits import with_random_split
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
@@ -14,10 +14,12 @@ from typing import ClassVar
 import numpy as np
 
 from fusmae_lite.core.errors import InputError, printable
+from fusmae_lite.data.archives.names import apart
 
 SPLITS = ("train", "val", "test")
 #: A file of this name in an archive's folder says that no satellite took its images.
 SYNTHETIC = "SYNTHETIC.txt"
+COMPLETE = "complete the download, correct the lists, or open with partial=True to use the whole pairs only"
 
 
 def is_synthetic(root: Path) -> bool:
@@ -41,14 +43,15 @@ class Archive(ABC):
     """A folder of patches. Opening one reads names and lists, never pixels.
 
     A new format is a subclass in a sibling module, listed in ``FORMATS`` of ``archives/__init__.py``. It sets `kind`,
-    `layout` and `classes`, fills `root` and `names` in ``__init__``, implements the abstract methods, and passes what
-    it reads through the checks of :mod:`~fusmae_lite.data.archives.pixels`. ``tests/data/test_archives.py`` tests it.
+    `layout` and `classes`, fills `root`, `names` and `columns` in ``__init__``, implements the abstract methods, and
+    passes what it reads through :mod:`~fusmae_lite.data.archives.pixels`. ``tests/data/test_archives.py`` tests it.
     """
 
     kind: ClassVar[str]  # what messages call the format
     layout: ClassVar[str]  # what `matches` looks for, in words
     root: Path
     names: Sequence[str]  # the position of a patch is its index everywhere else
+    columns: Mapping[str, Sequence[str]] = {}  # modality -> name of each pair's files, or key, in that modality
     classes: tuple[str, ...]  # label names, in the order of the columns of `labels`
     left_out: tuple[tuple[str, str], ...] = ()  # (name, reason) of what was not taken, with partial=True
     store: str | None = None  # the one file that holds all pairs, if there is one
@@ -74,9 +77,9 @@ class Archive(ABC):
     def meta(self, index: int) -> dict[str, str]:
         """What is known of a patch without opening its files; ``"split"`` is ``""`` outside every split."""
 
-    @abstractmethod
     def keys(self, index: int) -> dict[str, str]:
         """Modality -> the name its bands go by: the stem of its files, and its key in an LMDB."""
+        return {modality: names[index] for modality, names in self.columns.items()}
 
     def files(self, index: int, modality: str) -> list[str]:
         """Paths that :meth:`read` opens for one sensor of a pair, labels included; [] where pairs share files."""
@@ -97,14 +100,15 @@ class Archive(ABC):
         return "synthetic pairs" if is_synthetic(self.root) else "pairs"
 
     def keep(self, rows: np.ndarray) -> None:
-        """Forget all pairs but those of a (len,) bool mask. A format that holds more by row than names extends it."""
+        """Forget all pairs but those of a (len,) bool mask. A format that holds more by row extends it."""
         self.names = tuple(compress(self.names, rows))
+        self.columns = {modality: tuple(compress(names, rows)) for modality, names in self.columns.items()}
         for cached in ("splits", "labels"):
             self.__dict__.pop(cached, None)
 
     def leave_out(self, reasons: Mapping[int, str]) -> None:
         """Forget these rows and note the reasons in `left_out`."""
-        self.left_out += tuple((printable(self.names[row]), printable(why)) for row, why in reasons.items())
+        self._note_left_out({self.names[row]: why for row, why in reasons.items()})
         rows = np.ones(len(self), dtype=bool)
         rows[list(reasons)] = False
         self.keep(rows)
@@ -124,9 +128,8 @@ class Archive(ABC):
         if name not in SPLITS:
             raise InputError(f"unknown split {name!r}", f"choose one of {', '.join(SPLITS)}, all")
         if not (self.splits != "").any():
-            raise InputError(
-                f"{self.root}: no split lists found", "add splits/{train,val,test}.csv, or use split 'all'"
-            )
+            cure = "add splits/{train,val,test}.csv, or use split 'all'"
+            raise InputError(f"{self.root}: no split lists found", cure)
         return np.flatnonzero(self.splits == name)
 
     def describe(self) -> str:
@@ -135,10 +138,67 @@ class Archive(ABC):
         sizes = ", ".join(f"{splits[name]} {name or 'in no split'}" for name in (*SPLITS, "") if splits[name])
         counts = self.labels.sum(axis=0)
         common = [f"{self.classes[c]} {counts[c]}" for c in np.argsort(-counts, kind="stable")[:3]]
-        lines = (
-            f"{self.kind} in {self.root}",
-            f"{len(self)} {self.kind_of_pairs}: {sizes}",
-            f"{int((counts > 0).sum())} of {len(self.classes)} classes occur; most frequent: {', '.join(common)}",
-            f"{int((~self.labels.any(axis=1)).sum())} pairs carry no label (legal for pretraining)",
+        return (
+            f"{self.kind} in {self.root}\n"
+            f"{len(self)} {self.kind_of_pairs}: {sizes}\n"
+            f"{int((counts > 0).sum())} of {len(self.classes)} classes occur; most frequent: {', '.join(common)}\n"
+            f"{int((~self.labels.any(axis=1)).sum())} pairs carry no label (legal for pretraining)"
         )
-        return "\n".join(lines)
+
+    def _path(self, modality: str, name: str) -> Path | str:
+        """The file, folder or key of a name."""
+        return f"{self.store or self.root}: {name}"
+
+    def _chosen(self, index: int, modalities: Sequence[str] | None) -> dict[str, str]:
+        """The :meth:`keys` of these modalities, None for all; InputError for an unknown one."""
+        keys = self.keys(index)
+        for modality in modalities or ():
+            if modality not in keys:
+                raise InputError(f"{self.kind} has no modality {modality!r}", f"choose from {', '.join(keys)}")
+        return {modality: keys[modality] for modality in modalities or keys}
+
+    def _join(self, on_disk: Mapping[str, set[str]], where: object, partial: bool) -> None:
+        """Refuse, or leave out with `partial`, rows of `columns` that are two places or lack a name `on_disk`.
+
+        `where` is the table or the lists that hold the rows.
+        """
+        s1, s2 = self.columns.get("s1"), self.columns.get("s2")
+        different = apart(s1, s2) if s1 and s2 else {}
+        elsewhere = {r: f"{where}: {s2[r]} is paired with {s1[r]}, taken {what}" for r, what in different.items()}
+        refuse(elsewhere.values(), "correct the S1 names: both of a pair have one tile, column and row", partial)
+        missing = {modality: set(names) - on_disk[modality] for modality, names in self.columns.items()}
+        lacking = {m: names for m, names in missing.items() if names}
+        rows = sorted({row for m in lacking for row, name in enumerate(self.columns[m]) if name in lacking[m]})
+        incomplete = {row: self._lacks(row, missing) for row in rows}
+        refuse(incomplete.values(), COMPLETE, partial)
+        if reasons := elsewhere | incomplete:
+            self.leave_out(reasons)
+
+    def _lacks(self, row: int, missing: Mapping[str, set[str]]) -> str:
+        keys = self.keys(row)
+        absent = [f"{m.upper()} {self._path(m, name)}" for m, name in keys.items() if name in missing[m]]
+        present = [self._path(m, name) for m, name in keys.items() if name not in missing[m]]
+        partner = f", partner of {present[-1]}" if present else ""
+        return f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing{partner}"
+
+    def _refuse_strays(self, strays: Mapping[str, str], reason: str, cure: str, partial: bool) -> None:
+        """Refuse, or leave out with `partial`, what lies on disk without a row: name -> modality."""
+        reasons = {name: f"{self._path(strays[name], name)} {reason}" for name in sorted(strays)}
+        refuse(reasons.values(), cure, partial)
+        self._note_left_out(reasons)
+
+    def _note_left_out(self, reasons: Mapping[str, str]) -> None:
+        self.left_out += tuple((printable(name), printable(why)) for name, why in reasons.items())
+
+
+def without_row(columns: Mapping[str, Sequence[str]], on_disk: Mapping[str, set[str]]) -> dict[str, str]:
+    """Name on disk that no column has -> its modality."""
+    in_rows = set().union(*columns.values())
+    return {name: modality for modality, names in on_disk.items() for name in names - in_rows}
+
+
+def refuse(reasons: Collection[str], cure: str, partial: bool) -> None:
+    """InputError for the first of the reasons, unless `partial`."""
+    if reasons and not partial:
+        more = f" (and {len(reasons) - 1} more like it)" if len(reasons) > 1 else ""
+        raise InputError(next(iter(reasons)) + more, cure)

@@ -7,11 +7,10 @@ import math
 import re
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import rasterio
@@ -23,13 +22,11 @@ from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import refuse_special
 from fusmae_lite.core.progress import track
 from fusmae_lite.core.sensors import DECIBEL, REFLECTANCE, Modality, get_modality
-from fusmae_lite.data.archives.base import Patch
-from fusmae_lite.data.archives.listing import subfolders, unopened
-from fusmae_lite.data.archives.pairing import PairArchive
+from fusmae_lite.data.archives.base import Archive, Patch
+from fusmae_lite.data.archives.names import subfolders, unopened
 from fusmae_lite.data.archives.pixels import (
     ADDED,
     FILL,
-    check_finite,
     check_form,
     check_gaps,
     check_values,
@@ -42,10 +39,12 @@ logging.getLogger("rasterio").addHandler(logging.NullHandler())
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 _CODEC = re.compile(r"missing codec(?: of code)? \w+|\S+ compression only supported|compression \S+ not supported")
+#: Units of a map: no scale, offset or gap means anything there.
+CODES = "class codes"
+_UNSCALE = "apply them to the pixels and remove the tags (gdal_translate -unscale)"
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where the pixels of a file lie: None for what it does not say; bounds are left, bottom, right, top.
 
     `tolerance` is half a pixel of its sensor's finest bands, in the units of the bounds.
@@ -61,15 +60,15 @@ class Place:
         return f"{self.path} lies at ({edges}) in {self.crs.to_string() if self.crs else 'no reference system'}"
 
 
-class GeoTiffArchive(PairArchive):
+class GeoTiffArchive(Archive):
     """Pairs of radar and optics in GeoTIFFs."""
 
-    #: Any of these is enough to recognise the format; what is missing is reported when opening.
-    folders: ClassVar[tuple[str, ...]]
+    folders: ClassVar[tuple[str, ...]]  # any of these is enough to recognise the format
+    side: ClassVar[int | None] = None  # of every band in pixels; None: what the sensor's resolutions give
 
     @classmethod
     def matches(cls, root: Path) -> bool:
-        """See :class:`Archive`."""
+        """Any of the `folders`; what is missing is reported when opening."""
         return any((root / folder).is_dir() for folder in cls.folders)
 
     @cached_property
@@ -82,11 +81,18 @@ class GeoTiffArchive(PairArchive):
 
     def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
         """Decode one patch; see :class:`Archive`."""
-        read = {modality: self._bands(modality, name) for modality, name in self._chosen(index, modalities).items()}
-        bands = {modality: bands for modality, (bands, _) in read.items()}
-        place = one_place([place for _, place in read.values()])
+        bands, places = {}, []
+        for modality, name in self._chosen(index, modalities).items():
+            bands[modality], place = read_images(self._images(modality, name), get_modality(modality), self.side)
+            places.append(place)
+        place = one_place(places)
         crs = place.crs and place.crs.to_string()
         return Patch(self.names[index], bands, self._labels_of(index), self.meta(index), crs, place.bounds)
+
+    def files(self, index: int, modality: str) -> list[str]:
+        """The images of one sensor, and what else :meth:`read` opens with them."""
+        images = self._images(modality, self.keys(index)[modality])
+        return [str(path) for path in (*images, *self._beside(index, modality))]
 
     def _subfolders(self, folder: str) -> list[str]:
         """Names of the folders in one of the `folders`."""
@@ -94,39 +100,40 @@ class GeoTiffArchive(PairArchive):
             raise InputError(f"{self.root} has no folder {folder}", "download and unpack both sensors into one folder")
         return subfolders(self.root / folder)
 
-    def _bands(self, modality: str, name: str) -> tuple[dict[str, np.ndarray], Place]:
-        return read_bands(self._path(modality, name), get_modality(modality))
+    def _beside(self, index: int, modality: str) -> list[Path]:
+        """Files of labels and the like of one sensor of a pair."""
+        return []
+
+    @abstractmethod
+    def _images(self, modality: str, name: str) -> dict[Path, Sequence[str]]:
+        """The files of a name -> their bands."""
 
     @abstractmethod
     def _labels_of(self, index: int) -> tuple[str, ...]:
         """Names of one pair's classes."""
 
 
-def read_bands(folder: Path, modality: Modality) -> tuple[dict[str, np.ndarray], Place]:
-    """Every band of one patch at native resolution, from a file each, and the place that all of them show."""
-    bands: dict[str, np.ndarray] = {}
-    places: list[Place] = []
-    late = modality.units == REFLECTANCE and first_with_offset([folder.name]) is not None
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):  # looks for no side-car files
-        for band in modality.bands:
-            path, side = folder / f"{folder.name}_{band}.tif", modality.native_side(band)
-            pixels, place = _read(path, [band], [band], side, modality.dtype, modality, late)
-            bands[band] = pixels[0]
-            places.append(place)
-    check_gaps(bands, modality, folder)
-    return bands, one_place(places)
+def band_files(folder: Path, modality: Modality) -> dict[Path, Sequence[str]]:
+    """The files of a folder that holds one for each band."""
+    return {folder / f"{folder.name}_{band}.tif": [band] for band in modality.bands}
 
 
-def read_stack(
-    path: Path, on_disk: Sequence[str], wanted: Sequence[str], side: int, dtype: str, modality: Modality | None = None
+def read_images(
+    images: Mapping[Path, Sequence[str]], modality: Modality, side: int | None = None
 ) -> tuple[dict[str, np.ndarray], Place]:
-    """The wanted bands of one GeoTIFF of many, all of one side, and its place; without `modality` values are any."""
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
-        pixels, place = _read(path, on_disk, wanted, side, dtype, modality)
-    bands = dict(zip(wanted, pixels, strict=True))
-    if modality is not None:
-        check_gaps(bands, modality, path)
-    return bands, place
+    """The modality's bands at native resolution from files that may hold more, and the place that all of them show.
+
+    InputError for damage, other forms, units, gaps or places; `side` in pixels if it is not the modality's own.
+    """
+    bands: dict[str, np.ndarray] = {}
+    places = []
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):  # looks for no side-car files
+        for path, on_disk in images.items():
+            pixels, place = _read(path, on_disk, modality, side)
+            bands |= pixels
+            places.append(place)
+    check_gaps(bands, modality, path if len(images) == 1 else path.parent)
+    return bands, one_place(places)
 
 
 def one_place(places: Sequence[Place]) -> Place:
@@ -140,61 +147,57 @@ def one_place(places: Sequence[Place]) -> Place:
         distance = max((abs(a - b) for a, b in edges), default=0.0)
         both = (first.crs is None) == (other.crs is None)
         if both and (first.crs != other.crs or distance > min(first.tolerance, other.tolerance)):
-            raise InputError(
-                f"two places in one pair: {first}, but {other}",
-                "correct the pairing in the lists, or download the patch again",
-            )
+            cure = "correct the pairing in the lists, or download the patch again"
+            raise InputError(f"two places in one pair: {first}, but {other}", cure)
     return places[-1]
 
 
 def _read(
-    path: Path,
-    on_disk: Sequence[str],
-    wanted: Sequence[str],
-    side: int,
-    dtype: str,
-    modality: Modality | None,
-    late: bool = False,
-) -> tuple[np.ndarray, Place]:
-    """The wanted bands of one file, (bands, side, side), checked, and its place.
+    path: Path, on_disk: Sequence[str], modality: Modality, side: int | None
+) -> tuple[dict[str, np.ndarray], Place]:
+    """The modality's bands of one file, checked, and its place.
 
     What the header alone can tell is checked before pixels are read: a small file may claim to hold terabytes.
     """
     refuse_special(path)
+    wanted = [band for band in modality.bands if band in on_disk]
     try:
         with rasterio.open(path, driver="GTiff") as file:
-            _check_header(file, path, on_disk, side, dtype, modality)
+            _check_header(file, path, on_disk, modality, side or modality.native_side(wanted[0]))
             place = _place(file, path, modality)
             pixels = file.read([on_disk.index(band) + 1 for band in wanted])
-            if modality is not None:  # else a land-cover map: codes, in which 0 is one
-                pixels = _apply(file, pixels, path, modality, late)
+            if modality.units != CODES:  # of which 0 is one
+                pixels = _apply(file, pixels, path, modality)
     except InputError:
         raise
     except (RasterioError, OSError, ValueError, OverflowError, MemoryError) as error:
-        kind = f"band {on_disk[0]} of {modality.title}" if modality and len(on_disk) == 1 else "the image"
-        raise _explain(path, kind, error) from None
-    for band, array in zip(wanted, pixels, strict=True):
-        check_finite(array, path, band)
-        if modality is not None:
-            check_values(array, modality, band, path)
-    return pixels, place
+        if reason := unopened(path, f": {f'band {on_disk[0]} of {modality.title}' if len(on_disk) == 1 else 'image'}"):
+            raise reason from None
+        if codec := _CODEC.search(f"{error} {error.__cause__}"):
+            cure = "write it again with deflate (gdal_translate -co COMPRESS=DEFLATE)"
+            raise InputError(f"{path}: this rasterio cannot decode its compression ({codec[0]})", cure) from None
+        raise InputError(f"{path}: truncated or no GeoTIFF", "download the patch again") from None
+    bands = dict(zip(wanted, pixels, strict=True))
+    for band, array in bands.items():
+        check_values(array, modality, band, path)
+    return bands, place
 
 
 def _check_header(
-    file: rasterio.DatasetReader, path: Path, on_disk: Sequence[str], side: int, dtype: str, modality: Modality | None
+    file: rasterio.DatasetReader, path: Path, on_disk: Sequence[str], modality: Modality, side: int
 ) -> None:
-    shape, units = (file.height, file.width), modality and modality.units
+    shape: tuple[int, ...] = (file.height, file.width)
     if file.count != len(on_disk):
         if len(on_disk) > 1:
             raise InputError(f"{path} has {file.count} bands, expected {len(on_disk)}", "download the file again")
         shape = (file.count, *shape)
-    scaled = units == DECIBEL and (file.scales[0], file.offsets[0]) != (1, 0)
-    for band, found in zip(on_disk, file.dtypes, strict=False):
-        becomes = dtype if scaled and np.dtype(found).kind in "iuf" else found  # scaled decibels become float32
-        check_form(shape, becomes, path, band, side, dtype, units)
+    scaled = modality.units == DECIBEL and (file.scales[0], file.offsets[0]) != (1, 0)
+    for band, actual in zip(on_disk, file.dtypes, strict=False):
+        becomes = modality.dtype if scaled and np.dtype(actual).kind in "iuf" else actual  # as _apply makes it
+        check_form(shape, becomes, path, band, side, modality.dtype, modality.units)
 
 
-def _place(file: rasterio.DatasetReader, path: Path, modality: Modality | None) -> Place:
+def _place(file: rasterio.DatasetReader, path: Path, modality: Modality) -> Place:
     """CRS and bounds of a north-up grid; InputError for any other."""
     grid, bounds = file.transform, tuple(file.bounds)
     if grid.is_identity:  # what GDAL says of a file without a grid
@@ -203,43 +206,30 @@ def _place(file: rasterio.DatasetReader, path: Path, modality: Modality | None) 
         raise InputError(f"{path}: a grid of NaN or infinite coordinates", "download the file again")
     if grid.b or grid.d or grid.a <= 0 or grid.e >= 0:
         raise InputError(f"{path}: a rotated, sheared or mirrored grid", "warp it to north up (gdalwarp), pair by pair")
-    finest = max(file.width, *map(modality.native_side, modality.bands)) if modality else file.width
+    finest = max(file.width, *map(modality.native_side, modality.bands))
     return Place(path, file.crs, bounds, (bounds[2] - bounds[0]) / finest / 2)
 
 
-def _apply(file: rasterio.DatasetReader, pixels: np.ndarray, path: Path, modality: Modality, late: bool) -> np.ndarray:
+def _apply(file: rasterio.DatasetReader, pixels: np.ndarray, path: Path, modality: Modality) -> np.ndarray:
     """Pixels in the modality's unit: declared scale and offset applied; InputError where declared no-data occurs."""
     for value in {value for value in file.nodatavals if value is not None}:
         if gaps := int((pixels == value).sum()):
             raise InputError(f"{path}: {gaps} pixels are {value:g}, declared as no data", FILL)
     if any(MaskFlags.per_dataset in flags for flags in file.mask_flag_enums) and not file.dataset_mask().all():
         raise InputError(f"{path}: its mask declares pixels as no data", FILL)
-    scale, offset = file.scales[0], file.offsets[0]
-    known = "one scale and offset for all bands"
-    single = len(set(zip(file.scales, file.offsets, strict=True))) == 1
-    if single and math.isfinite(scale) and math.isfinite(offset) and scale != 0:
+    declared, (scale, offset) = set(zip(file.scales, file.offsets, strict=True)), (file.scales[0], file.offsets[0])
+    usable = len(declared) == 1 and math.isfinite(scale) and math.isfinite(offset) and scale != 0
+    optical, accepted = modality.units == REFLECTANCE, "one scale and offset for all bands"
+    if usable:
         # Sentinel-2 declares its unit, or the 1000 of processing baselines from 04.00 on
-        near = math.isclose(scale, 1.0) or math.isclose(scale, 1e-4, rel_tol=1e-5)
-        if modality.units == REFLECTANCE and near and math.isclose(offset / scale, -ADDED, rel_tol=1e-5):
+        unit = math.isclose(scale, 1.0) or (optical and math.isclose(scale, 1e-4, rel_tol=1e-5))
+        if optical and unit and math.isclose(offset / scale, -ADDED, rel_tol=1e-5):
             return np.maximum(pixels, ADDED) - pixels.dtype.type(ADDED)
-        if late and near and offset == 0:
+        if optical and unit and offset == 0 and first_with_offset([path.name]):
             raise offset_left(path)
-        if (scale, offset) == (1.0, 0.0) or (modality.units == REFLECTANCE and near and offset == 0):
+        if (scale, offset) == (1.0, 0.0) or (optical and unit and offset == 0):
             return pixels
         if modality.units == DECIBEL:
             return (pixels.astype(np.float64) * scale + offset).astype(modality.dtype)
-        known = "none"
-        if modality.units == REFLECTANCE:
-            known = f"(1, 0), (0.0001, 0), (1, -{ADDED}) or (0.0001, -0.1)"
-    what = f"{path} declares scale {scale:g} and offset {offset:g}; known here: {known}"
-    raise InputError(what, "apply them to the pixels and remove the tags (gdal_translate -unscale)")
-
-
-def _explain(path: Path, what: str, error: Exception) -> InputError:
-    """Why a file could not be read."""
-    if reason := unopened(path, f": {what}"):
-        return reason
-    if codec := _CODEC.search(f"{error} {error.__cause__}"):
-        cure = "write it again with deflate (gdal_translate -co COMPRESS=DEFLATE)"
-        return InputError(f"{path}: this rasterio cannot decode its compression ({codec[0]})", cure)
-    return InputError(f"{path}: truncated or no GeoTIFF", "download the patch again")
+        accepted = f"(1, 0), (0.0001, 0), (1, -{ADDED}) or (0.0001, -0.1)" if optical else "none"
+    raise InputError(f"{path} declares scale {scale:g} and offset {offset:g}; known here: {accepted}", _UNSCALE)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import lmdb
 import numpy as np
@@ -15,10 +15,24 @@ from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import S1, S2, known_modality
 from fusmae_lite.data.archives.base import Patch
 from fusmae_lite.data.archives.labels import BEN19
-from fusmae_lite.data.archives.listing import subfolders, unopened
-from fusmae_lite.data.archives.metadata import METADATA, Metadata, read_metadata, read_note, read_reben_table, typed
-from fusmae_lite.data.archives.names import check_names, check_s1_names, check_s2_names, place_and_day, version
-from fusmae_lite.data.archives.pairing import TableArchive
+from fusmae_lite.data.archives.metadata import (
+    METADATA,
+    Metadata,
+    TableArchive,
+    read_metadata,
+    read_note,
+    read_reben_table,
+    typed,
+)
+from fusmae_lite.data.archives.names import (
+    check_names,
+    check_s1_names,
+    check_s2_names,
+    place_and_day,
+    subfolders,
+    unopened,
+    version,
+)
 from fusmae_lite.data.archives.pixels import first_with_offset, offset_left
 from fusmae_lite.data.archives.tensors import Layout, unpack
 
@@ -29,12 +43,12 @@ JOURNAL = "encode.journal"
 CHECKSUM = "crc32_"
 CRS = "crs"
 EDGES = ("left", "bottom", "right", "top")
-PLACE = (CRS, *EDGES)
 #: And what tells later whether a pair's source may have changed: :func:`fusmae_lite.data.identity.signature`.
 SOURCE = "source_signature"
 #: No coordinate, in metres or degrees, lies beyond twice round the Earth.
 FARTHEST = 1e8
 
+_PLACE = {CRS: pa.string(), **dict.fromkeys(EDGES, pa.float64())}
 _NATIVE: dict[str, Layout] = {
     sensor.name: {band: (sensor.native_side(band), sensor.dtype) for band in sensor.bands} for sensor in (S1, S2)
 }
@@ -61,21 +75,20 @@ def environment(folder: Path) -> lmdb.Environment:
     if status.st_size < claimed:
         handle.close()
         raise InputError(f"{folder / DATA}: {status.st_size} bytes of {claimed}, truncated", "copy it again")
-    _OPEN[path] = (identity, handle)
+    _OPEN[path] = identity, handle
     return handle
 
 
 def release(folder: Path) -> None:
     """Close this process's handle, so that the folder can be written or opened by other means."""
-    if known := _OPEN.pop(os.path.realpath(folder), None):
-        known[1].close()
+    if opened := _OPEN.pop(os.path.realpath(folder), None):
+        opened[1].close()
 
 
 def all_keys(folder: Path) -> set[str]:
     """Every key; reads no value."""
-    handle = environment(folder)
     try:
-        with handle.begin() as transaction, transaction.cursor() as cursor:
+        with environment(folder).begin() as transaction, transaction.cursor() as cursor:
             return {key.decode(errors="replace") for key in cursor.iternext(keys=True, values=False)}
     except lmdb.Error as error:
         raise _unreadable(folder, error) from None
@@ -115,26 +128,27 @@ class LmdbArchive(TableArchive):
         path = _find_table(self.folder)
         note = read_note(path)
         self._noted = note is not None
-        self.classes, sources = BEN19, {"s1": "s1_name", "s2": "patch_id"}
-        self.layouts = _NATIVE
+        self.classes, sources, self.layouts = BEN19, {"s1": "s1_name", "s2": "patch_id"}, _NATIVE
         if note is not None:
             if snow_and_clouds:
                 raise InputError(f"{path} has no second table", "leave snow_and_clouds out; give it when encoding")
-            self.classes, sources, self.layouts = tuple(note["classes"]), note["keys"], _layouts(note["bands"])
-            table = read_metadata(path, self.classes, keys=tuple(sources.values()), no_split=True)
-            for names in table.keys.values():
-                check_names(names, table.where)
-            _check_places(table)
+            self.classes, sources, self.layouts = note.classes, note.keys, note.bands
+            _check_layouts(note.bands)
+            self.table = read_metadata(path, self.classes, keys=tuple(sources.values()), no_split=True)
+            for names in self.table.keys.values():
+                check_names(names, self.table.where)
+            _check_places(self.table)
         else:
-            table = read_reben_table(path.parent, snow_and_clouds, path)
-            check_s2_names(table.names, table.where, version(next(iter(table.names), "")) or 2)
-            check_s1_names(table.keys["s1_name"], table.where)
-            if late := first_with_offset(table.names):
+            self.table = read_reben_table(path.parent, snow_and_clouds, path)
+            names, where = self.table.names, self.table.where
+            check_s2_names(names, where, version(next(iter(names), "")) or 2)
+            check_s1_names(self.table.keys["s1_name"], where)
+            if late := first_with_offset(names):
                 raise offset_left(f"{path}: {late}")
-        columns = {modality: table.keys[column] for modality, column in sources.items()}
-        self._rest = [name for name in table.rest if not name.startswith((CHECKSUM, SOURCE)) and name not in PLACE]
-        on_disk = dict.fromkeys(columns, all_keys(self.folder))
-        self._take(table, columns, on_disk, path.parent, "has no row in the table", partial)
+        self.columns = {modality: self.table.keys[column] for modality, column in sources.items()}
+        self._rest = [c for c in self.table.rest if c not in _PLACE and not c.startswith((CHECKSUM, SOURCE))]
+        on_disk = dict.fromkeys(self.columns, all_keys(self.folder))
+        self._take(on_disk, path.parent, "has no row in the table", partial)
 
     @classmethod
     def matches(cls, root: Path) -> bool:
@@ -145,7 +159,7 @@ class LmdbArchive(TableArchive):
         """Copy one patch out of the map: arrays as :class:`Archive` describes, writable, independent of it."""
         bands: dict[str, dict[str, np.ndarray]] = {}
         try:
-            with self._environment().begin(buffers=True) as transaction:
+            with environment(self.folder).begin(buffers=True) as transaction:
                 for modality, key in self._chosen(index, modalities).items():
                     value, where = transaction.get(key.encode()), self._path(modality, key)
                     if value is None:
@@ -153,14 +167,16 @@ class LmdbArchive(TableArchive):
                     bands[modality] = unpack(value, self.layouts[modality], where, known_modality(modality))
         except lmdb.Error as error:
             raise _unreadable(self.folder, error) from None
-        return Patch(self.names[index], bands, self._labels_of(index), self.meta(index), *self._place(index))
+        crs, bounds = None, None
+        if self._noted:
+            crs, *edges = (self.table.rest[name][index].as_py() for name in _PLACE)
+            bounds = None if None in edges else tuple(edges)
+        return Patch(self.names[index], bands, self._labels_of(index), self.meta(index), crs, bounds)
 
     def meta(self, index: int) -> dict[str, str]:
         """Split and every further column of the table as text; for a table of reBEN also tile and acquisition_date."""
-        known = {"split": str(self.splits[index])}
-        if not self._noted:
-            known |= place_and_day(self.names[index], self.columns["s1"][index])
-        return {**known, **self.table.row(index, self._rest)}
+        known = {} if self._noted else place_and_day(self.names[index], self.columns["s1"][index])
+        return {"split": str(self.splits[index]), **known, **self.table.row(index, self._rest)}
 
     def checksums(self) -> Iterator[tuple[str, int]]:
         """(key, CRC-32) of every value, where ``fusmae encode`` wrote the table; else InputError."""
@@ -175,25 +191,6 @@ class LmdbArchive(TableArchive):
         name = CHECKSUM + modality
         column = self.table.rest.get(name)
         return None if column is None else typed(column, name, pa.uint32(), self.table.where).to_numpy()
-
-    def _path(self, modality: str, name: str) -> str:
-        return f"{self.store}: {name}"
-
-    def _environment(self) -> lmdb.Environment:
-        if self.__dict__.get("_handle", (0,))[0] != os.getpid():
-            self._handle = (os.getpid(), environment(self.folder))
-        return self._handle[1]
-
-    def _place(self, index: int) -> tuple[str | None, tuple[float, ...] | None]:
-        """(crs, bounds) as encoded; (None, None) in a table from elsewhere."""
-        if not self._noted:
-            return None, None
-        crs, *edges = (self.table.rest[name][index].as_py() for name in PLACE)
-        return crs, None if None in edges else tuple(edges)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the handle, which belongs to one process."""
-        return {name: value for name, value in self.__dict__.items() if name != "_handle"}
 
 
 def _find(root: Path) -> Path | None:
@@ -217,12 +214,11 @@ def _find_table(folder: Path) -> Path:
 
 
 def _check_places(table: Metadata) -> None:
-    """Raise InputError unless the columns of the place on the ground are there and hold what can be one, or nothing."""
-    if missing := [column for column in PLACE if column not in table.rest]:
+    """InputError unless the columns of the place on the ground are there and hold what can be one, or nothing."""
+    if missing := [column for column in _PLACE if column not in table.rest]:
         what = f"{table.where}: no column {', '.join(missing)} of texts or numbers"
         raise InputError(what, "encode the archive again")
-    for name in PLACE:
-        kind = pa.string() if name == CRS else pa.float64()
+    for name, kind in _PLACE.items():
         table.rest[name] = typed(table.rest[name], name, kind, table.where, nulls=True)
     for edge in EDGES:
         values = table.rest[edge].drop_null().to_numpy()
@@ -232,15 +228,12 @@ def _check_places(table: Metadata) -> None:
             raise InputError(what, "encode the archive again, or leave these cells empty")
 
 
-def _layouts(noted: dict[str, dict[str, Sequence[Any]]]) -> dict[str, Layout]:
-    """Modality -> band -> (side, dtype) as noted; InputError where that contradicts the sensor of that name."""
-    layouts: dict[str, Layout] = {}
-    for name, bands in noted.items():
-        layouts[name] = {band: (side, dtype) for band, (side, dtype) in bands.items()}
+def _check_layouts(layouts: Mapping[str, Layout]) -> None:
+    """InputError where a layout contradicts the sensor of its name."""
+    for name, bands in layouts.items():
         modality = known_modality(name)
         wanted = {(band, modality.dtype) for band in modality.bands} if modality else set()
         if modality and (differing := {(band, dtype) for band, (_, dtype) in bands.items()} ^ wanted):
             band, dtype = min(differing)
             what = f"{METADATA}: band {band} ({dtype}) of {modality.name} is noted or expected, but not both"
             raise InputError(what, f"encode with the bands {', '.join(modality.bands)} as {modality.dtype}")
-    return layouts

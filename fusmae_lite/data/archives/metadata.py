@@ -5,22 +5,23 @@ Half a million rows are handled as columns; nothing here loops over them in Pyth
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from fusmae_lite.core.errors import InputError
+from fusmae_lite.data.archives.base import Archive, without_row
 from fusmae_lite.data.archives.labels import BEN19
-from fusmae_lite.data.archives.listing import require_file, unopened
-from fusmae_lite.data.archives.names import refuse_duplicates
+from fusmae_lite.data.archives.names import refuse_duplicates, require_file, unopened
 
 METADATA = "metadata.parquet"
 #: The second table of reBEN: patches its authors set apart.
@@ -32,8 +33,31 @@ _AGAIN = "download the table again"
 #: What pyarrow says to a damaged file.
 _DAMAGED = (OSError, pa.ArrowException, ValueError, TypeError, KeyError, AttributeError, OverflowError, MemoryError)
 #: Beyond any archive of pairs; a made file that claims more would only fill the memory.
-_MOST_ROWS, _MOST_CLASSES, _LARGEST_SIDE = 20_000_000, 10_000, 10_000
+_MOST_ROWS = 20_000_000
 _SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
+#: rico-hdl also writes the land-cover map of a patch; nothing here reads it.
+_MAP = "_reference_map"
+
+
+class Note(BaseModel, strict=True):
+    """What ``fusmae encode`` notes of an archive, in sizes that a patch can have."""
+
+    classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=10_000)]
+    keys: Annotated[dict[str, str], Field(min_length=1)]  # modality -> column of its keys
+    bands: dict[  # modality -> band -> (side in pixels, dtype)
+        str, Annotated[dict[str, tuple[Annotated[int, Field(gt=0, le=10_000)], str]], Field(min_length=1)]
+    ]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Note:
+        for _, dtype in (band for bands in self.bands.values() for band in bands.values()):
+            try:
+                np.dtype(dtype)
+            except TypeError as error:
+                raise ValueError(str(error)) from None
+        if self.keys.keys() != self.bands.keys() or len(set(self.classes)) < len(self.classes):
+            raise ValueError("keys and bands are of other sensors, or a class occurs twice")
+        return self
 
 
 @dataclass(frozen=True)
@@ -50,14 +74,57 @@ class Metadata:
     def row(self, index: int, names: Sequence[str] | None = None) -> dict[str, str]:
         """Further columns (all, or those named) of one row as text, without those that are empty there."""
         values = ((name, self.rest[name][index].as_py()) for name in (self.rest if names is None else names))
-        return {name: _as_text(value) for name, value in values if value is not None}
+        return {n: str(v).lower() if isinstance(v, bool) else str(v) for n, v in values if v is not None}
 
     def take(self, rows: np.ndarray) -> Metadata:
         """Only the rows of a (n,) bool mask."""
-        names = tuple(compress(self.names, rows))
         rest = {name: column.filter(pa.array(rows)) for name, column in self.rest.items()}
-        keys = {name: list(compress(texts, rows)) for name, texts in self.keys.items()}
-        return Metadata(names, self.splits[rows], self.labels[rows], rest, self.where, keys)
+        keys = {key: list(compress(column, rows)) for key, column in self.keys.items()}
+        return Metadata(tuple(compress(self.names, rows)), self.splits[rows], self.labels[rows], rest, self.where, keys)
+
+
+class TableArchive(Archive):
+    """Pairs whose labels, splits and names are columns of a `table`."""
+
+    table: Metadata
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(len, n_classes) bool in the order of `classes`, from the table."""
+        return self.table.labels
+
+    @cached_property
+    def splits(self) -> np.ndarray:  # type: ignore[override]
+        """(len,) of ``"train"``, ``"val"``, ``"test"`` or ``""``, from the table."""
+        return self.table.splits
+
+    def keep(self, rows: np.ndarray) -> None:
+        """See :class:`Archive`."""
+        super().keep(rows)
+        self.table = self.table.take(rows)
+
+    def _labels_of(self, index: int) -> tuple[str, ...]:
+        return tuple(compress(self.classes, self.labels[index]))
+
+    def _take(self, on_disk: Mapping[str, set[str]], folder: Path, reason: str, partial: bool) -> None:
+        """The rows of the `table`, whose `columns` are set, that are whole.
+
+        Files of a second table in `folder` may lie on disk without a row; others are refused for the `reason`.
+        """
+        self.names, columns = self.table.names, self.columns
+        self._join(on_disk, self.table.where, partial)
+        strays, cure = without_row(columns, on_disk), "download the tables again, remove the files"
+        if not (folder / SNOW).is_file():
+            cure = f"if it is one of the snowy or cloudy patches, put {SNOW} there"
+        elif strays:
+            second = _columns(folder / SNOW, ("patch_id", "s1_name"), only=True)
+            spared = {text for name in second for text in typed(second[name], name, pa.string(), SNOW).to_pylist()}
+            strays = {name: strays[name] for name in strays.keys() - spared}
+        strays = {name: modality for name, modality in strays.items() if not name.endswith(_MAP)}
+        self._refuse_strays(strays, reason, f"{cure}, or open with partial=True to leave it out", partial)
+        if not self.names:
+            cure = "complete the archive, or encode it again"
+            raise InputError(f"{self.root} holds no patch that its table knows", cure)
 
 
 def read_metadata(
@@ -81,66 +148,54 @@ def read_metadata(
     if second is not None:
         columns = _append(columns, _columns(second, wanted), path, second)
         where = f"{path} with {second.name}"
-    named = dict.fromkeys(("patch_id", *keys))
-    names = {key: typed(columns[key], key, pa.string(), where).to_pylist() for key in named}
-    for key, column in names.items():
-        refuse_duplicates(column, where, key)
-    labels = _label_matrix(typed(columns.pop("labels"), "labels", pa.list_(pa.string()), where), classes, where)
+    names = {}
+    for key in dict.fromkeys(("patch_id", *keys)):
+        names[key] = typed(columns[key], key, pa.string(), where).to_pylist()
+        refuse_duplicates(names[key], where, key)
+    label = typed(columns.pop("labels"), "labels", pa.list_(pa.string()), where)
+    expected = f"none of the {len(classes)} classes ({classes[0]}, ...)"
+    labels = np.zeros((len(label), len(classes)), dtype=bool)
+    rows = np.repeat(np.arange(len(label)), pc.list_value_length(label).to_numpy(zero_copy_only=False))
+    labels[rows, _codes(label.flatten(), classes, where, "label", expected)] = True
     splits = _SPLITS | ({"": ""} if no_split else {})
     split = typed(columns.pop("split"), "split", pa.string(), where)
     codes = _codes(split, list(splits), where, "split", "none of train, validation, test")
-    del columns["patch_id"]
-    rest = {name: column for name, column in columns.items() if _is_plain(column.type)}
     parts = np.array(list(splits.values()), dtype="<U5")[codes]
-    return Metadata(tuple(names["patch_id"]), parts, labels, rest, where, names)
+    del columns["patch_id"]
+    return Metadata(tuple(names["patch_id"]), parts, labels, _plain(columns), where, names)
 
 
 def read_reben_table(folder: Path, snow_and_clouds: bool, table: Path | None = None) -> Metadata:
     """The official table in a folder, with the rows of the second one if they are asked for."""
-    second = folder / SNOW if snow_and_clouds else None
-    if second:
-        require_file(second, f"put {SNOW} there, or leave snow_and_clouds out")
-    return read_metadata(table or folder / METADATA, BEN19, second=second)
+    if snow_and_clouds:
+        require_file(folder / SNOW, f"put {SNOW} there, or leave snow_and_clouds out")
+    return read_metadata(table or folder / METADATA, BEN19, second=folder / SNOW if snow_and_clouds else None)
 
 
-def read_names(path: Path) -> set[str]:
-    """Every patch_id and s1_name of a table: names whose files are known although their rows are not used."""
-    columns = _columns(path, ("patch_id", "s1_name"), only=True)
-    return {text for name, column in columns.items() for text in typed(column, name, pa.string(), path).to_pylist()}
-
-
-def read_note(path: Path) -> dict[str, Any] | None:
+def read_note(path: Path) -> Note | None:
     """What ``fusmae encode`` noted in a table about the archive behind it; None in a table from elsewhere."""
     require_file(path, f"put {path.name} of the archive there")
     try:
         text = (pq.read_schema(path).metadata or {}).get(NOTE)
     except _DAMAGED as error:
         raise _unreadable(path, error) from None
-    if text is None:
-        return None
     try:
-        note = json.loads(text)
-        _check_note(note["classes"], note["keys"], note["bands"])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(
-            f"{path}: damaged note by `fusmae encode` ({type(error).__name__}: {_first_line(error)})",
-            "copy the table again, or encode the archive again",
-        ) from None
-    return note
+        return None if text is None else Note.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{path}: damaged note by `fusmae encode` ({'.'.join(map(str, first['loc']))} {first['msg']})"
+        raise InputError(what, "copy the table again, or encode the archive again") from None
 
 
-def _check_note(classes: list[str], keys: dict[str, str], bands: dict[str, dict[str, Sequence[Any]]]) -> None:
-    """Raise ValueError and the like unless it says what an archive offers, in sizes that a patch can have."""
-    if not (0 < len(classes) == len(set(classes)) <= _MOST_CLASSES and all(type(name) is str for name in classes)):
-        raise ValueError("classes are no list of different names")
-    if not keys or keys.keys() != bands.keys() or not all(type(column) is str for column in keys.values()):
-        raise ValueError("keys and bands are of other sensors")
-    for band, (side, dtype) in (item for sensor in bands.values() for item in sensor.items()):
-        np.dtype(dtype)
-        if type(side) is not int or not 0 < side <= _LARGEST_SIDE:
-            raise ValueError(f"band {band} of {side} pixels")
-    if not all(bands.values()):
-        raise ValueError("a sensor without bands")
+def typed(column: pa.Array, name: str, kind: pa.DataType, where: object, nulls: bool = False) -> pa.Array:
+    """The column in this type, without empty cells unless `nulls` are legal; InputError where it cannot be."""
+    try:
+        column = column.cast(kind)
+    except _DAMAGED:
+        raise InputError(f"{where}: column {name} holds {column.type}, expected {kind}", _AGAIN) from None
+    if column.null_count and not nulls:
+        raise InputError(f"{where}: column {name} is empty in {column.null_count} rows", f"fill it in, or {_AGAIN}")
+    return column
 
 
 def _columns(path: Path, wanted: Sequence[str], only: bool = False) -> dict[str, pa.Array]:
@@ -175,9 +230,10 @@ def _simple(column: pa.Array) -> pa.Array:
     return column.cast(pa.string()) if any(test(kind) for test in texts) else column
 
 
-def _is_plain(kind: pa.DataType) -> bool:
+def _plain(columns: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+    """Those of text, numbers or nothing."""
     tests = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_null)
-    return any(test(kind) for test in tests)
+    return {name: column for name, column in columns.items() if any(test(column.type) for test in tests)}
 
 
 def _append(first: dict[str, pa.Array], second: dict[str, pa.Array], path: Path, more: Path) -> dict[str, pa.Array]:
@@ -189,38 +245,13 @@ def _append(first: dict[str, pa.Array], second: dict[str, pa.Array], path: Path,
         raise InputError(f"{more}: does not fit {path} ({_first_line(error)})", "download both again") from None
 
 
-def typed(column: pa.Array, name: str, kind: pa.DataType, where: object, nulls: bool = False) -> pa.Array:
-    """The column in this type, without empty cells unless `nulls` are legal; InputError where it cannot be."""
-    try:
-        column = column.cast(kind)
-    except _DAMAGED:
-        raise InputError(f"{where}: column {name} holds {column.type}, expected {kind}", _AGAIN) from None
-    if column.null_count and not nulls:
-        raise InputError(f"{where}: column {name} is empty in {column.null_count} rows", f"fill it in, or {_AGAIN}")
-    return column
-
-
-def _label_matrix(column: pa.ListArray, classes: Sequence[str], where: object) -> np.ndarray:
-    """List of names per row -> (n, n_classes) bool."""
-    expected = f"none of the {len(classes)} classes ({classes[0]}, ...)"
-    codes = _codes(column.flatten(), classes, where, "label", expected)
-    rows = np.repeat(np.arange(len(column)), pc.list_value_length(column).to_numpy(zero_copy_only=False))
-    table = np.zeros((len(column), len(classes)), dtype=bool)
-    table[rows, codes] = True
-    return table
-
-
-def _codes(column: pa.Array, known: Sequence[str], where: object, what: str, expected: str) -> np.ndarray:
-    """Place of each text among the known ones; InputError for any other."""
-    codes = pc.index_in(column, value_set=pa.array(known, pa.string()))
+def _codes(column: pa.Array, texts: Sequence[str], where: object, what: str, expected: str) -> np.ndarray:
+    """Place of each cell among the texts; InputError for any other."""
+    codes = pc.index_in(column, value_set=pa.array(texts, pa.string()))
     if codes.null_count:
         text = column.filter(codes.is_null())[0].as_py()
         raise InputError(f"{where}: {what} {text!r} is {expected}", f"correct the spelling, or {_AGAIN}")
     return codes.to_numpy(zero_copy_only=False)
-
-
-def _as_text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Names of patches: what is a name at all, which version of BigEarthNet it is of, which place and day it tells.
+"""Names of patches and files: what is a name at all, of which version of BigEarthNet, which place and day it tells.
 
 A name becomes part of paths and of messages, so whatever a table, list, folder or key calls a patch is checked here.
 pyarrow takes a fifth of the time of Python's re for half a million names.
@@ -6,6 +6,7 @@ pyarrow takes a fifth of the time of Python's re for half a million names.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.files import refuse_special
 
 # Version 1 dropped leading zeros of the time in some names (T93020 for T093020).
 _S2 = {
@@ -21,6 +23,7 @@ _S2 = {
     2: r"^S2[A-Z]_MSIL2A_[0-9]{8}T[0-9]{5,6}_N[0-9]{4}_R[0-9]{3}_T[0-9A-Z]{5}_[0-9]{1,4}_[0-9]{1,4}$",
 }
 _S1 = r"^S1[A-Z]_IW_GRDH_1SDV_[0-9]{8}T[0-9]{5,6}_[0-9A-Z]{5}_[0-9]{1,4}_[0-9]{1,4}$"
+_VERSIONS = {1: "BigEarthNet v1", 2: "reBEN (v2)"}
 #: Day and place in either sensor's name of BigEarthNet (no tile in v1's S2 names), or of SEN12MS.
 _PLACE = (
     r"^S[12][A-Z]_(?:MSIL2A|IW_GRDH_1SDV)_(?P<day>[0-9]{8})T[0-9]{5,6}(?:_N[0-9]{4}_R[0-9]{3})?"
@@ -33,18 +36,17 @@ _NAME = r"^[^\pC\p{Zl}\p{Zp}/\\:*?\"<>|.\s][^\pC\p{Zl}\p{Zp}/\\:*?\"<>|]*$"
 LONGEST_NAME = 200
 #: The official pairs lie up to six days apart; other months show another ground.
 MOST_DAYS_APART = 31
+#: Beside hidden files, and @eaDir of Synology's disks: macOS's archives, Windows' previews, Linux' finds.
+_EXTRAS = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "lost+found", "System Volume Information"})
 
 
 def check_names(names: Sequence[str], where: object) -> None:
-    """Raise InputError unless every name can be the name of a file in any folder: no path, nothing invisible."""
+    """InputError unless every name can be the name of a file in any folder: no path, nothing invisible."""
     column = pa.array(names, pa.string())
     short = pc.less_equal(pc.binary_length(column), LONGEST_NAME)
     good = pc.and_not(pc.and_(_fits(column, _NAME), short), pc.match_substring(column, ".."))
-    if (name := _first(names, pc.invert(good))) is not None:
-        raise InputError(
-            f"{where}: {name!r} is no name of a patch",
-            f"name it by letters, digits, - and _, without any path, by at most {LONGEST_NAME} bytes",
-        )
+    cure = f"name it by letters, digits, - and _, without any path, by at most {LONGEST_NAME} bytes"
+    _refuse_first(names, pc.invert(good), "{where}: {name!r} is no name of a patch", where, cure)
 
 
 def file_in(folder: Path, name: str, ending: str) -> Path:
@@ -59,24 +61,19 @@ def version(name: str) -> int:
 
 
 def check_s2_names(names: Sequence[str], where: object, wanted: int, *, others: bool = False) -> None:
-    """Raise InputError unless every S2 name is of the wanted version (1, 2); `others` lets names of neither pass."""
-    wrong = _fits(names, _S2[3 - wanted]) if others else pc.invert(_fits(names, _S2[wanted]))
-    name = _first(names, wrong)
-    if name is None:
-        return
-    kinds = {1: "BigEarthNet v1", 2: "reBEN (v2)"}
-    if version(name) == 0:
-        raise InputError(f"{where}: {name!r} is no S2 name of {kinds[wanted]}", "correct it, or download it again")
-    raise InputError(
-        f"{where}: {name} is a name of {kinds[version(name)]} among those of {kinds[wanted]}",
-        "keep the two versions apart: their patches differ in processing and split",
-    )
+    """InputError unless every S2 name is of the wanted version (1, 2); `others` lets names of neither pass."""
+    mixed = f"{{where}}: {{name}} is a name of {_VERSIONS[3 - wanted]} among those of {_VERSIONS[wanted]}"
+    cure = "keep the two versions apart: their patches differ in processing and split"
+    _refuse_first(names, _fits(names, _S2[3 - wanted]), mixed, where, cure)
+    if not others:
+        what = f"{{where}}: {{name!r}} is no S2 name of {_VERSIONS[wanted]}"
+        _refuse_first(names, pc.invert(_fits(names, _S2[wanted])), what, where, "correct it, or download it again")
 
 
 def check_s1_names(names: Sequence[str], where: object) -> None:
-    """Raise InputError unless every name is an S1 name of BigEarthNet (both versions have the same)."""
-    if (name := _first(names, pc.invert(_fits(names, _S1)))) is not None:
-        raise InputError(f"{where}: {name!r} is no S1 name", "correct it, or download the table again")
+    """InputError unless every name is an S1 name of BigEarthNet (both versions have the same)."""
+    what, cure = "{where}: {name!r} is no S1 name", "correct it, or download the table again"
+    _refuse_first(names, pc.invert(_fits(names, _S1)), what, where, cure)
 
 
 def apart(s1_names: Sequence[str], s2_names: Sequence[str]) -> dict[int, str]:
@@ -88,24 +85,24 @@ def apart(s1_names: Sequence[str], s2_names: Sequence[str]) -> dict[int, str]:
     elsewhere: pa.BooleanArray | bool = False
     for field in ("tile", "column", "row", "season", "scene", "number"):
         one, two = pc.struct_field(radar, field), pc.struct_field(optics, field)
-        told = pc.and_(pc.not_equal(one, ""), pc.not_equal(two, ""))
-        elsewhere = pc.or_(elsewhere, pc.and_(told, pc.not_equal(one, two)))
+        both = pc.and_(pc.not_equal(one, ""), pc.not_equal(two, ""))
+        elsewhere = pc.or_(elsewhere, pc.and_(both, pc.not_equal(one, two)))
     days = (
         pc.strptime(pc.struct_field(place, "day"), format="%Y%m%d", unit="s", error_is_null=True).cast(pa.int64())
         for place in (radar, optics)
     )
     far = pc.greater(pc.abs(pc.subtract(*days)), MOST_DAYS_APART * 86400)
-    places = dict.fromkeys(_rows(elsewhere), "at another place")
-    return dict.fromkeys(_rows(far), f"more than {MOST_DAYS_APART} days before or after") | places
+    reasons = {f"more than {MOST_DAYS_APART} days before or after": far, "at another place": elsewhere}
+    rows = {why: pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist() for why, mask in reasons.items()}
+    return {row: why for why, differing in rows.items() for row in differing}
 
 
 def refuse_duplicates(names: Sequence[str], where: object, field: str, cure: str = "keep one row of each") -> None:
-    """Raise InputError that names the first name which occurs twice."""
-    if len(set(names)) == len(names):
-        return
-    seen: set[str] = set()
-    twice = next(name for name in names if name in seen or seen.add(name))
-    raise InputError(f"{where}: {field} {twice} occurs twice", cure)
+    """InputError that names the first name which occurs twice."""
+    if len(set(names)) < len(names):
+        seen: set[str] = set()
+        twice = next(name for name in names if name in seen or seen.add(name))
+        raise InputError(f"{where}: {field} {twice} occurs twice", cure)
 
 
 def place_and_day(name: str, s1_name: str) -> dict[str, str]:
@@ -114,14 +111,46 @@ def place_and_day(name: str, s1_name: str) -> dict[str, str]:
     return {"tile": s1_name.split("_")[-3], "acquisition_date": f"{day[:4]}-{day[4:6]}-{day[6:]}"}
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file lies there; InputError for a pipe, device or folder in its place."""
+    refuse_special(path)
+    return path.is_file()
+
+
+def require_file(path: Path, cure: str) -> None:
+    """InputError unless a regular file lies there."""
+    if not is_file(path):
+        raise InputError(f"{path} is missing", cure)
+
+
+def unopened(path: Path, what: str = "") -> InputError | None:
+    """Why a file could not even be opened; None where that is not the reason. Asked after a failure only."""
+    if not os.path.isfile(path):
+        return InputError(f"{path}{what} is missing", "check that its disk is there, or download it again")
+    if not os.access(path, os.R_OK):
+        return InputError(f"{path}: no permission to read it", "correct the permissions (chmod a+r)")
+    return None
+
+
+def subfolders(path: Path) -> list[str]:
+    """Names of the folders in a folder."""
+    return listed(path, folders=True)
+
+
+def listed(path: Path, folders: bool = False) -> list[str]:
+    """Names in a folder (only its folders), without a look at each of them: half a million take about a second."""
+    try:
+        names = [entry.name for entry in os.scandir(path) if not folders or entry.is_dir()]
+    except OSError as error:
+        cure = "check the path, the permissions and that the disk is there"
+        raise InputError(f"{path}: cannot be listed ({error.strerror})", cure) from None
+    return [name for name in names if not name.startswith((".", "@", "$")) and name not in _EXTRAS]
+
+
 def _fits(names: Sequence[str] | pa.StringArray, pattern: str) -> pa.BooleanArray:
     return pc.match_substring_regex(pa.array(names, pa.string()), pattern)
 
 
-def _rows(mask: pa.BooleanArray) -> list[int]:
-    return pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist()
-
-
-def _first(names: Sequence[str], mask: pa.BooleanArray) -> str | None:
-    place = pc.index(mask, True).as_py()
-    return None if place < 0 else names[place]
+def _refuse_first(names: Sequence[str], wrong: pa.BooleanArray, what: str, where: object, cure: str) -> None:
+    if (row := pc.index(wrong, True).as_py()) >= 0:
+        raise InputError(what.format(where=where, name=names[row]), cure)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import DECIBEL, REFLECTANCE, Modality
@@ -19,14 +18,15 @@ ADDED = 1000
 #: -32768 and its neighbour as uint16: within the range of reflectances, but never a measurement.
 _WRAPPED = (32767, 32768)
 FILL = "remove the patch from the lists and the folder, or fill the gap in"
-_LATE = r"_N(0[4-9]\d\d|[1-9]\d\d\d)_"  # N0400 and later; N9999 is reBEN's own reprocessing, without an offset
+#: N0400 and later; N9999 is reBEN's own reprocessing, without an offset.
+_LATE = re.compile(r"_N(?!9999)(0[4-9]|[1-9]\d)\d\d_")
 _SUBTRACT = f"subtract {ADDED} (clip at 0) and name it as N9999 or earlier, or declare the offset -{ADDED} in the files"
 
 
 def check_form(
     shape: Sequence[int], actual: str, where: Where, band: str, side: int, dtype: str, units: str | None = None
 ) -> None:
-    """Raise InputError unless the band is (side, side) of this dtype; `units` say what another is likely to hold."""
+    """InputError unless the band is (side, side) of this dtype; `units` say what another is likely to hold."""
     if tuple(shape) != (side, side):
         size = " x ".join(str(length) for length in shape)
         what = f"{where}: band {band} is {size} pixels, expected {side} x {side}"
@@ -41,22 +41,13 @@ def check_form(
     raise InputError(f"{where}: band {band} is {actual}, expected {dtype}", cure)
 
 
-def check_finite(array: np.ndarray, where: Where, band: str) -> None:
-    """Raise InputError where a band holds NaN or infinite values."""
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError(
-            f"{where}: band {band} holds {(~np.isfinite(array)).sum()} NaN or infinite values of {array.size}",
-            "download the patch again, or remove it from the split lists and the folder",
-        )
+def check_pixels(bands: Mapping[str, np.ndarray], modality: Modality | None, where: Where) -> None:
+    """InputError unless the bands of one patch, (h, w) each, hold what the modality says: its unit, its range, no gaps.
 
-
-def check_pixels(bands: Mapping[str, np.ndarray], modality: Modality, where: Where) -> None:
-    """Raise InputError unless the bands of one patch hold what the modality says: its unit, in its range, no gaps.
-
-    Bands are (h, w), finite, in the modality's dtype. A modality without a `valid` range is not checked.
+    Without a modality, or one without a `valid` range, they only have to be finite.
     """
-    for band in modality.bands:
-        check_values(bands[band], modality, band, where)
+    for band, array in bands.items():
+        check_values(array, modality, band, where)
     check_gaps(bands, modality, where)
 
 
@@ -68,57 +59,56 @@ def obviously_right(values: np.ndarray, modality: Modality) -> bool:
     """
     if modality.valid is None:
         return values.dtype.kind != "f" or bool(np.isfinite(values).all())
-    least, most = modality.valid
-    low, high = values.min(), values.max()
+    (least, most), low, high = modality.valid, values.min(), values.max()
     if modality.units == REFLECTANCE:
-        return bool(low > 0 and high < _WRAPPED[0])
+        return bool(low > 0 and high < min(most, _WRAPPED[0]))
     inside = bool(least <= low and high <= most)
     if modality.units != DECIBEL or not inside or high < 0:
         return inside
-    if len(set(modality.resolution)) > 1:
-        return False
-    return bool((values.reshape(modality.channels, -1).min(axis=1) < 0).all() and (values != 0).all())
+    alike = len(set(modality.resolution)) == 1
+    return alike and bool((values.reshape(modality.channels, -1).min(axis=1) < 0).all() and (values != 0).all())
 
 
-def check_values(array: np.ndarray, modality: Modality, band: str, where: Where) -> None:
+def check_values(array: np.ndarray, modality: Modality | None, band: str, where: Where) -> None:
     """The part of :func:`check_pixels` that concerns one band."""
-    if modality.valid is None:
+    if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+        what = f"{where}: band {band} holds {(~finite).sum()} NaN or infinite values of {array.size}"
+        raise InputError(what, "download the patch again, or remove it from the split lists and the folder")
+    if modality is None or modality.valid is None:
         return
-    low, high = float(array.min()), float(array.max())
+    (least, most), low, high = modality.valid, float(array.min()), float(array.max())
     if modality.units == DECIBEL and low >= 0 and high > 0 and np.median(array) < 1e6:
         raise InputError(
             f"{where}: no pixel of band {band} is negative ({low:g} to {high:g}): that is linear power (or amplitude), "
             "decibels are expected",
             "convert the archive with 10 * log10(power), or 20 * log10(amplitude)",
         )
-    least, most = modality.valid
     if modality.units == DECIBEL and low == high == 0:
         raise _out_of_range(array, array == 0, modality, band, where)
     if not (least <= low and high <= most):
         raise _out_of_range(array, (array < least) | (array > most), modality, band, where)
-    if modality.units == REFLECTANCE and high >= _WRAPPED[0] and np.isin(array, _WRAPPED).any():
-        raise _out_of_range(array, np.isin(array, _WRAPPED), modality, band, where)
+    if modality.units == REFLECTANCE and high >= _WRAPPED[0] and (wrapped := np.isin(array, _WRAPPED)).any():
+        raise _out_of_range(array, wrapped, modality, band, where)
 
 
 def _out_of_range(array: np.ndarray, mask: np.ndarray, modality: Modality, band: str, where: Where) -> InputError:
     """What the values in the mask are: decibels times 100, a value that stands for no data, or unknown."""
     (least, most), values, typical = modality.valid, array[mask], float(np.median(array))
-    named = f"{where}: band {band}"
-    if modality.units == DECIBEL and -1e6 < typical < least and values.min() < values.max():
+    low, high, named = values.min(), values.max(), f"{where}: band {band}"
+    if modality.units == DECIBEL and -1e6 < typical < least and low < high:
         factor = 10 ** round(math.log10(-typical / 15))
         what = f"{named} is about {typical:g}: that looks like decibels times {factor}"
         return InputError(what, f"divide by {factor}, as {modality.dtype}")
-    expected = f"{least:g} to {most:g} ({modality.units}) is expected"
-    if values.min() == values.max():
-        what = f"{named} is {values.flat[0]:g} at {values.size} pixels of {array.size}: no data, by its look"
-        return InputError(f"{what}; {expected}", FILL)
-    what = f"{named} holds {values.min():g} to {values.max():g} at {values.size} pixels of {array.size}; {expected}"
-    return InputError(what, f"convert the archive to that unit; if these pixels are no data, {FILL}")
+    expected = f"at {values.size} pixels of {array.size}{{}}; {least:g} to {most:g} ({modality.units}) is expected"
+    if low == high:
+        return InputError(f"{named} is {low:g} {expected.format(': no data, by its look')}", FILL)
+    cure = f"convert the archive to that unit; if these pixels are no data, {FILL}"
+    return InputError(f"{named} holds {low:g} to {high:g} {expected.format('')}", cure)
 
 
-def check_gaps(bands: Mapping[str, np.ndarray], modality: Modality, where: Where) -> None:
+def check_gaps(bands: Mapping[str, np.ndarray], modality: Modality | None, where: Where) -> None:
     """The part of :func:`check_pixels` that concerns all bands: 0 in each of them at one place is no measurement."""
-    if modality.valid is None or modality.units not in (DECIBEL, REFLECTANCE):
+    if modality is None or modality.valid is None or modality.units not in (DECIBEL, REFLECTANCE):
         return
     side, gap = max(array.shape[0] for array in bands.values()), np.ones((), bool)
     for array in bands.values():
@@ -131,12 +121,9 @@ def check_gaps(bands: Mapping[str, np.ndarray], modality: Modality, where: Where
         raise InputError(f"{where}: 0 in all bands at {gap.sum()} places of {gap.size}: no data", FILL)
 
 
-def first_with_offset(names: Sequence[str]) -> str | None:
+def first_with_offset(names: Iterable[str]) -> str | None:
     """The first Sentinel-2 name of a product that came with 1000 added to every pixel (baseline 04.00 or later)."""
-    array = pa.array(names, pa.string())
-    late = pc.and_not(pc.match_substring_regex(array, _LATE), pc.match_substring(array, "_N9999_"))
-    place = pc.index(late, True).as_py()
-    return None if place < 0 else names[place]
+    return next(filter(_LATE.search, names), None)
 
 
 def offset_left(where: Where) -> InputError:

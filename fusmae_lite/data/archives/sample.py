@@ -41,7 +41,7 @@ _SUSPICIONS = {
 
 
 def check_archive(archive: Archive, modalities: Sequence[str] = ("s1", "s2")) -> None:
-    """Raise InputError where every one of some pairs, drawn by a fixed seed, looks as if it were in another unit.
+    """InputError where every one of some pairs, drawn by a fixed seed, looks as if it were in another unit.
 
     Looks once at an archive and remembers it there. A pair that cannot be read is left to whoever needs it.
     """

@@ -6,7 +6,7 @@ Source: Schmitt et al., "SEN12MS", ISPRS Annals 2019; the split lists are those 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -14,35 +14,17 @@ from typing import ClassVar
 import numpy as np
 
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.core.sensors import S2, get_modality
-from fusmae_lite.data.archives.geotiff import GeoTiffArchive, Place, read_stack
-from fusmae_lite.data.archives.listing import listed, subfolders
+from fusmae_lite.core.sensors import S2, Modality
+from fusmae_lite.data.archives.geotiff import CODES, GeoTiffArchive, read_images
+from fusmae_lite.data.archives.labels import HELD_OUT, IGBP10
+from fusmae_lite.data.archives.names import listed, subfolders
 
 SIDE = 256
-#: Season folder -> its scenes in the official hold-out list (SEN12MS_holdOutScenes.txt): 26, and 18,106 triplets.
-HELD_OUT: dict[str, frozenset[int]] = {
-    "ROIs1158_spring": frozenset({15, 17, 63, 97, 124, 146}),
-    "ROIs1868_summer": frozenset({15, 19, 43, 72, 79, 104, 131}),
-    "ROIs1970_fall": frozenset({30, 35, 39, 47, 61, 120, 141, 144}),
-    "ROIs2017_winter": frozenset({32, 64, 107, 135, 146}),
-}
-#: Merged class -> the IGBP codes it is made of (band 1 of the land-cover file).
-IGBP10: dict[str, tuple[int, ...]] = {
-    "Forest": (1, 2, 3, 4, 5),
-    "Shrubland": (6, 7),
-    "Savanna": (8, 9),
-    "Grassland": (10,),
-    "Wetlands": (11,),
-    "Croplands": (12, 14),
-    "Urban": (13,),
-    "Snow/Ice": (15,),
-    "Barren": (16,),
-    "Water": (17,),
-}
 #: What work after the 2020 data fusion contest leaves out.
 DROPPED_OF_8 = ("Savanna", "Snow/Ice")
 UNCLASSIFIED = (0, 255)
 BANDS_ON_DISK = {"s1": ("VV", "VH"), "s2": (*S2.bands[:10], "B10", *S2.bands[10:]), "lc": ("IGBP", "LCCS1", "2", "3")}
+LAND_COVER = Modality("lc", "land cover", ("IGBP",), (10,), CODES, "uint16", (0.0,), (1.0,))
 #: Its radar image holds NaN; the authors leave it out everywhere, and so do we.
 NAN_TRIPLET = "ROIs1868_summer_s2_146_p202"
 _NUMBER = re.compile("[0-9]{1,6}")
@@ -71,6 +53,7 @@ class SEN12MS(GeoTiffArchive):
     kind: ClassVar[str] = "SEN12MS"
     layout: ClassVar[str] = f"one of the folders {', '.join(HELD_OUT)}"
     folders: ClassVar[tuple[str, ...]] = tuple(HELD_OUT)
+    side: ClassVar[int | None] = SIDE
 
     def __init__(
         self, root: Path | str, *, partial: bool = False, snow_and_clouds: bool = False, n_classes: int = 10
@@ -83,12 +66,14 @@ class SEN12MS(GeoTiffArchive):
         triplets = set()
         for season, scene, kind, number in _tifs(self.root):
             on_disk[kind].add(f"{season}_{kind}_{scene}_p{number}")
-            triplets.add((list(HELD_OUT).index(season), len(scene), scene, int(number), season, number))
+            triplets.add((self.folders.index(season), len(scene), scene, int(number), season, number))
         rows = [(season, scene, number) for *_, scene, _, season, number in sorted(triplets)]
-        columns = {kind: [f"{season}_{kind}_{scene}_p{number}" for season, scene, number in rows] for kind in on_disk}
-        self.names = tuple(columns["s2"])
-        self._join(columns, on_disk, self.root, partial)
-        del self.columns["lc"]
+        self.columns = {
+            kind: [f"{season}_{kind}_{scene}_p{number}" for season, scene, number in rows] for kind in on_disk
+        }
+        self.names = tuple(self.columns["s2"])
+        self._join(on_disk, self.root, partial)
+        self.columns = {kind: self.columns[kind] for kind in ("s1", "s2")}
         if NAN_TRIPLET in self.names:
             row = self.names.index(NAN_TRIPLET)
             self.leave_out({row: "its radar image holds NaN; the authors leave it out too"})
@@ -107,28 +92,25 @@ class SEN12MS(GeoTiffArchive):
         s1_name = self.columns["s1"][index]
         return {"split": str(self.splits[index]), "season": season, "scene": scene, "s1_name": s1_name}
 
-    def files(self, index: int, modality: str) -> list[str]:
-        """The image of one sensor, and the land-cover map."""
-        return [str(self._path(kind, self.names[index])) for kind in (modality, "lc")]
-
     def _path(self, modality: str, name: str) -> Path:
         """The file of one kind that belongs to the triplet of a file of any."""
         roi, season, _, scene, patch = name.split("_")
         folder = self.root / f"{roi}_{season}" / f"{modality}_{scene}"
         return folder / f"{roi}_{season}_{modality}_{scene}_{patch}.tif"
 
-    def _bands(self, modality: str, name: str) -> tuple[dict[str, np.ndarray], Place]:
-        sensor = get_modality(modality)
-        path = self._path(modality, name)
-        return read_stack(path, BANDS_ON_DISK[modality], sensor.bands, SIDE, sensor.dtype, sensor)
+    def _images(self, modality: str, name: str) -> dict[Path, Sequence[str]]:
+        return {self._path(modality, name): BANDS_ON_DISK[modality]}
+
+    def _beside(self, index: int, modality: str) -> list[Path]:
+        return [self._path("lc", self.names[index])]
 
     def _labels_of(self, index: int) -> tuple[str, ...]:
-        path = self._path("lc", self.names[index])
-        codes = read_stack(path, BANDS_ON_DISK["lc"], ("IGBP",), SIDE, "uint16")[0]["IGBP"]
-        counts = np.bincount(codes.ravel(), minlength=256)
+        images = self._images("lc", self.names[index])
+        counts = np.bincount(read_images(images, LAND_COVER, SIDE)[0]["IGBP"].ravel(), minlength=256)
         unknown = set(np.flatnonzero(counts).tolist()).difference(UNCLASSIFIED, *IGBP10.values())
         if unknown:
-            raise InputError(f"{path}: IGBP code {min(unknown)} is not one of 1 to 17", "download the file again")
+            what = f"{next(iter(images))}: IGBP code {min(unknown)} is not one of 1 to 17"
+            raise InputError(what, "download the file again")
         merged = np.array([counts[list(IGBP10[name])].sum() for name in self.classes])
         return (self.classes[merged.argmax()],) if merged.any() else ()
 
@@ -143,9 +125,7 @@ def _tifs(root: Path) -> Iterator[tuple[str, str, str, str]]:
             if not _NUMBER.fullmatch(scene):
                 raise InputError(f"{root / season}: scene {scene!r} is no number", "rename or remove its folders")
             start = f"{season}_{folder}_p"
-            for name in listed(root / season / folder):
-                if not name.endswith(".tif"):
-                    continue
+            for name in filter(lambda name: name.endswith(".tif"), listed(root / season / folder)):
                 number = name[len(start) : -len(".tif")]
                 if not (name.startswith(start) and _NUMBER.fullmatch(number)):
                     where = root / season / folder / name

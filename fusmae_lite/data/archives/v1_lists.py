@@ -1,22 +1,22 @@
-"""Which patches belong to a BigEarthNet v1 archive: split lists and index.csv."""
+"""Which patches belong to a BigEarthNet v1 archive: split lists and index.csv; and what a patch's json says."""
 
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.files import read_object
 from fusmae_lite.data.archives.base import SPLITS
-from fusmae_lite.data.archives.listing import is_file, require_file
-from fusmae_lite.data.archives.names import check_s2_names, refuse_duplicates
+from fusmae_lite.data.archives.names import check_s2_names, is_file, refuse_duplicates, require_file
 
 #: A patch's json has a thousand bytes.
 _LARGEST_JSON = 2**20
 #: What people write above a split list, whose official form has no header.
 _HEADERS = (["s2_name", "s1_name"], ["s2", "s1"], ["s2_patch", "s1_patch"], ["patch_id", "s1_name"])
+_AGAIN = "download the patch again"
 
 
 def read_lists(root: Path) -> dict[str, dict[str, str]]:
@@ -40,30 +40,25 @@ def read_lists(root: Path) -> dict[str, dict[str, str]]:
 
 def read_json(path: Path, field: str) -> Any:
     """One field of a patch's json."""
-    require_file(path, "download the patch again")
-    try:
-        if path.stat().st_size > _LARGEST_JSON:
-            raise InputError(f"{path}: {path.stat().st_size} bytes for one patch", "download the patch again")
-        return json.loads(path.read_text(encoding="utf-8-sig"))[field]
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})", "check its permissions and the disk") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: cannot read field {field!r} ({error})", "download the patch again") from None
+    require_file(path, _AGAIN)
+    if (size := path.stat().st_size) > _LARGEST_JSON:
+        raise InputError(f"{path}: {size} bytes for one patch", _AGAIN)
+    record = read_object(path, _AGAIN)
+    if field not in record:
+        raise InputError(f"{path}: no field {field!r}", _AGAIN)
+    return record[field]
 
 
 def _rows(path: Path, header: list[str]) -> dict[str, dict[str, str]]:
     """S2 name -> further columns; without a `header`, the first line is one."""
     rows: dict[str, dict[str, str]] = {}
-    cure = "write s2_name,s1_name on each line" if header else "correct the line"
-    for number, cells in _lines(path):
-        if not header:
-            header = cells
-            if not {"s2_name", "s1_name"} <= set(header):
-                break
-            refuse_duplicates(list(map(repr, header)), path, "column", "keep one of them")
-            continue
+    cure, lines = "write s2_name,s1_name on each line" if header else "correct the line", _lines(path)
+    if not header:
+        _, header = next(lines, (0, []))
+        if not {"s2_name", "s1_name"} <= set(header):
+            raise InputError(f"{path}: no columns s2_name and s1_name", "add them to its header line")
+        refuse_duplicates(list(map(repr, header)), path, "column", "keep one of them")
+    for number, cells in lines:
         if not rows and [cell.lower() for cell in cells] in _HEADERS:
             continue
         if len(cells) != len(header):
@@ -76,8 +71,6 @@ def _rows(path: Path, header: list[str]) -> dict[str, dict[str, str]]:
             raise InputError(f"{path} line {number}: split {row['split']!r}", f"write one of {', '.join(SPLITS)}")
         if rows.setdefault(name, row) is not row:
             raise InputError(f"{path} line {number}: {name} occurs twice", "keep one row")
-    if not {"s2_name", "s1_name"} <= set(header):
-        raise InputError(f"{path}: no columns s2_name and s1_name", "add them to its header line")
     check_s2_names(list(rows), path, 1)
     return rows
 
