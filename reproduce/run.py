@@ -19,7 +19,7 @@ from fusmae_lite.core.locks import only_job
 from fusmae_lite.core.progress import duration, line, track
 from fusmae_lite.data.archives import open_archive
 from fusmae_lite.data.identity import difference, identity
-from fusmae_lite.data.processes import processors
+from fusmae_lite.data.loader import processors
 from fusmae_lite.data.synthetic import synthesise
 from fusmae_lite.train.optimise import choose_device
 from reproduce.leakage import measure_leakage

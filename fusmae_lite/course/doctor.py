@@ -12,7 +12,7 @@ import torch
 from fusmae_lite.core.config import RunConfig
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.data.archives import open_data
-from fusmae_lite.data.processes import processors
+from fusmae_lite.data.loader import processors
 from fusmae_lite.train.optimise import choose_device, has_fast_bf16, uses_bf16
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "rasterio", "safetensors", "papermill", "jupyterlab")

@@ -27,7 +27,7 @@ from fusmae_lite.data.archives.sample import check_archive
 from fusmae_lite.data.archives.tensors import Layout
 from fusmae_lite.data.encoded import SKIPPED, decode, finished, layout_of, verify_values, write_skipped, write_table
 from fusmae_lite.data.identity import digest, signature
-from fusmae_lite.data.processes import each, followed
+from fusmae_lite.data.loader import each, followed
 
 #: Pairs per commit; each commit is flushed to the disk.
 BATCH = 128

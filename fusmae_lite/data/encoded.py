@@ -31,7 +31,7 @@ from fusmae_lite.data.archives.lmdb_store import (
 from fusmae_lite.data.archives.metadata import METADATA, NOTE
 from fusmae_lite.data.archives.tensors import Layout, pack
 from fusmae_lite.data.identity import signature
-from fusmae_lite.data.processes import each
+from fusmae_lite.data.loader import each
 
 SKIPPED = "skipped.csv"
 _ROWS_AT_ONCE = 4096

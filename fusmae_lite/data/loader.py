@@ -1,18 +1,38 @@
-"""Batches of a data set, read by further processes or none; what goes wrong in one of them is one line, as in this."""
+"""Work shared among processes, in order, with bounded memory; what goes wrong in one is one line, as in this one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
+import lmdb
+import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fusmae_lite.core.errors import InputError, RunError
-from fusmae_lite.data.processes import processors
+from fusmae_lite.core.progress import duration, interactive, line, track
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: Items in flight for each process: a slow disk must not fill the memory.
+_AHEAD = 16
+_SECONDS_BETWEEN_LINES = 30
+_TOLD = (InputError, OSError, lmdb.Error)
 
 
-def load(dataset: Dataset, *, workers: int = 0, **options: Any) -> Iterator[dict[str, Any]]:
+def processors() -> int:
+    """Processors this process may use, where the system says so (Linux), else all there are; at least one."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load(dataset: Dataset, *, workers: int = 0, **options: Any) -> Iterator[Any]:
     """The batches of a ``DataLoader`` with these options.
 
     `workers` are the processes that read (0: this one), never more than there are processors.
@@ -21,12 +41,34 @@ def load(dataset: Dataset, *, workers: int = 0, **options: Any) -> Iterator[dict
         InputError: a patch that cannot be read, with the message that reading it here would give.
         RunError: a reading process was killed.
     """
-    workers = min(workers, processors())  # more would only wait for each other, and torch would warn
-    with told_when_killed():
-        for batch in DataLoader(_Careful(dataset), num_workers=workers, collate_fn=_collate, **options):
-            if isinstance(batch, InputError):
-                raise batch
-            yield batch
+    yield from _loaded(_Calls(dataset.__getitem__, range(len(dataset))), workers, collate_fn=_collate, **options)
+
+
+def each(
+    function: Callable[[Any, Item], Result], shared: Any, items: Sequence[Item], workers: int | None = None
+) -> Iterator[Result]:
+    """``function(shared, item)`` of every item, in order; `shared` goes to each process once.
+
+    ``workers=0`` calls it in this process, None in one per processor.
+    """
+    workers = processors() if workers is None else workers
+    if workers < 0:
+        raise InputError(f"{workers} workers", "choose 0 (no further process) or more")
+    options = {"prefetch_factor": _AHEAD} if workers else {}
+    own = torch.Generator()  # or each loader would draw a seed from the global one
+    calls = _Calls(partial(function, shared), items)
+    yield from _loaded(calls, workers, batch_size=None, collate_fn=_as_it_is, generator=own, **options)
+
+
+def followed(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
+    """Iterate with a bar or, where none can move, with a line now and then."""
+    started = last = time.monotonic()
+    for number, item in enumerate(track(items, title, total), 1):
+        yield item
+        if not interactive() and time.monotonic() - last > _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            rate = number / (last - started)
+            line(f"{title}: {number} of {total}, {rate:.1f} a second, {duration((total - number) / rate)} to go")
 
 
 @contextmanager
@@ -43,21 +85,44 @@ def told_when_killed() -> Iterator[None]:
         ) from None
 
 
-class _Careful(Dataset):
-    """Gives an InputError back instead of raising it: torch rebuilds exceptions of workers from their text alone."""
+class _Calls(Dataset):
+    """Gives an error back instead of raising it: torch rebuilds exceptions of workers from their text alone."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
+    def __init__(self, function: Callable[[Any], Any], items: Sequence[Any]) -> None:
+        self.function, self.items = function, items
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return len(self.items)
 
     def __getitem__(self, i: int) -> Any:
         try:
-            return self.dataset[i]
-        except InputError as error:
+            return self.function(self.items[i])
+        except _TOLD as error:
             return error
 
 
+def _loaded(calls: _Calls, workers: int, **options: Any) -> Iterator[Any]:
+    workers = min(workers, processors())  # more would only wait for each other, and torch would warn
+    with told_when_killed():
+        for batch in DataLoader(calls, num_workers=workers, worker_init_fn=_start, **options):
+            if isinstance(batch, _TOLD):
+                raise batch
+            yield batch
+
+
+def _start(_: int) -> None:
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    """A killed parent cannot say goodbye; a worker with more to say than a pipe holds would wait for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _as_it_is(item: Item) -> Item:
+    return item
+
+
 def _collate(items: list[Any]) -> Any:
-    return next((item for item in items if isinstance(item, InputError)), None) or default_collate(items)
+    return next((item for item in items if isinstance(item, _TOLD)), None) or default_collate(items)

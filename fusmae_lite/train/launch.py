@@ -16,7 +16,7 @@ from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.files import write_text
 from fusmae_lite.core.locks import only_job
 from fusmae_lite.data.archives import Archive
-from fusmae_lite.data.processes import processors
+from fusmae_lite.data.loader import processors
 from fusmae_lite.systems.weights import load_model
 from fusmae_lite.train.distributed import check_batch, join_processes, place_among_processes
 from fusmae_lite.train.pretrain import PretrainResult, pretrain

@@ -15,7 +15,7 @@ from fusmae_lite.core.config import RunConfig
 from fusmae_lite.data.archives import Archive, open_archive
 from fusmae_lite.data.encode import encode
 from fusmae_lite.data.encoded import verify
-from fusmae_lite.data.processes import processors
+from fusmae_lite.data.loader import processors
 from fusmae_lite.data.synthetic import synthesise
 from fusmae_lite.train.pretrain import pretrain
 

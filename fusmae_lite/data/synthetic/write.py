@@ -27,7 +27,7 @@ from fusmae_lite.data.archives.base import SYNTHETIC
 from fusmae_lite.data.archives.labels import BEN19, TO_19
 from fusmae_lite.data.archives.sen12ms import BANDS_ON_DISK, HELD_OUT, IGBP10, SIDE
 from fusmae_lite.data.archives.tensors import pack
-from fusmae_lite.data.processes import each, followed, processors
+from fusmae_lite.data.loader import each, followed, processors
 from fusmae_lite.data.synthetic.scene import Scenes, SyntheticPair
 from fusmae_lite.data.synthetic.truth import Truth
 
