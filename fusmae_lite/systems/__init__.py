@@ -6,8 +6,7 @@ from fusmae_lite.model.fusmae import FusMAE
 from fusmae_lite.model.system import System
 from fusmae_lite.systems.dino import DINO
 from fusmae_lite.systems.imagenet import ImageNetViT, imagenet_encoder
-from fusmae_lite.systems.late import LateFusion
-from fusmae_lite.systems.satvit import SatViT
+from fusmae_lite.systems.masked import LateFusion, SatViT
 
 __all__ = ["DINO", "ImageNetViT", "LateFusion", "SatViT", "System", "build_model", "imagenet_encoder"]
 

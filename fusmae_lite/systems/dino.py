@@ -4,35 +4,32 @@ Sources: Wang, Albrecht, Zhu, "Self-supervised vision transformers for joint SAR
 IGARSS 2022 [DINO-MM]; Caron et al., "Emerging properties in self-supervised vision transformers", ICCV 2021 [DINO].
 A student that sees any view of a pair must say what its teacher, a moving average of itself, says of a large one.
 
-DINO-MM is a ViT-S/8: ``-p width=384 -p depth=12 -p heads=6``. By default it is as wide and deep as Fus-MAE. Presets
-carry Fus-MAE's learning rate; DINO's is 5e-4 x batch / 256, with 10 epochs of warm-up.
+DINO-MM is a ViT-S/8: ``-p width=384 -p depth=12 -p heads=6``; by default it is as large as Fus-MAE. DINO's learning
+rate is 5e-4 x batch / 256, with 10 epochs of warm-up; presets carry Fus-MAE's.
 
-Views are made of images in the archive's own units (:meth:`Backbone.standardise`): zeros stand for a dropped sensor. In
-BigEarthNet's units they are four deviations off on an archive of low contrast, and training drifts to the uniform
-output.
-
-Ours: one norm of all gradients is clipped, the head's last layer is not frozen in the first epoch, positions and CLS do
-not decay, the teacher's temperature is constant, and small models have small heads (:class:`Head`).
+Ours: images are first brought to the archive's own units, because the zeros of a dropped sensor may lie four deviations
+off in BigEarthNet's, and training drifts to the uniform output; one norm of all gradients is clipped; the head's last
+layer is not frozen in the first epoch; positions and CLS do not decay; the teacher's temperature is constant.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from timm.layers import Attention, resample_abs_pos_embed
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from fusmae_lite.core.config import ModelConfig
 from fusmae_lite.core.schedule import cosine
 from fusmae_lite.model.blocks import initialise
 from fusmae_lite.model.inputs import stack
 from fusmae_lite.model.system import Images, Latents, Losses, System
-from fusmae_lite.systems.satvit import StackedViT
-from fusmae_lite.systems.views import draw_views, make_views
+from fusmae_lite.systems.masked import StackedViT
+from fusmae_lite.systems.views import Drawn, draw_views, make_views
 
 STUDENT_TEMPERATURE = 0.1
 #: Share that a moving average over steps keeps once it has seen enough of them: the centre, and the bands' moments.
@@ -54,10 +51,7 @@ class Backbone(StackedViT):
         initialise(self)
 
     def forward(self, stacked: Tensor, last: int = 1) -> list[Tensor]:
-        """Outputs of the `last` blocks after the final norm, (B, 1 + (s / P)^2, D), CLS first.
-
-        `stacked` (B, C, s, s) is standardised.
-        """
+        """Standardised (B, C, s, s) -> the `last` blocks' outputs after the final norm, (B, 1 + N, D), CLS first."""
         z = self.projection(stacked) + self.positions_of(stacked.shape[-1] // self.config.patch_size)
         z = torch.cat([self.cls_token.to(z.dtype).expand(z.shape[0], -1, -1), z], dim=1)
         return [self.norm(output) for output in deque(self.blocks.outputs(z), maxlen=last)]
@@ -85,10 +79,7 @@ class Backbone(StackedViT):
         return mean, (square - mean.square()).clamp(min=LEAST_SPREAD**2).sqrt()
 
     def encode(self, images: Images) -> Latents:
-        """Patch tokens of whole images; ``cls4`` joins CLS of the last four blocks, as DINO does.
-
-        A sensor that is missing has the mean of each band, as in training.
-        """
+        """Patch tokens and ``cls4``, CLS of the last four blocks; a sensor that is missing has each band's mean."""
         outputs = self(self.standardise(stack(images, self), tuple(images)), LAST_BLOCKS)
         each = [z[:, 0] for z in outputs]
         return Latents({self.name: outputs[-1][:, 1:]}, {"cls4": torch.cat(each, dim=1), "cls": each[-1]})
@@ -97,18 +88,16 @@ class Backbone(StackedViT):
 class Head(nn.Module):
     """DINO's projection head: a 3-layer MLP to 256 numbers, scaled to length 1, and K weight-normalised outputs.
 
-    K is ``config.head_outputs``. At 0 it follows the size: DINO's 65,536 and hidden 2,048 from ViT-S (width 384) on,
-    below that 8 x width and 4 x width. The last layer's rows have length 1 throughout (DINO's ``norm_last_layer``).
+    K is ``config.head_outputs``, or follows the size: DINO's from ViT-S (width 384) on, smaller below.
     """
 
-    def __init__(self, config: ModelConfig, bottleneck: int = 256) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width, large = config.width, config.width >= 384
-        hidden = 2048 if large else 4 * width
-        self.mlp = nn.Sequential(
-            nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
-        )
-        self.last = nn.Parameter(torch.empty(config.head_outputs or (65536 if large else 8 * width), bottleneck))
+        width = config.width
+        hidden, outputs = (2048, 65536) if width >= 384 else (4 * width, 8 * width)
+        layers = nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, 256)
+        self.mlp = nn.Sequential(*layers)
+        self.last = nn.Parameter(torch.empty(config.head_outputs or outputs, 256))
         for module in self.mlp[::2]:
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
@@ -145,19 +134,12 @@ class DINO(System):
         self.register_buffer("centre", torch.zeros(len(self.student.head.last)))
         self._sums: Tensor | None = None  # over this step's images: teacher's outputs, bands' moments, how many
 
-    def draw(
-        self, batch: int, generator: torch.Generator | None = None, config: ModelConfig | None = None
-    ) -> dict[str, Tensor]:
-        """The views of a whole batch, a row per sample; see :func:`~fusmae_lite.systems.views.draw_views`."""
+    def draw(self, batch: int, generator: Generator | None = None, config: ModelConfig | None = None) -> Drawn:
+        """The views of a whole batch, a row per sample."""
         return draw_views(self.config, batch, generator)
 
-    def forward(
-        self, images: Images, drawn: Mapping[str, Tensor] | None = None, generator: torch.Generator | None = None
-    ) -> Losses:
-        """The student on all views of the images, (B, C, H, W) each, against the teacher on the global ones.
-
-        `drawn` is what :meth:`draw` gave for these rows; absent, it is drawn from the CPU `generator`.
-        """
+    def forward(self, images: Images, drawn: Drawn | None = None, generator: Generator | None = None) -> Losses:
+        """The student on all views, against the teacher on the global ones; `drawn` as :meth:`draw` gave it."""
         stacked = stack(images, self)
         drawn = self.draw(len(stacked), generator) if drawn is None else drawn
         views = make_views(self.teacher.backbone.standardise(stacked, tuple(images)), drawn, self.config)
@@ -175,8 +157,8 @@ class DINO(System):
     def after_step(self, step: int, steps: int, reduce: Callable[[Tensor], Tensor]) -> None:
         """Move the teacher towards the student, the centre and the bands' moments towards the means of this step.
 
-        The teacher keeps a share that rises to 1 along a cosine. Centre and moments are at first averages of all steps.
-        (DINO's centre starts at 0 and keeps 0.9 of it: for ten steps the loss is that of what all outputs share.)
+        Centre and moments are at first averages of all steps. (DINO's centre starts at 0, and for ten steps the loss
+        is that of what all outputs have in common.)
         """
         momentum = 1 - (1 - self.config.teacher_momentum) * cosine(step / steps)
         for kept, learned in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
@@ -200,17 +182,10 @@ class DINO(System):
 
 
 def distil(student: Tensor, teacher: Tensor, centre: Tensor, temperature: float) -> Losses:
-    """DINO's loss (its eqs. 1-3 and algorithm 1): the student on every view against the teacher on every other one.
+    """Cross-entropy of the student (B, V, K) on every view and the teacher (B, G, K) on every other, global, one.
 
-    Args:
-        student: (B, V, K), global views first.
-        teacher: (B, G, K), the same global views.
-        centre: (K,), taken off the teacher's outputs against collapse to one of them.
-        temperature: the teacher's; the student's is 0.1.
-
-    Returns:
-        their cross-entropy, and its two parts: ``entropy`` of the teacher and ``kl``, divergence of the student from it
-        (DINO, section 5.3). An entropy of log K is collapse to the uniform, one of 0 collapse to one output.
+    DINO's eqs. 1-3, algorithm 1. `centre` (K,) is taken off the teacher's outputs against collapse to one of them. The
+    parts are the teacher's ``entropy`` (log K: collapse to the uniform; 0: to one output) and the student's ``kl``.
     """
     (batch, views), n_global = student.shape[:2], teacher.shape[1]
     log_p = F.log_softmax((teacher - centre) / temperature, dim=-1)

@@ -20,6 +20,7 @@ from timm.layers import Mlp
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from fusmae_lite.core.architecture import as_tuple
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.files import write_whole
 from fusmae_lite.model.cross_attention import concatenate
@@ -35,13 +36,11 @@ STARTS, TOKEN_TOLERANCE = 100, 1e-10  # of token_before
 
 def sensor_names(model: System, sensors: str | Sequence[str]) -> tuple[str, ...]:
     """The sensors asked for, ``"s2"`` or ``("s1", "s2")``, in the model's order; InputError for one it lacks."""
-    asked = [part.strip() for part in sensors.split(",")] if isinstance(sensors, str) else sensors
-    names = model.config.modalities
-    unknown = [name for name in asked if name not in names]
-    if unknown or not asked:
-        what = f"sensor {unknown[0]!r} is not one of this model's" if unknown else "no sensor is named"
-        raise InputError(what, f"choose from {', '.join(names)}")
-    return tuple(name for name in names if name in asked)
+    asked = as_tuple(sensors)
+    names = tuple(name for name in model.config.modalities if name in asked)
+    if not names or set(asked) - set(names):
+        raise InputError(f"sensors {asked!r} are not this model's", f"choose from {', '.join(model.config.modalities)}")
+    return names
 
 
 def named_tokens(latents: Latents) -> dict[str, Tensor]:
@@ -105,9 +104,8 @@ def to_timm(model: System, sensors: str | Sequence[str]) -> tuple[dict[str, Tens
 def _fill(vit: VisionTransformer, encoder: System, names: Sequence[str]) -> None:
     """Give timm's ViT the weights of an encoder of these sensors.
 
-    Attention does not care about order: CLS may come first, with zeros for its position. A sensor that is alone has
-    nobody to attend to in XAttnEncoder (eq. 2), which is then a block without attention. Stacked systems fill a missing
-    sensor with zeros, which is a projection without its channels.
+    Attention does not care about order: CLS may come first, without a position. XAttnEncoder on one sensor (eq. 2) is a
+    block without attention. A sensor filled with zeros is a projection without its channels.
     """
     blocks, cls = list(vit.blocks), getattr(encoder, "cls_token", None)
     if isinstance(encoder, FusMAE):
@@ -200,34 +198,26 @@ def to_onnx(model: System, path: Path, sensors: str | Sequence[str], pooling: st
     latents = model.encode(_noise(model, names, 2))
     latents.pooled(pooling)  # refused here, in one line
     outputs, metadata = ["features", *named_tokens(latents)], _facts(model, names) | {"pooling": pooling}
-
-    def write(temporary: Path) -> None:
-        _write(graph, outputs, temporary, metadata)
-        _compare(graph, outputs, temporary)
-
     try:
-        return write_whole(path, write)
+        return write_whole(path, lambda temporary: _write(graph, outputs, metadata, temporary))
     except OSError as error:
         raise RunError(f"{path} could not be written ({error}); free space on that disk or choose another") from None
 
 
-def _write(graph: Graph, outputs: list[str], path: Path, metadata: dict[str, str]) -> None:
-    images = tuple(_noise(graph.model, graph.names, 2).values())
-    shapes = {"images": tuple({0: torch.export.Dim("batch")} for _ in images)}
+def _write(graph: Graph, outputs: list[str], metadata: dict[str, str], path: Path) -> None:
+    """Write the graph and run it; RunError where it differs by more than rounding, or the batch has become fixed."""
+    import onnxruntime
+
+    traced = tuple(_noise(graph.model, graph.names, 2).values())
+    shapes = {"images": tuple({0: torch.export.Dim("batch")} for _ in traced)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about torch's own insides
         program = torch.onnx.export(
-            graph, images, dynamo=True, dynamic_shapes=shapes, input_names=list(graph.names), output_names=outputs,
+            graph, traced, dynamo=True, dynamic_shapes=shapes, input_names=list(graph.names), output_names=outputs,
             verbose=False,
         )  # fmt: skip
     program.model.metadata_props.update(metadata)
     program.save(path, external_data=False)
-
-
-def _compare(graph: Graph, outputs: list[str], path: Path) -> None:
-    """Three images through both; RunError where they differ by more than rounding, or the batch has become fixed."""
-    import onnxruntime
-
     images = _noise(graph.model, graph.names, 3)
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -1,7 +1,7 @@
-"""ImageNet: a ViT trained on photographs, fitted to 2, 12 or 14 channels. The paper's baseline without any radar.
+"""ImageNet: a ViT trained on photographs, which timm fits to 2, 12 or 14 channels. The paper's baseline without radar.
 
-timm does the fitting: the RGB kernel of the patch projection is repeated over the channels and scaled to keep the size
-of its output, kernels are resampled to patches of P pixels, positions to the grid of the images.
+The RGB kernel of the patch projection is repeated over the channels and scaled to keep the size of its output, kernels
+are resampled to patches of P pixels, positions to the grid of the images.
 """
 
 from __future__ import annotations
@@ -51,16 +51,11 @@ def imagenet_encoder(
     """A ViT with ImageNet's weights, or a local checkpoint's, fitted to these sensors.
 
     Args:
-        sensors: which are stacked: 2 channels for s1, 12 for s2, 14 for both.
         weights: ``imagenet`` (timm finds them in its cache or fetches them), the path of a checkpoint of that
-            architecture with 3 channels, or ``random``.
+            architecture with 3 channels, or ``random``. Random ones are never taken unasked, but InputError is raised.
         name: timm's name of the architecture; this default is ViT-B, the size of the paper's models.
         seed: of random weights, and of whatever a checkpoint lacks.
         size: width, depth and heads instead of the architecture's own; random weights only.
-
-    Raises:
-        InputError: no such architecture, or weights that are absent, do not fit or cannot be fetched. It never goes on
-            with random ones unasked.
     """
     source, file = str(weights), Path(weights).expanduser()
     if name not in timm.list_models("vit_*"):

@@ -1,16 +1,13 @@
 """DINO-MM's views of a pair: multi-crop, its colour changes carried over to bands, RandomSensorDrop.
 
-Sources: Caron et al., ICCV 2021, section 3.2 and appendix (multi-crop, colours); Wang et al., IGARSS 2022 (sensor drop,
-sizes of crops). Both change 8-bit pictures; here 0 is a band's mean over the archive at hand and 1 its deviation there.
-
-A batch is drawn at once on the CPU, a row per sample, and made on its device without a loop over samples. Letters: B
+Sources: Caron et al., ICCV 2021, section 3.2 and appendix (crops, colours); Wang et al., IGARSS 2022 (sensors, sides).
+Both change 8-bit pictures; here 0 is a band's mean over the archive at hand and 1 its deviation there. Letters: B
 batch, V views (global ones first), M sensors, C channels of all sensors, s side of a view in pixels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +15,7 @@ from torch import Tensor
 
 from fusmae_lite.core.config import ModelConfig
 
+Drawn = dict[str, Tensor]  # a random choice for each view of a batch, (B, V, ..)
 GLOBAL_AREA, LOCAL_AREA = (0.4, 1.0), (0.05, 0.4)
 STRETCH = 4 / 3  # largest ratio of a crop's sides
 JITTER, JITTER_CHANCE, GREY_CHANCE, LATER_SOLARISE_CHANCE = 0.4, 0.8, 0.2, 0.2
@@ -26,27 +24,13 @@ FIRST_BLUR_CHANCE, LATER_BLUR_CHANCE, LOCAL_BLUR_CHANCE = 1.0, 0.1, 0.5
 
 
 def view_sides(config: ModelConfig) -> tuple[int, int]:
-    """Sides of global and local views in pixels: 112 and 48 of 120, as DINO-MM's, else the nearest multiples of P.
-
-    A local view has at least 2 patches a side.
-    """
+    """Sides of global and local views in pixels: DINO-MM's 112 and 48 of 120, else the nearest multiples of P."""
     p, size = config.patch_size, config.image_size
     return min(round(size * 112 / 120 / p), size // p) * p, max(round(size * 48 / 120 / p), 2) * p
 
 
-def draw_views(config: ModelConfig, batch: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-    """Every random choice of a batch's views, a row per sample, so that processes can share out a batch.
-
-    Returns:
-        - ``where`` (B, V, 2, 3): output -> input coordinates of a crop inside the image, flipped along each axis with
-          p = 0.5. (DINO flips left and right only; a satellite has no up.)
-        - ``light`` (B, V, M, 2): brightness added to all bands of a sensor, and a factor on their contrast. Drawn for
-          each sensor: the sun does not change the radar.
-        - ``grey`` (B, V): whether each band of a sensor becomes the mean of that sensor's bands.
-        - ``sigma`` (B, V): of a Gaussian blur in pixels, or 0.
-        - ``solarise`` (B, V): whether what is above a band's mean is mirrored at it, x -> -abs(x).
-        - ``keep`` (B, V, M): False for a sensor that is filled with zeros.
-    """
+def draw_views(config: ModelConfig, batch: int, generator: torch.Generator | None = None) -> Drawn:
+    """Every random choice of a batch's views, (B, V, ..) on the CPU, so that processes can share out a batch."""
 
     def uniform(low: float | Tensor = 0.0, high: float | Tensor = 1.0, *more: int) -> Tensor:
         return low + (high - low) * torch.rand(batch, views, *more, generator=generator)
@@ -65,19 +49,20 @@ def draw_views(config: ModelConfig, batch: int, generator: torch.Generator | Non
     dropped = (uniform() < config.sensor_drop) & (sensors > 1)
     which = torch.randint(sensors, (batch, views), generator=generator)
     return {
+        # (.., 2, 3), output -> input coordinates. DINO flips left and right only; a satellite has no up
         "where": torch.cat([torch.diag_embed(mirrored), centre[..., None]], dim=-1),
-        "light": jitter + torch.tensor([0.0, 1.0]),
-        "grey": uniform() < GREY_CHANCE,
-        "sigma": uniform(*BLUR_SIGMA) * (uniform() < blurred),
-        "solarise": (uniform() < LATER_SOLARISE_CHANCE) & is_global & ~first,
-        "keep": ~(dropped[..., None] & (which[..., None] == torch.arange(sensors))),
+        "light": jitter + torch.tensor([0.0, 1.0]),  # (.., M, 2), brightness and contrast: no sun changes the radar
+        "grey": uniform() < GREY_CHANCE,  # every band becomes the mean of its sensor's
+        "sigma": uniform(*BLUR_SIGMA) * (uniform() < blurred),  # of a Gaussian blur, pixels
+        "solarise": (uniform() < LATER_SOLARISE_CHANCE) & is_global & ~first,  # x -> -abs(x)
+        "keep": ~(dropped[..., None] & (which[..., None] == torch.arange(sensors))),  # (.., M), else zeros
     }
 
 
-def make_views(stacked: Tensor, drawn: Mapping[str, Tensor], config: ModelConfig) -> list[Tensor]:
-    """The views of stacked images (B, C, H, W): global ones (B, G, C, s, s) and, if there are any, local ones.
+def make_views(stacked: Tensor, drawn: Drawn, config: ModelConfig) -> list[Tensor]:
+    """Views of stacked images (B, C, H, W) in the archive's units, as :func:`draw_views` drew them for these rows.
 
-    Images are in the archive's own units; `drawn` is what :func:`draw_views` gave for these rows.
+    Returns global ones (B, G, C, s, s) and, if there are any, local ones.
     """
     counts = [config.global_crops, config.local_crops]
     parts = {n: draw.to(stacked.device, non_blocking=True).split(counts, dim=1) for n, draw in drawn.items()}
@@ -93,13 +78,12 @@ def crop(images: Tensor, where: Tensor, side: int) -> Tensor:
     """(B, C, H, W) and (B, V, 2, 3) -> (B, V, C, side, side), bilinear; DINO's own is bicubic."""
     batch, views = where.shape[:2]
     grid = F.affine_grid(where.flatten(0, 1), [batch * views, 1, side, side], align_corners=False)
-    # All views of an image are sampled as one tall picture: the image need not be copied for each
-    tall = grid.view(batch, views * side, side, 2)
+    tall = grid.view(batch, views * side, side, 2)  # all views as one picture: no copy of the image for each
     crops = F.grid_sample(images, tall, mode="bilinear", padding_mode="border", align_corners=False)
     return crops.unflatten(2, (views, side)).transpose(1, 2)
 
 
-def _look(crops: Tensor, drawn: Mapping[str, Tensor], config: ModelConfig) -> Tensor:
+def _look(crops: Tensor, drawn: Drawn, config: ModelConfig) -> Tensor:
     """Change the values of (B, V, C, s, s) as drawn: light, grey, blur, solarise, and last of all drop a sensor."""
     light, grey, solarise, keep = (drawn[n][..., None, None, None] for n in ("light", "grey", "solarise", "keep"))
     looks = []
@@ -114,11 +98,8 @@ def _look(crops: Tensor, drawn: Mapping[str, Tensor], config: ModelConfig) -> Te
 
 
 def blur(views: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of (B, V, C, s, s), a sigma in pixels for each view (B, V); 0 leaves it as it is.
-
-    Along rows and columns as a product with an (s, s) matrix, so that every view can have its own kernel; its rows sum
-    to 1, also at the edge.
-    """
+    """Gaussian blur of (B, V, C, s, s), a sigma in pixels for each view (B, V); 0 leaves it as it is."""
+    # A product with an (s, s) matrix along rows and columns: every view has its own kernel, and rows sum to 1
     place = torch.arange(views.shape[-1], device=views.device, dtype=views.dtype)
     variance = sigma.clamp(min=1e-3).square()[..., None, None, None]
     kernel = torch.exp(-(place[:, None] - place).square() / (2 * variance))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +51,7 @@ def save_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> N
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file; :class:`InputError` if it is absent or damaged."""
     if not Path(path).is_file():
-        cure = "check the path, or train a model with notebook 05 or `fusmae pretrain`"
-        raise InputError(f"no weights at {path}", cure)
+        raise InputError(f"no weights at {path}", "check the path, or train with notebook 05 or `fusmae pretrain`")
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -85,8 +83,7 @@ def check_tensors(path: Path, tensors: Tensors, wanted: Mapping[str, torch.Size]
 
 def describe_sensors(names: Sequence[str]) -> dict[str, dict[str, list]]:
     """Band order and statistics of each sensor: what weights depend on beside their architecture."""
-    sensors = {name: get_modality(name) for name in names}
-    return {k: {"bands": list(m.bands), "mean": list(m.mean), "std": list(m.std)} for k, m in sensors.items()}
+    return {n: {part: list(getattr(get_modality(n), part)) for part in ("bands", "mean", "std")} for n in names}
 
 
 def save_model(path: Path, model: System, extra: Mapping[str, object] | None = None) -> None:
@@ -104,10 +101,8 @@ def save_model_tensors(path: Path, weights: Tensors, config: ModelConfig, extra:
 def load_model(path: Path, expected: ModelConfig | None = None) -> System:
     """The model that :func:`save_model` wrote to `path`, in evaluation mode on the CPU.
 
-    Raises:
-        InputError: no such file, not ours, another architecture than `expected`, another band order or other
-            statistics, changed since it was written, or weights missing, for example a checkpoint without its decoders
-            (which would otherwise draw noise), of another shape or dtype than float32, or not finite.
+    InputError: no such file, not ours, another architecture than `expected`, another band order or other statistics,
+    changed since it was written, or weights missing, of another shape or dtype than float32, or not finite.
     """
     tensors, metadata = read_tensors(path)
     model = _skeleton(path, metadata, len(tensors))
@@ -153,23 +148,20 @@ def _part(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
 def _check_weights(path: Path, model: System, tensors: Tensors) -> None:
     """InputError unless the file holds exactly what the model needs, decoders and fixed tables included."""
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    absent = sorted(name for name in set(wanted) - set(tensors) if name.startswith(("decoders.", "decoder.")))
-    if absent:
+    if absent := sorted(name for name in set(wanted) - set(tensors) if name.startswith("decoder")):
         what = f"{path} has no decoder weights ({absent[0]} is missing)"
         raise InputError(what, "use the full checkpoint of pretraining")
     check_tensors(path, tensors, wanted)
-    for name, module in model.named_modules():
-        if isinstance(module, Positions) and model.config.positions == "sincos":
-            table, width = tensors[f"{name}.table"], module.table.shape[1]
-            # Not to the bit: sine and cosine differ by an ulp between processors, and large grids have large angles
-            if not torch.allclose(table, Positions.of(model.config, width).table, atol=1e-3):
-                raise InputError(f"{path}: {name}.table is not the fixed sine-cosine table", DAMAGED)
+    for name in wanted if model.config.positions == "sincos" else ():
+        # Not to the bit: sine and cosine differ by an ulp between processors, and large grids have large angles
+        is_table = name.endswith("positions.table")
+        if is_table and not tensors[name].allclose(Positions.of(model.config, wanted[name][1]).table, atol=1e-3):
+            raise InputError(f"{path}: {name} is not the fixed sine-cosine table", DAMAGED)
 
 
 def shipped_weights() -> dict[str, Path]:
     """Name -> file of the models that come with the package."""
-    folder = Path(str(resources.files("fusmae_lite").joinpath("weights")))
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    return {path.stem: path for path in sorted((Path(__file__).parents[1] / "weights").glob("*.safetensors"))}
 
 
 def load_pretrained(name: str | Path) -> System:
