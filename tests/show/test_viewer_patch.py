@@ -79,9 +79,9 @@ def test_sen12ms_of_256_pixels_and_one_label(tmp_path):
 
 
 def test_an_archive_without_places_says_so(archive, monkeypatch):
+    patch = replace(archive.read(0), crs=None, bounds=None)
     monkeypatch.setattr(archive, "keys", lambda index: {"s1": "radar_17", "s2": "colour_17"})
-    read = archive.read
-    monkeypatch.setattr(archive, "read", lambda *given: replace(read(*given), crs=None, bounds=None))
+    monkeypatch.setattr(archive, "read", lambda _index: patch)
     viewer = PatchViewer(archive)
     assert "No map position: neither" in viewer.description and viewer.message.value == ""
 

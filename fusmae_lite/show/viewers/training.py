@@ -16,7 +16,7 @@ from fusmae_lite.show.viewers.base import Viewer, choice, slider
 
 
 class TrainingMonitor(Viewer):
-    """Loss curves of a run, its folder or metrics.jsonl, there or not yet; Play looks `every` so many seconds."""
+    """Loss curves of a run, its folder or metrics.jsonl, even before it begins; Play looks every `every` seconds."""
 
     def __init__(self, run: Path | str, *, every: float = 2.0) -> None:
         super().__init__("Training")
