@@ -78,7 +78,7 @@ class Archive(ABC):
         """What is known of a patch without opening its files; ``"split"`` is ``""`` outside every split."""
 
     def keys(self, index: int) -> dict[str, str]:
-        """Modality -> the name its bands go by: the stem of its files, and its key in an LMDB."""
+        """Modality -> the name its bands go by, each its own: the stem of its files, and its key in an LMDB."""
         return {modality: names[index] for modality, names in self.columns.items()}
 
     def files(self, index: int, modality: str) -> list[str]:
