@@ -38,14 +38,10 @@ def open_archive(
     """Open the archive in a folder, whichever of the known formats it has.
 
     Args:
-        path: the archive's folder; None for the pairs that come with a clone of the repository.
-        partial: take the patches that are whole and list the others in ``archive.left_out`` instead of refusing an
-            archive in which something is missing or damaged. Reads every pair once.
+        path: None for the pairs that come with a clone of the repository.
+        partial: list patches that are not whole in ``archive.left_out`` instead of refusing the archive for them.
+            Reads every pair once, unless `read_all` is False, which leaves damage inside to whoever reads it.
         snow_and_clouds: also the patches that the archive's authors set apart for snow, clouds or their shadow.
-        read_all: False leaves what is damaged inside to whoever reads it, also with `partial`.
-
-    Raises:
-        InputError: the folder does not exist, or matches no format; the message says what was looked for.
     """
     root = project_root() / "data_samples" if path is None else Path(path).expanduser()
     if not root.is_dir():

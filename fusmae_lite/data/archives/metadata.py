@@ -35,6 +35,8 @@ _DAMAGED = (OSError, pa.ArrowException, ValueError, TypeError, KeyError, Attribu
 #: Beyond any archive of pairs; a made file that claims more would only fill the memory.
 _MOST_ROWS = 20_000_000
 _SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
+#: Types of further columns that are kept.
+_PLAIN = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_null)
 #: rico-hdl also writes the land-cover map of a patch; nothing here reads it.
 _MAP = "_reference_map"
 
@@ -138,10 +140,7 @@ def read_metadata(
     """Read and check one table, or two as one: the rows of the `second` come after the first's.
 
     `classes` are in the order of the columns of `labels`, `keys` the columns beside patch_id that name files or keys:
-    text, no name twice. With `no_split` an empty split is legal.
-
-    Raises:
-        InputError: not readable, a column missing, empty cells, a name twice, an unknown label or split.
+    text, no name twice. With `no_split` an empty split is legal. InputError for whatever else is missing or unknown.
     """
     wanted = ("patch_id", "labels", "split", *keys)
     columns, where = _columns(path, wanted), str(path)
@@ -162,7 +161,8 @@ def read_metadata(
     codes = _codes(split, list(splits), where, "split", "none of train, validation, test")
     parts = np.array(list(splits.values()), dtype="<U5")[codes]
     del columns["patch_id"]
-    return Metadata(tuple(names["patch_id"]), parts, labels, _plain(columns), where, names)
+    rest = {name: column for name, column in columns.items() if any(test(column.type) for test in _PLAIN)}
+    return Metadata(tuple(names["patch_id"]), parts, labels, rest, where, names)
 
 
 def read_reben_table(folder: Path, snow_and_clouds: bool, table: Path | None = None) -> Metadata:
@@ -230,19 +230,13 @@ def _simple(column: pa.Array) -> pa.Array:
     return column.cast(pa.string()) if any(test(kind) for test in texts) else column
 
 
-def _plain(columns: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
-    """Those of text, numbers or nothing."""
-    tests = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_null)
-    return {name: column for name, column in columns.items() if any(test(column.type) for test in tests)}
-
-
 def _append(first: dict[str, pa.Array], second: dict[str, pa.Array], path: Path, more: Path) -> dict[str, pa.Array]:
     if unshared := sorted(first.keys() ^ second.keys()):
         raise InputError(f"{more}: only one of it and {path} has column {unshared[0]}", "download both again")
     try:
         return {name: pa.concat_arrays([column, second[name].cast(column.type)]) for name, column in first.items()}
     except _DAMAGED as error:
-        raise InputError(f"{more}: does not fit {path} ({_first_line(error)})", "download both again") from None
+        raise InputError(f"{more}: does not fit {path} ({error})", "download both again") from None
 
 
 def _codes(column: pa.Array, texts: Sequence[str], where: object, what: str, expected: str) -> np.ndarray:
@@ -254,9 +248,6 @@ def _codes(column: pa.Array, texts: Sequence[str], where: object, what: str, exp
     return codes.to_numpy(zero_copy_only=False)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error).strip() else type(error).__name__
-
-
 def _unreadable(path: Path, error: Exception) -> InputError:
-    return unopened(path) or InputError(f"{path}: no readable parquet table ({_first_line(error)})", _AGAIN)
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return unopened(path) or InputError(f"{path}: no readable parquet table ({reason})", _AGAIN)

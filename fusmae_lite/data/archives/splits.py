@@ -49,15 +49,10 @@ def neighbour_leakage(
 
     The cells of a Sentinel-2 tile adjoin each other (1.2 km), and a tile seen on several days has patches of several
     days in one cell. A lower bound: neighbours across the edge of a tile, or in an overlapping tile, are not seen.
+    `s1_names` tell the tile where Sentinel-2 names of v1 do not. With `same_acquisition` a neighbour counts only if
+    it was taken by the same overpass: same light, same season.
 
-    Args:
-        names: Sentinel-2 names; those of v2 carry the tile (``..._T33UUP_26_57``), those of v1 do not.
-        s1_names: Sentinel-1 names (``..._33UUP_26_57``), the source of the tile where `names` lacks it.
-        same_acquisition: count a neighbour only if it was taken by the same overpass: same light, same season.
-        part: ``"val"`` to ask about validation patches instead.
-
-    Raises:
-        InputError: no test patch, or a name that does not end in tile, column and row.
+    InputError for a split without patches of this `part`, or names that do not end in tile, column and row.
     """
     asked = splits == part
     if not asked.any():

@@ -27,10 +27,7 @@ def unpack(
     """Safetensors bytes -> bands in the order of `layout`, as arrays of their own memory.
 
     `where` names environment and key; values of a known `modality` are checked too.
-
-    Raises:
-        InputError: header or bytes damaged, a band missing or too many, wrong size or type, not finite, or not what
-            :func:`check_pixels` expects of that sensor.
+    InputError for damage, other bands, sizes or types, and what :func:`check_pixels` refuses.
     """
     data = bytes(value)
     try:
