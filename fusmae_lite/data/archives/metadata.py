@@ -1,7 +1,4 @@
-"""metadata.parquet: one row per pair, as reBEN publishes it and as ``fusmae encode`` writes it.
-
-Half a million rows are handled as columns; nothing here loops over them in Python.
-"""
+"""metadata.parquet: one row per pair, as reBEN publishes it and as ``fusmae encode`` writes it; no loop over rows."""
 
 from __future__ import annotations
 
@@ -28,7 +25,6 @@ METADATA = "metadata.parquet"
 SNOW = "metadata_for_patches_with_snow_cloud_or_shadow.parquet"
 #: Key under which ``fusmae encode`` describes the archive in the file's own metadata.
 NOTE = b"fusmae-lite"
-
 _AGAIN = "download the table again"
 #: What pyarrow says to a damaged file.
 _DAMAGED = (OSError, pa.ArrowException, ValueError, TypeError, KeyError, AttributeError, OverflowError, MemoryError)
