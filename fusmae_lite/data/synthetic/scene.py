@@ -71,25 +71,6 @@ class FieldBank:
         return -image if state & 8 else image
 
 
-def outlines(seed: int, side: int, length: float) -> FieldBank:
-    """Gaussian fields, mean 0, variance 1, Gaussian correlation of `length` pixels: where land cover changes."""
-    fields = _shaped(seed, 0, lambda frequency: np.exp(-((frequency * length) ** 2) / 4))
-    return FieldBank(fields / fields.std(), side)
-
-
-def textures(seed: int, side: int, length: float) -> FieldBank:
-    """Gaussian fields, exponential correlation of `length` pixels, mean 0, detrended 60 m cells of deviation 1."""
-    fields = _shaped(seed, 1, lambda frequency: (1 + (frequency * length) ** 2) ** -1.5)
-    cells = 6 * CELL_GRID
-    return FieldBank(fields / detrend(block_mean(fields[:, :cells, :cells], 6)).std(), side)
-
-
-def speckle(seed: int, side: int, looks: float) -> FieldBank:
-    """Multi-look speckle in dB: gamma of mean 1 and `looks` looks, pixels independent."""
-    power = np.random.default_rng([seed, FIELDS, 2]).standard_gamma(looks, (FIELDS, PERIOD, PERIOD)) / looks
-    return FieldBank(TO_DB * np.log(np.maximum(power, 1e-6)), side, states=8)
-
-
 def _shaped(seed: int, kind: int, power: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """White noise with the given power spectrum over frequency in radians a pixel, mean 0."""
     frequency = 2 * np.pi * np.hypot(np.fft.fftfreq(PERIOD)[:, None], np.fft.rfftfreq(PERIOD)[None])
@@ -142,13 +123,22 @@ class Scenes:
         self._pooled_mean = np.array(measured["pooled_mean"])
         self._pooled_spread = np.linalg.cholesky(np.array(measured["pooled_covariance"]) + 1e-6 * np.eye(14))
         self._factors = _factors(np.array(measured["texture_covariance"]))
-        self._speckle = speckle(seed, side, measured["looks"])
-        self._texture = textures(seed, side, measured["correlation_length_metres"] / 10)
-        self._outline = outlines(seed, side, OUTLINE if truth is None else TRUTH_OUTLINE)
+        self._draw_fields(measured["looks"], measured["correlation_length_metres"] / 10)
         self._metres = (10,) * S2.channels if one_grid else S2.resolution
         # exp of texture with mean 0 would raise the mean by half its variance (in ln units): weight of taking that off
         unit = np.repeat([1 / TO_DB, 1.0], [2, 12])
         self._excess = -0.5 * unit * self._texture.variance * (self._factors**2).sum(axis=1)
+
+    def _draw_fields(self, looks: float, length: float) -> None:
+        """Speckle of so many looks in dB; texture of exponential correlation, outlines of Gaussian, `length` pixels."""
+        power = np.random.default_rng([self.seed, FIELDS, 2]).standard_gamma(looks, (FIELDS, PERIOD, PERIOD)) / looks
+        self._speckle = FieldBank(TO_DB * np.log(np.maximum(power, 1e-6)), self.side, states=8)
+        fields = _shaped(self.seed, 1, lambda frequency: (1 + (frequency * length) ** 2) ** -1.5)
+        cells = block_mean(fields[:, : 6 * CELL_GRID, : 6 * CELL_GRID], 6)
+        self._texture = FieldBank(fields / detrend(cells).std(), self.side)  # detrended cells of deviation 1
+        outline = OUTLINE if self.truth is None else TRUTH_OUTLINE
+        fields = _shaped(self.seed, 0, lambda frequency: np.exp(-((frequency * outline) ** 2) / 4))
+        self._outline = FieldBank(fields / fields.std(), self.side)
 
     def pair(self, index: int) -> SyntheticPair:
         rng = np.random.default_rng([self.seed, index])
