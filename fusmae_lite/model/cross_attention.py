@@ -69,7 +69,7 @@ class SelfAttention(Attention):
     """timm's, with the kernel that :func:`attend` chooses."""
 
     def forward(self, x: Tensor, attn_mask: None = None, is_causal: bool = False) -> Tensor:
-        """(B, L, D) -> (B, L, D). timm's Block hands on a mask, which no model here has."""
+        """(B, L, D) -> (B, L, D). timm's Block hands on a mask, which no model here uses."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
 
@@ -113,12 +113,6 @@ class XAttnEncoder(_Crossing):
     """The cross-attended patch projection of eqs. 2-3, which replaces the first encoder block.
 
     Our choice where the paper is silent: one pre-norm MLP over the concatenation. An absent sensor is not attended to.
-
-    Args:
-        modalities: names of the sensors.
-        width: D.
-        heads: H.
-        mlp_ratio: hidden width of the MLP over D.
     """
 
     def __init__(self, modalities: Sequence[str], width: int, heads: int, mlp_ratio: float = 4.0) -> None:
@@ -143,7 +137,7 @@ class XAttnEncoder(_Crossing):
 class XAttnDecoder(_Crossing):
     """Eqs. 10-11: cross-attention between the modality-biased latents, before they enter their decoders.
 
-    Works at encoder width, pre-norm, with an MLP for each modality (our choice). Arguments as for XAttnEncoder.
+    Works at encoder width, pre-norm, with an MLP for each modality (our choice).
     """
 
     def __init__(self, modalities: Sequence[str], width: int, heads: int, mlp_ratio: float = 4.0) -> None:

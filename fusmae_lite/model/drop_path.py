@@ -14,9 +14,7 @@ from fusmae_lite.core.seeding import generator
 class BatchDropPath(nn.Module):
     """timm's ``DropPath``, drawn by a sample's place in the whole batch; see :func:`place`.
 
-    Args:
-        rate: share of the samples that skip the branch; the others' is scaled up by 1 / (1 - rate).
-        number: of the module in its model, so that each draws its own.
+    A share `rate` of the samples skips the branch. Modules of a model differ in `number`, so that each draws its own.
     """
 
     def __init__(self, rate: float, number: int) -> None:

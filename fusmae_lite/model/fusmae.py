@@ -21,19 +21,12 @@ Masks = Mapping[str, Tensor]  # modality -> bool (B, N), True where hidden
 
 @dataclass
 class Reconstruction(Losses):
-    """What a masked autoencoder returns: `loss`, the sum over modalities, and `losses`, errors of masked patches.
+    """What a masked autoencoder returns: `loss`, the sum over modalities, and `losses`, errors of masked patches."""
 
-    Args:
-        patches: modality -> (B, N, C * P * P), the prediction for every patch.
-        masks: modality -> (B, N), True where the encoder saw nothing.
-        targets: modality -> (B, N, C * P * P), what `losses` compares with.
-        patch_size: P.
-    """
-
-    patches: dict[str, Tensor]
-    masks: dict[str, Tensor]
-    targets: dict[str, Tensor]
-    patch_size: int
+    patches: dict[str, Tensor]  # (B, N, C * P * P), the prediction for every patch
+    masks: dict[str, Tensor]  # (B, N), True where the encoder saw nothing
+    targets: dict[str, Tensor]  # (B, N, C * P * P), what `losses` compares with
+    patch_size: int  # P
 
     def images(self, paste_visible: bool = False) -> dict[str, Tensor]:
         """Predictions as images, modality -> (B, C, H, W), in units of the target.

@@ -31,15 +31,10 @@ def check_images(
 
     NumPy arrays become tensors, and floats of another precision the model's. Values are not looked at on a GPU in
     training, which would have to wait for the answer, nor while a graph is traced.
+    What `masks` (modality -> bool (B, N)) hide may be anything.
 
-    Args:
-        images: modality -> (B, C, H, W), normalised; any non-empty subset of the configured modalities.
-        model: whose configuration, device, precision and mode decide.
-        masks: modality -> bool (B, N), True where hidden: what is hidden may be anything.
-
-    Raises:
-        InputError: no modality or an unknown one, another shape, another number of samples for each sensor, none at
-            all, whole numbers, values that are not finite or that no normalised image has.
+    InputError for a wrong modality, shape, dtype or device, unequal or empty batches, values that are not finite or
+    that no normalised image has.
     """
     if isinstance(images, Checked):
         return images
@@ -99,8 +94,8 @@ def _as_tensor(image: Tensor | np.ndarray, name: str, config: ModelConfig, like:
 def _check_batch(images: Mapping[str, Tensor]) -> None:
     sizes = {name: len(image) for name, image in images.items()}
     if len(set(sizes.values())) > 1:
-        found = ", ".join(f"{size} of {name}" for name, size in sizes.items())
-        raise InputError(f"images hold another number of samples for each sensor: {found}", "give pairs")
+        counts = ", ".join(f"{size} of {name}" for name, size in sizes.items())
+        raise InputError(f"images hold another number of samples for each sensor: {counts}", "give pairs")
     if 0 in sizes.values():
         raise InputError("images hold no sample", "give at least one")
 

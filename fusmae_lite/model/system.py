@@ -20,15 +20,10 @@ Images = Mapping[str, Tensor]  # modality -> (B, C, H, W), normalised
 
 @dataclass
 class Latents:
-    """z_N of eqs. 7-8, split by modality again, and vectors that stand for a whole sample.
+    """z_N of eqs. 7-8, split by modality again, and vectors that stand for a whole sample."""
 
-    Args:
-        tokens: modality -> (B, n_i, D), only the visible patches; ``s1+s2`` where a token holds both sensors.
-        vectors: pooling -> (B, F), whatever a system offers beside the mean of its tokens: ``cls``, the global token.
-    """
-
-    tokens: dict[str, Tensor]
-    vectors: dict[str, Tensor] = field(default_factory=dict)
+    tokens: dict[str, Tensor]  # (B, n_i, D), visible patches only; ``s1+s2`` where a token holds both sensors
+    vectors: dict[str, Tensor] = field(default_factory=dict)  # pooling -> (B, F): ``cls``, or what a system offers
 
     @property
     def cls(self) -> Tensor:

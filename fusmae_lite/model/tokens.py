@@ -43,11 +43,7 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
 class Positions(nn.Module):
     """E_emb of eq. 1, shared by every modality: fixed 2-D sine-cosine, or learned from that start.
 
-    Args:
-        grid: patches along one side.
-        width: D; a multiple of 4.
-        learned: whether the table is trained.
-        temperature: of the sine-cosine. On a grid of 15, most columns of the usual 10,000 are almost constant.
+    On a grid of 15, most columns of the usual temperature of 10,000 are almost constant.
     """
 
     def __init__(self, grid: int, width: int, learned: bool = False, temperature: float = 10_000) -> None:
