@@ -1,8 +1,7 @@
 """Checkpoints of a training run: a folder a step, whole or absent, holding no pickle.
 
 ``checkpoints/step-00000120/`` holds ``model.safetensors`` (loadable on its own), ``optimizer.safetensors`` (AdamW's
-moments by parameter name) and ``state.json`` (the step, the metrics of the epoch in progress, the precision, the
-configuration). The same files come from one process, from many, and from sharded weights.
+moments by parameter name) and ``state.json`` (:class:`Progress`). One process, many and sharded weights write the same.
 """
 
 from __future__ import annotations
@@ -26,14 +25,8 @@ from fusmae_lite.core.config import RunConfig, fields_that
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.files import write_folder, write_text
 from fusmae_lite.data.identity import difference
-from fusmae_lite.systems.weights import (
-    check_digest,
-    check_tensors,
-    load_model,
-    read_tensors,
-    save_model_tensors,
-    save_tensors,
-)
+from fusmae_lite.systems import weights as files
+from fusmae_lite.systems.weights import load_model, read_tensors
 
 
 @dataclass
@@ -70,8 +63,8 @@ def save_checkpoint(
 
     def fill(place: Path) -> None:
         extra = {"step": progress.step, "preset": config.preset}
-        save_model_tensors(place / "model.safetensors", weights, config.architecture(), extra)
-        save_tensors(place / "optimizer.safetensors", moments, {})
+        files.save_model_tensors(place / "model.safetensors", weights, config.architecture(), extra)
+        files.save_tensors(place / "optimizer.safetensors", moments, {})
         write_text(place / "state.json", json.dumps(vars(progress), indent=1))
 
     try:
@@ -123,12 +116,12 @@ def read_progress(path: Path, now: Progress) -> Progress:
     cure, file = "choose another run_dir, or remove that folder to start over", path / "state.json"
     try:
         before = TypeAdapter(Progress).validate_json(file.read_bytes(), strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        reason = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+    except (OSError, ValidationError) as error:
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False, include_input=False)[0]
+            reason = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
         raise InputError(f"{file} is unreadable ({reason})", _without(path)) from None
-    except OSError as error:
-        raise InputError(f"{file} is unreadable ({error})", _without(path)) from None
     if before.step != _step_of(path):
         raise InputError(f"{file} is of step {before.step}, not {_step_of(path)}", _without(path))
     for name in [name for name in now.config if name not in fields_that(Free)]:
@@ -143,17 +136,12 @@ def read_progress(path: Path, now: Progress) -> Progress:
 
 
 def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, config: RunConfig) -> None:
-    """Load a checkpoint's weights and moments into `model` and `optimizer`, wrapped or not, in every process.
-
-    Raises:
-        InputError: they do not fit the model or are damaged; neither has been changed then.
-    """
+    """Load weights and moments into `model` and `optimizer`, in every process; InputError, before either is changed."""
     loaded = load_model(path / "model.safetensors", config)
     shapes = {name: p.shape for name, p in loaded.named_parameters() if p.requires_grad}
     states = _read_moments(path, shapes)
-    groups = get_state_dict(model, optimizer)[1]["param_groups"]
+    moments = {"state": states, "param_groups": get_state_dict(model, optimizer)[1]["param_groups"]}
     options = StateDictOptions(full_state_dict=True)
-    moments = {"state": states, "param_groups": groups}
     set_state_dict(model, optimizer, model_state_dict=loaded.state_dict(), optim_state_dict=moments, options=options)
 
 
@@ -163,7 +151,7 @@ def _read_moments(path: Path, shapes: Mapping[str, torch.Size]) -> dict[str, dic
     tensors, metadata = read_tensors(file)
     wanted = {f"{name}.{kind}": shape for name, shape in shapes.items() for kind in ("exp_avg", "exp_avg_sq")}
     wanted |= {f"{name}.step": torch.Size() for name in shapes}
-    check_tensors(file, tensors, wanted, cure)
+    files.check_tensors(file, tensors, wanted, cure)
     step = min(_step_of(path), 2**24)  # where counting by one in float32 ends
     states: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
@@ -173,5 +161,5 @@ def _read_moments(path: Path, shapes: Mapping[str, torch.Size]) -> dict[str, dic
         if kind == "step" and value != step:
             raise InputError(f"{file}: {key} is {value:g}, not {step}", cure)
         states.setdefault(name, {})[kind] = value
-    check_digest(file, tensors, metadata)
+    files.check_digest(file, tensors, metadata)
     return states

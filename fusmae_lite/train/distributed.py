@@ -86,25 +86,22 @@ class Processes:
 
 
 def join_processes(config: RunConfig, **place: Any) -> Processes:
-    """This process's device and place, connected with the others if there are any.
+    """This process's device and place, connected with the others if there are any; RunError if they are not found.
 
     `place` is what ``init_process_group`` needs where no launcher has set the environment: rank, world_size,
     init_method.
-
-    Raises:
-        InputError: the device is absent, the batch cannot be divided, or see :func:`place_among_processes`.
-        RunError: the processes do not find each other.
     """
     device = choose_device(config)
     rank, size = (place["rank"], place["world_size"]) if place else place_among_processes()
     check_batch(config, size)
     if size == 1:
         return Processes(rank, size, device)
-    device = torch.device("cpu")  # gloo knows no MPS
     try:
-        if choose_device(config).type == "cuda":
+        if device.type == "cuda":
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
             torch.cuda.set_device(device)
+        else:
+            device = torch.device("cpu")  # gloo knows no MPS
         if not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", **place)
     except (RuntimeError, ValueError) as error:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,9 +65,8 @@ class Hidden:
         return squares.sum(dim=1) / self.masks[name].sum(dim=1)
 
 
-Way = Callable[
-    [Hidden, str], Tensor
-]  # means (B, N, C) for one sensor's hidden patches; elsewhere they are not looked at
+#: Means (B, N, C) for one sensor's hidden patches; those of visible ones are not looked at.
+Way = Callable[[Hidden, str], Tensor]
 
 
 def draw_masks(batch: int, rng: torch.Generator, config: RunConfig) -> dict[str, Tensor]:
@@ -96,13 +96,10 @@ def band_means(archive: Archive, config: RunConfig, limit: int = 1000) -> dict[s
     """Mean of each normalised band over the training split, or `limit` of it: modality -> (1, C, 1, 1)."""
     rows = drawn_rows(archive.split("train"), limit, config.seed)
     pairs = PairDataset(archive, indices=rows, modalities=config.modalities, size=config.image_size)
-    images = [
-        {name: image.double().mean(dim=(1, 2)) for name, image in pairs[i]["images"].items()} for i in range(len(pairs))
-    ]
-    return {
-        name: (sum(means[name] for means in images) / len(pairs)).float().view(1, -1, 1, 1)
-        for name in config.modalities
-    }
+    sums: dict[str, Any] = dict.fromkeys(config.modalities, 0)
+    for i in range(len(pairs)):
+        sums = {name: sums[name] + image.double().mean(dim=(1, 2)) for name, image in pairs[i]["images"].items()}
+    return {name: (total / len(pairs)).float().view(1, -1, 1, 1) for name, total in sums.items()}
 
 
 @torch.no_grad()
@@ -111,11 +108,10 @@ def heldout_losses(
 ) -> dict[str, float]:
     """The pretraining loss on at most `limit` pairs of a split, drawn by the seed, as are the masks.
 
-    Returns:
-        ``loss_<modality>``: mean squared error over masked patches, in units of one standard deviation squared. The
-        same masks without a model: ``mean_<modality>``, predicting each band's mean over the training split, and
-        ``interpolation_<modality>``, a kernel over the visible patches. DINO-MM reconstructs nothing: the parts of its
-        loss, ``loss_entropy`` and ``loss_kl``. Empty where the split is.
+    ``loss_<modality>`` is the mean squared error over masked patches, in units of one standard deviation squared. The
+    same masks without a model: ``mean_<modality>``, predicting each band's mean over the training split, and
+    ``interpolation_<modality>``, a kernel over the visible patches. DINO-MM, which reconstructs nothing, has the parts
+    of its loss: ``loss_entropy``, ``loss_kl``. Empty where the split is.
     """
     rows = drawn_rows(archive.split(split), limit, config.seed)
     if not len(rows):

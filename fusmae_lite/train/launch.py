@@ -29,11 +29,8 @@ def launch(config: RunConfig, archive: Archive | None = None) -> PretrainResult:
     """Pretrain in ``config.processes`` processes: one per GPU, or on a machine without one, on the CPU.
 
     One process is :func:`pretrain` here and now, on `archive` if it is open already. More are started afresh, so that
-    it works in a notebook whatever ran there before. In a process that torchrun started, it joins.
-
-    Raises:
-        InputError: more processes than GPUs, or half of an environment that several processes need.
-        RunError: a process failed; the message is the first one's.
+    it works in a notebook whatever ran there before (a script needs ``if __name__ == "__main__"``); RunError with the
+    message of the first that fails. In a process that torchrun started, it joins.
     """
     _, size = place_among_processes()
     if size > 1 and config.processes not in (1, size):

@@ -23,10 +23,7 @@ _ROW = TypeAdapter(dict[str, int | FiniteFloat])
 
 
 class TrainingLog:
-    """Metrics of a run, summed over the steps of an epoch; the main process writes them below `folder`.
-
-    `losses` are the parts of the loss; `quiet` prints no epochs.
-    """
+    """Metrics of a run, summed over the steps of an epoch; the main process writes them below `folder`."""
 
     def __init__(self, folder: Path, showing: Showing, losses: tuple[str, ...], quiet: bool) -> None:
         self.path, self.showing, self.losses, self.quiet = folder / "metrics.jsonl", showing, losses, quiet
@@ -93,15 +90,9 @@ class TrainingLog:
             time.perf_counter() - self._started,
         )
         memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-        row = {
-            "step": step,
-            "epoch": epoch,
-            **{name: value / steps for name, value in self.sums.items()},
-            "learning_rate": rate,
-            "pairs_per_second": self._seen / elapsed,
-            "waiting_for_data": self._waited / elapsed,
-            "device_memory_gib": memory / 2**30,
-        }
+        row = {"step": step, "epoch": epoch} | {name: value / steps for name, value in self.sums.items()}
+        row |= {"learning_rate": rate, "pairs_per_second": self._seen / elapsed}
+        row |= {"waiting_for_data": self._waited / elapsed, "device_memory_gib": memory / 2**30}
         self.sums.clear()
         self._start_clock()
         self.history.append(row)

@@ -39,21 +39,15 @@ from fusmae_lite.train.showing import Bands, Showing
 class PretrainResult:
     """A finished (or deliberately stopped) run.
 
-    Args:
-        model: the trained model, in evaluation mode on the CPU.
-        history: one row an epoch: step, epoch, loss, loss_<modality> (or the system's own parts), grad_norm,
-            learning_rate, pairs_per_second, waiting_for_data (share of the time), device_memory_gib (the most it ever
-            held; 0 on the CPU).
-        heldout: what :func:`~fusmae_lite.train.heldout.heldout_losses` gives; only in the main process.
-        checkpoint: folder of the last checkpoint.
-        resumed_from: step the run was continued from, 0 for a fresh one.
+    A row of `history` is an epoch: step, epoch, loss, loss_<modality> (or the system's own parts), grad_norm,
+    learning_rate, pairs_per_second, waiting_for_data (share of the time), device_memory_gib (the most it ever held).
     """
 
-    model: System
+    model: System  # in evaluation mode on the CPU
     history: Rows
-    heldout: dict[str, float]
-    checkpoint: Path
-    resumed_from: int = 0
+    heldout: dict[str, float]  # heldout_losses; only in the main process
+    checkpoint: Path  # folder of the last one
+    resumed_from: int = 0  # the step
 
 
 @dataclass
@@ -70,13 +64,9 @@ class _Run:
 def pretrain(config: RunConfig, archive: Archive | None = None, quiet: bool = False) -> PretrainResult:
     """Train a Fus-MAE, or the baseline that ``config.system`` names, continuing a run found in the same folder.
 
-    Writes ``pretrain/metrics.jsonl`` (a row an epoch) and ``pretrain/checkpoints/`` below ``config.folder()``. Under
-    ``torchrun`` every process calls it, and they share each batch.
-
-    Args:
-        config: everything; see :func:`~fusmae_lite.core.config.load_preset`.
-        archive: patches; by default those at ``config.data_dir``, or the bundled ones.
-        quiet: print nothing.
+    Writes ``pretrain/metrics.jsonl`` (a row an epoch) and ``pretrain/checkpoints/`` below ``config.folder()``. Patches
+    are by default those at ``config.data_dir``, or the bundled ones; `quiet` prints nothing. Under ``torchrun`` every
+    process calls it, and they share each batch.
 
     Raises:
         InputError: an empty split, a batch that processes cannot share, a patch that cannot be read, or a folder that
@@ -98,8 +88,7 @@ def pretrain(config: RunConfig, archive: Archive | None = None, quiet: bool = Fa
             restore(checkpoint, run.model, run.optimizer, config)
         start = run.progress.step
         log.continue_from(start, run.progress.sums)
-        new = start < run.showing.last_step
-        if new:
+        if new := start < run.showing.last_step:
             checkpoint = _train(run, log, folder / "checkpoints")
         assert checkpoint is not None  # a run has at least one step
         log.close()
