@@ -9,24 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from timm.layers import Attention, Mlp
-from timm.models.vision_transformer import Block
+from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 Tokens = Mapping[str, Tensor]  # modality -> (B, n, D)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Eq. 5 without its map: (B, H, n, d_q), twice (B, H, m, d_q) -> (B, H, n, d_q).
-
-    On the CPU in bf16 torch's fused kernel makes a training step a third to four fifths slower than two products and a
-    softmax; in fp32 they are even, and on a GPU the fused one saves memory and time.
-    """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        with torch.autocast("cpu", enabled=False):  # it would copy the map to fp32, where softmax computes anyway
-            return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
-    return F.scaled_dot_product_attention(q, k, v)
 
 
 def attention_map(q: Tensor, k: Tensor) -> Tensor:
@@ -51,8 +38,18 @@ class CrossAttention(nn.Module):
         return q, k, v
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Eq. 5: (B, n_x, D), (B, n_y, D) -> (B, n_x, D)."""
-        return self.proj(attend(*self.split(x, y)).transpose(1, 2).flatten(2))
+        """Eq. 5: (B, n_x, D), (B, n_y, D) -> (B, n_x, D).
+
+        On the CPU in bf16 torch's fused kernel makes a training step a third to four fifths slower than two products
+        and a softmax; in fp32 they are even, and on a GPU the fused one saves memory and time.
+        """
+        q, k, v = self.split(x, y)
+        if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+            with torch.autocast("cpu", enabled=False):  # it would copy the map to fp32, where softmax computes anyway
+                attended = ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+        else:
+            attended = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(attended.transpose(1, 2).flatten(2))
 
     def map(self, x: Tensor, y: Tensor) -> Tensor:
         """The softmax of eq. 5, (B, H, n_x, n_y): row i says where query i of x looks in y. Rows sum to 1."""
@@ -65,20 +62,23 @@ class CrossAttention(nn.Module):
         return self.proj(attended.transpose(1, 2).flatten(2))
 
 
-class SelfAttention(Attention):
-    """timm's, with the kernel that :func:`attend` chooses."""
+class SelfAttention(CrossAttention):
+    """CA(x, x) in timm's ``Block``, with the weights of timm's ``Attention``."""
 
-    def forward(self, x: Tensor, attn_mask: None = None, is_causal: bool = False) -> Tensor:
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool = True, **_unused: object) -> None:
+        nn.Module.__init__(self)  # one matrix for q, k and v instead of CrossAttention's two
+        self.heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def split(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v of x, each (B, H, L, d_q); y is x again."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def forward(self, x: Tensor, y: Tensor | None = None, attn_mask: None = None, is_causal: bool = False) -> Tensor:
         """(B, L, D) -> (B, L, D). timm's Block hands on a mask, which no model here uses."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
-
-
-def self_attention_map(block: Block, x: Tensor) -> Tensor:
-    """Attention weights of a timm block for its input x (B, L, D): (B, H, L, L)."""
-    attention = block.attn
-    qkv = attention.qkv(block.norm1(x)).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    return attention_map(attention.q_norm(qkv[0]), attention.k_norm(qkv[1]))
+        return super().forward(x, x)
 
 
 def others(tokens: Tokens, name: str) -> Tensor:
@@ -120,18 +120,14 @@ class XAttnEncoder(_Crossing):
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
-    def fus(self, tokens: Tokens) -> Tensor:
-        """Eq. 2: x (+) y + CA(x, y) (+) CA(y, x), (B, n_x + n_y, D)."""
-        if len(tokens) == 1:
-            return concatenate(tokens)
-        normed = self.normed(tokens)
-        attended = {name: self.attentions[name](x, others(normed, name)) for name, x in normed.items()}
-        return concatenate(tokens) + concatenate(attended)
-
     def forward(self, tokens: Tokens) -> Tensor:
-        """Eq. 3: fus + MLP(fus). modality -> (B, n_i, D), returns (B, sum of n_i, D)."""
-        fused = self.fus(tokens)
-        return fused + self.mlp(self.norm(fused))
+        """modality -> (B, n_i, D), returns (B, sum of n_i, D)."""
+        fus = concatenate(tokens)
+        if len(tokens) > 1:
+            normed = self.normed(tokens)
+            attended = {name: self.attentions[name](x, others(normed, name)) for name, x in normed.items()}
+            fus = fus + concatenate(attended)  # eq. 2
+        return fus + self.mlp(self.norm(fus))  # eq. 3
 
 
 class XAttnDecoder(_Crossing):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fusmae_lite.core.config import ModelConfig
 from fusmae_lite.model.blocks import Blocks, initialise
-from fusmae_lite.model.cross_attention import XAttnDecoder, XAttnEncoder, concatenate, self_attention_map
+from fusmae_lite.model.cross_attention import XAttnDecoder, XAttnEncoder, concatenate
 from fusmae_lite.model.inputs import check_images
 from fusmae_lite.model.masking import visible_indices
 from fusmae_lite.model.system import Images, Latents, Losses, System
@@ -150,11 +150,12 @@ class FusMAE(System):
             start += length
         z = self._append_cls((self.xattn_encoder or concatenate)(tokens))
         inputs = [z, *self.blocks.outputs(z)]
+        normed = [block.norm1(x) for block, x in zip(self.blocks, inputs, strict=False)]
         latents = self._split(self.norm(inputs[-1]), tokens).tokens
         return {
             "cross": self.xattn_encoder.maps(tokens) if self.xattn_encoder else {},
             "decoder": self.xattn_decoder.maps(latents) if self.xattn_decoder else {},
-            "self": [self_attention_map(block, x) for block, x in zip(self.blocks, inputs, strict=False)],
+            "self": [block.attn.map(x, x) for block, x in zip(self.blocks, normed, strict=True)],
             "slices": slices,
         }
 

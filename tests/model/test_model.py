@@ -8,7 +8,7 @@ import torch
 from fusmae_lite.core.config import ModelConfig, load_preset
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import S1, Modality, get_modality, register
-from fusmae_lite.model.cross_attention import CrossAttention, self_attention_map
+from fusmae_lite.model.cross_attention import CrossAttention
 from fusmae_lite.model.fusmae import FusMAE, masked_mse
 from fusmae_lite.model.masking import consistent_masks, independent_masks, sample_masks, visible_indices
 from fusmae_lite.model.tokens import PatchProjection, patchify, unpatchify
@@ -76,7 +76,7 @@ def test_fused_and_unfused_cross_attention_agree():
 def test_self_attention_maps_reproduce_timm_block():
     model = make("none").double()
     block, x = model.blocks[0], torch.randn(2, 7, 16).double()
-    weights = self_attention_map(block, x)
+    weights = block.attn.map(block.norm1(x), block.norm1(x))
     value = block.attn.qkv(block.norm1(x)).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)[2]
     attended = block.attn.proj((weights @ value).transpose(1, 2).flatten(2))
     assert torch.allclose(attended, block.attn(block.norm1(x)), atol=1e-12)

@@ -21,7 +21,7 @@ from fusmae_lite.core.seeding import derive
 from fusmae_lite.data.augment import draw_jitter, jitter
 from fusmae_lite.data.pairs import assemble
 from fusmae_lite.evaluation import heldout_losses
-from fusmae_lite.model.cross_attention import SelfAttention, attend
+from fusmae_lite.model.cross_attention import CrossAttention, SelfAttention
 from fusmae_lite.model.masking import draw_together, sample_masks
 from fusmae_lite.model.tokens import Positions
 from fusmae_lite.systems import build_model
@@ -65,10 +65,12 @@ def test_weights_older_than_the_temperature_have_the_usual_one(tmp_path):
 
 @pytest.mark.parametrize("shapes", [(7, 7), (5, 9)])
 def test_attention_is_the_same_whichever_kernel_computes_it(shapes):
-    q, k, v = (torch.randn(2, 3, n, 8, generator=seeded(i)) for i, n in enumerate((shapes[0], shapes[1], shapes[1])))
-    exact = F.scaled_dot_product_attention(q, k, v)
-    assert torch.equal(attend(q, k, v), exact)
-    half = attend(q.bfloat16(), k.bfloat16(), v.bfloat16())
+    attention = CrossAttention(24, 3)
+    x, y = (torch.randn(2, n, 24, generator=seeded(i)) for i, n in enumerate(shapes))
+    fused = F.scaled_dot_product_attention(*attention.split(x, y)).transpose(1, 2).flatten(2)
+    exact = attention.proj(fused)
+    assert torch.equal(attention(x, y), exact)
+    half = attention.bfloat16()(x.bfloat16(), y.bfloat16())
     assert half.dtype == torch.bfloat16 and torch.allclose(half.float(), exact, atol=0.03)
 
 
