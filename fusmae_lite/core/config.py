@@ -119,17 +119,17 @@ def load_preset(preset: str = "smoke", **overrides: Any) -> RunConfig:
     """The configuration called `preset` (smoke, laptop, paper) with single fields replaced.
 
     An override of ``""``, ``-1`` or ``None`` means "as the preset says", so that a notebook's parameters cell can name
-    a field without deciding it. What a baseline's method sets (``SYSTEM_DEFAULTS``) comes before the preset, a given
-    value before both. ``model_fields_set`` of the result names the given fields alone, so that evaluation knows what
-    was asked for. Raises :class:`InputError` for an unknown preset, field or value.
+    a field without deciding it. What a baseline's method sets (``SYSTEM_DEFAULTS``) comes before the preset, an
+    override before both. ``model_fields_set`` of the result names the overridden fields alone. Raises
+    :class:`InputError` for an unknown preset, field or value.
     """
     if preset not in PRESETS:
         raise InputError(f"unknown preset {shown(preset)}", choose(shown(preset), PRESETS, "choose one of"))
     text = resources.files("fusmae_lite.core").joinpath(f"presets/{preset}.toml").read_text(encoding="utf-8")
-    given = {name: value for name, value in overrides.items() if value not in UNSET}
-    method = SYSTEM_DEFAULTS.get(str(given.get("system")), {})
-    config = RunConfig(**{**tomllib.loads(text), **method, "preset": preset, **given})
-    return RunConfig.model_construct(set(given), **dict(config))
+    overridden = {name: value for name, value in overrides.items() if value not in UNSET}
+    method = SYSTEM_DEFAULTS.get(str(overridden.get("system")), {})
+    config = RunConfig(**{**tomllib.loads(text), **method, "preset": preset, **overridden})
+    return RunConfig.model_construct(set(overridden), **dict(config))
 
 
 def project_root() -> Path:

@@ -194,8 +194,8 @@ def synthesise(
     """
     from fusmae_lite.data import synthetic
 
-    known = synthetic.read_truth(Path(truth_file)) if truth_file else synthetic.Truth() if truth else None
-    folder = synthetic.synthesise(destination, pairs, format=format, seed=seed, truth=known, workers=workers)
+    classes = synthetic.read_truth(Path(truth_file)) if truth_file else synthetic.Truth() if truth else None
+    folder = synthetic.synthesise(destination, pairs, format=format, seed=seed, truth=classes, workers=workers)
     print(f"{pairs} synthetic pairs in {folder}")
 
 

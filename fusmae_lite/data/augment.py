@@ -75,7 +75,7 @@ def _turn(images: Tensor, states: Tensor) -> Tensor:
     """Apply to each sample its element of the dihedral group: bit 2 transposes, bits 0 and 1 flip x and y."""
     turned = torch.empty_like(images)
     for state in states.unique().tolist():
-        # found on the CPU, where the states are: a boolean index on a GPU would make the processor wait for it
+        # the states are on the CPU: a boolean index on a GPU would make the processor wait for it
         chosen = (states == state).nonzero().squeeze(1).to(images.device, non_blocking=True)
         part = images[chosen]
         part = part.transpose(-1, -2) if state & 4 else part

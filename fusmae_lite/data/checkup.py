@@ -55,7 +55,7 @@ def _about(name: str, seen: list[tuple[str, float, float, float]]) -> list[str]:
     table = pd.DataFrame(seen, columns=["band", "low", "mean", "high"])
     modality, span = known_modality(name), f"{table['low'].min():.6g} to {table['high'].max():.6g}"
     if modality is None:
-        return [f"{name:<9} {span}; nobody has registered this sensor"]
+        return [f"{name:<9} {span}; this sensor is not registered"]
     valid = "not checked" if modality.valid is None else f"plausible are {modality.valid[0]:g} to {modality.valid[1]:g}"
     means = table.groupby("band")["mean"].mean()[list(modality.bands)]
     off = (means - modality.mean).abs() / modality.std

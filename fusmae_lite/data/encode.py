@@ -81,6 +81,7 @@ def encode(source: Archive, destination: Path | str, *, workers: int | None = No
     folder = Path(destination).expanduser().resolve()
     _check_free(folder, source)
     check_archive(source)
+    _check_keys(source)
     layouts = _layouts(source)
     release(folder)
     with only_job(folder):
@@ -189,6 +190,16 @@ def _write_pairs(
                 values.clear()
                 records.clear()
     return skipped
+
+
+def _check_keys(source: Archive) -> None:
+    """InputError if two sensors of a pair share a key: one would overwrite the other."""
+    for row, name in enumerate(source.names):
+        keys = source.keys(row)
+        if len(set(keys.values())) < len(keys):
+            named = ", ".join(f"{modality} {key!r}" for modality, key in keys.items())
+            what = f"{type(source).__name__}: sensors of {name} share a key ({named})"
+            raise InputError(what, "name each sensor of a pair differently in its columns or keys")
 
 
 def _layouts(source: Archive) -> dict[str, Layout]:

@@ -39,7 +39,7 @@ def identity(
 ) -> str:
     """Fingerprint of some pairs: ``content``, or ``content.times`` where only a sample was read.
 
-    It covers the given rows in their order (None: all, and their splits), bands, statistics and units of the sensors
+    It covers `rows` in their order (None: all, and their splits), bands, statistics and units of the sensors
     (by default all), and whatever `more` the result depends on, for example the size of the images.
     """
     chosen = np.arange(len(archive)) if rows is None else np.asarray(rows, dtype=np.int64)

@@ -177,7 +177,7 @@ class FusMAE(System):
 def where_visible(images: Images, masks: Masks | None) -> dict[str, Tensor | None]:
     """Positions of the visible patches of each sensor, (B, n) on its device; None without masks: all of them.
 
-    They are found where the mask lies, so that a GPU is not asked.
+    Computed on the mask's own device: a mask on the CPU needs no answer from a GPU.
     """
     if masks is None:
         return dict.fromkeys(images)

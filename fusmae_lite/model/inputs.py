@@ -16,7 +16,7 @@ from fusmae_lite.model.system import System
 
 #: Deviations from the mean that any normalised image may have; beyond them the sensor's plausible range decides.
 USUAL = 10.0
-#: Deviations beyond that range that are let pass: jitter, or statistics of another data set.
+#: Deviations beyond that range that still pass: jitter, or statistics of another data set.
 MARGIN = 3.0
 
 
@@ -31,7 +31,7 @@ def check_images(
 
     NumPy arrays become tensors, and floats of another precision the model's. Values are not looked at on a GPU in
     training, which would have to wait for the answer, nor while a graph is traced.
-    What `masks` (modality -> bool (B, N)) hide may be anything.
+    Pixels that `masks` (modality -> bool (B, N)) hide are not checked.
 
     InputError for a wrong modality, shape, dtype or device, unequal or empty batches, values that are not finite or
     that no normalised image has.

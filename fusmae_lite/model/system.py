@@ -59,8 +59,8 @@ class Losses:
 class System(nn.Module):
     """A model as the training loop and the protocols of evaluation see it.
 
-    A masked autoencoder gives ``encode`` and ``forward``; whoever learns otherwise says so in the rest. What becomes of
-    a sensor that is missing (its tokens left out, zeros filled in) is a system's own choice.
+    A masked autoencoder defines ``encode`` and ``forward``; other methods override the rest. How to treat a missing
+    sensor (leave its tokens out, fill in zeros) is a system's own choice.
     """
 
     #: What a table calls it.

@@ -68,7 +68,7 @@ class Backbone(StackedViT):
         return (stacked - mean[:, None, None]) * (present / spread)[:, None, None]
 
     def projection_of(self, sensors: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Kernel and bias for images that nobody standardises."""
+        """Kernel and bias for images that are not standardised."""
         mean, spread = (x[self.channels_of(sensors), None, None] for x in self.band_scale())
         kernel, bias = super().projection_of(sensors)
         return kernel / spread, bias - (kernel / spread * mean).sum(dim=(1, 2, 3))

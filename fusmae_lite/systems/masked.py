@@ -1,7 +1,8 @@
 """Masked autoencoders beside Fus-MAE: late fusion, which never fuses, and SatViT, which fuses in the patch projection.
 
-Late fusion is the control for every claim that fusing earlier helps: whatever is found there, a classifier on top found
-alone. SatViT is Fuller et al., GRSL 2022 [14]; the paper's section 3.1 argues that one matrix cannot be enough.
+Late fusion is the control for every claim that fusing earlier helps: its encoders never see each other, so what a probe
+gains from two sensors it gains by itself. SatViT is Fuller et al., GRSL 2022 [14]; the paper's section 3.1 argues that
+one matrix cannot be enough.
 """
 
 from __future__ import annotations

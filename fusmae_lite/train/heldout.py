@@ -49,7 +49,7 @@ class Hidden:
 
     @cached_property
     def means(self) -> dict[str, Tensor]:
-        """Modality -> (B, N, C), of hidden patches too: whoever fills in must not look at those."""
+        """Modality -> (B, N, C), of hidden patches too: a method that fills in must not look at those."""
         return {name: patches.unflatten(-1, (-1, self.side**2)).mean(dim=-1) for name, patches in self.patches.items()}
 
     @cached_property

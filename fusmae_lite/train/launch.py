@@ -29,7 +29,7 @@ def launch(config: RunConfig, archive: Archive | None = None) -> PretrainResult:
     """Pretrain in ``config.processes`` processes: one per GPU, or on a machine without one, on the CPU.
 
     One process is :func:`pretrain` here and now, on `archive` if it is open already. More are started afresh, so that
-    it works in a notebook whatever ran there before (a script needs ``if __name__ == "__main__"``); RunError with the
+    it works in a notebook whatever ran before (a script needs ``if __name__ == "__main__"``); RunError with the
     message of the first that fails. In a process that torchrun started, it joins.
     """
     _, size = place_among_processes()
@@ -44,7 +44,7 @@ def launch(config: RunConfig, archive: Archive | None = None) -> PretrainResult:
         what = f"{config.processes} processes for {cpus} processors and no GPU"
         raise InputError(what, f"ask for {max(FEW, cpus)} at most")
     check_batch(config, config.processes)
-    with only_job(config.folder() / "pretrain"):  # refused here, before any starts; then the folder is theirs
+    with only_job(config.folder() / "pretrain"):  # refused before any starts; they take it themselves
         pass
     with tempfile.TemporaryDirectory() as folder:
         context = spawn(_pretrain, (config, folder), config.processes, join=False)

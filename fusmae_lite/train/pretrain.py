@@ -125,7 +125,7 @@ def _train(run: _Run, log: TrainingLog, folder: Path) -> Path:
             log.read()
             run.progress.sums = log.sums
             checkpoint = save_checkpoint(folder, run.model, run.optimizer, run.progress, config)
-    showing.processes.wait()  # nobody reads the last checkpoint before it is there
+    showing.processes.wait()  # so that the last checkpoint is complete for every process
     return checkpoint
 
 

@@ -89,8 +89,8 @@ class Showing:
 
     def _assemble(self, bands: Bands) -> dict[str, Tensor]:
         device = self.processes.device
-        there = {k: {b: x.to(device, non_blocking=True) for b, x in native.items()} for k, native in bands.items()}
-        return assemble(there, self.config.image_size)
+        moved = {k: {b: x.to(device, non_blocking=True) for b, x in native.items()} for k, native in bands.items()}
+        return assemble(moved, self.config.image_size)
 
 
 @lru_cache(maxsize=2)

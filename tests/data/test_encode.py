@@ -112,6 +112,14 @@ def test_nothing_is_overwritten(source, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.tex"]
 
 
+def test_sensors_that_share_a_key_are_refused(archive, source, tmp_path, monkeypatch):
+    opened = open_archive(source)
+    monkeypatch.setattr(type(opened), "keys", lambda self, row: dict.fromkeys(("s1", "s2"), self.names[row]))
+    with pytest.raises(InputError, match=r"^BigEarthNet.*: sensors of .* share a key .*; name each sensor .* columns"):
+        encode(opened, tmp_path / "lmdb", workers=0)
+    assert not (tmp_path / "lmdb").exists()
+
+
 def test_a_journal_of_another_archive_is_refused(archive, source, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "write_table", lambda *args: (_ for _ in ()).throw(OSError("stopped")))
     with pytest.raises(RunError):

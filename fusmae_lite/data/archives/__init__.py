@@ -26,7 +26,7 @@ __all__ = [
     "open_data",
 ]
 
-#: Every known format, tried in this order. A new one is added here and nowhere else.
+#: Every format, tried in this order. A new one is added here and nowhere else.
 FORMATS: list[type[Archive]] = [BigEarthNetV1, ReBEN, SEN12MS, LmdbArchive]
 #: Pairs after which the time is told, and the time (seconds) that is worth telling.
 _TIMED, _LONG = 32, 30
@@ -35,12 +35,12 @@ _TIMED, _LONG = 32, 30
 def open_archive(
     path: Path | str | None = None, *, partial: bool = False, snow_and_clouds: bool = False, read_all: bool = True
 ) -> Archive:
-    """Open the archive in a folder, whichever of the known formats it has.
+    """Open the archive in a folder, whichever of these formats it has.
 
     Args:
         path: None for the pairs that come with a clone of the repository.
         partial: list patches that are not whole in ``archive.left_out`` instead of refusing the archive for them.
-            Reads every pair once, unless `read_all` is False, which leaves damage inside to whoever reads it.
+            Reads every pair once, unless `read_all` is False, which leaves damage inside to be met on reading.
         snow_and_clouds: also the patches that the archive's authors set apart for snow, clouds or their shadow.
     """
     root = project_root() / "data_samples" if path is None else Path(path).expanduser()

@@ -75,7 +75,7 @@ class Archive(ABC):
 
     @abstractmethod
     def meta(self, index: int) -> dict[str, str]:
-        """What is known of a patch without opening its files; ``"split"`` is ``""`` outside every split."""
+        """Facts of a patch that need no opening of its files; ``"split"`` is ``""`` outside every split."""
 
     def keys(self, index: int) -> dict[str, str]:
         """Modality -> the name its bands go by, each its own: the stem of its files, and its key in an LMDB."""
@@ -96,7 +96,7 @@ class Archive(ABC):
 
     @property
     def kind_of_pairs(self) -> str:
-        """``"pairs"`` or ``"synthetic pairs"``, so that nobody takes one for the other."""
+        """``"pairs"`` or ``"synthetic pairs"``, so that neither passes for the other."""
         return "synthetic pairs" if is_synthetic(self.root) else "pairs"
 
     def keep(self, rows: np.ndarray) -> None:

@@ -122,8 +122,8 @@ class BigEarthNetV1(BigEarthNet):
 
     def meta(self, index: int) -> dict[str, str]:
         """s1_name, split, tile and acquisition_date (both from the names), and every further column of index.csv."""
-        known = super().meta(index)
-        return {**known, **self._rows.get(self.names[index], {}), "split": known["split"]}
+        meta = super().meta(index)
+        return {**meta, **self._rows.get(self.names[index], {}), "split": meta["split"]}
 
     def _path(self, modality: str, name: str) -> Path:
         return self.root / _V1[modality] / name
@@ -182,8 +182,8 @@ class ReBEN(TableArchive, BigEarthNet):
         root/metadata_for_patches_with_snow_cloud_or_shadow.parquet    optional
 
     An acquisition is the patch name less its last two fields (S2) or three (S1). The table decides which patches
-    belong to the archive. Patches of the second table are used with ``snow_and_clouds=True`` only; where that table
-    lies, their files may lie there without being used.
+    belong to the archive. Patches of the second table are used with ``snow_and_clouds=True`` only; beside that table
+    their files are no strays.
 
     Raises:
         InputError: a folder or table is missing or damaged, a row misses its files, files have no row, names of

@@ -54,7 +54,7 @@ _NATIVE: dict[str, Layout] = {
 }
 
 # LMDB grants a process one handle on an environment, and a forked process none of its parent's.
-# Real path -> ((process, device, inode), handle): whoever sees another identity opens afresh.
+# Real path -> ((process, device, inode), handle): another identity is opened afresh.
 _OPEN: dict[str, tuple[tuple[int, int, int], lmdb.Environment]] = {}
 
 
@@ -175,8 +175,8 @@ class LmdbArchive(TableArchive):
 
     def meta(self, index: int) -> dict[str, str]:
         """Split and every further column of the table as text; for a table of reBEN also tile and acquisition_date."""
-        known = {} if self._noted else place_and_day(self.names[index], self.columns["s1"][index])
-        return {"split": str(self.splits[index]), **known, **self.table.row(index, self._rest)}
+        named = {} if self._noted else place_and_day(self.names[index], self.columns["s1"][index])
+        return {"split": str(self.splits[index]), **named, **self.table.row(index, self._rest)}
 
     def checksums(self) -> Iterator[tuple[str, int]]:
         """(key, CRC-32) of every value, where ``fusmae encode`` wrote the table; else InputError."""

@@ -43,7 +43,7 @@ _SUSPICIONS = {
 def check_archive(archive: Archive, modalities: Sequence[str] = ("s1", "s2")) -> None:
     """InputError where every one of some pairs, drawn by a fixed seed, looks as if it were in another unit.
 
-    Looks once at an archive and remembers it there. A pair that cannot be read is left to whoever needs it.
+    Looks once at an archive and remembers it there. A pair that cannot be read is passed over.
     """
     done: set[str] = archive.__dict__.setdefault("_sampled", set())
     drawn = np.random.default_rng(0).choice(len(archive), min(DRAWN, len(archive)), replace=False)
