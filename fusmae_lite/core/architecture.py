@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fusmae_lite.core.errors import InputError, choose, printable
 from fusmae_lite.core.sensors import get_modality
 
-#: What a baseline's own method sets where nobody says otherwise, whatever the preset says; see
-#: :mod:`fusmae_lite.systems`.
+#: What a baseline's own method sets, before any preset; see :mod:`fusmae_lite.systems`.
 SYSTEM_DEFAULTS: dict[str, dict[str, Any]] = {
     "late": {"fusion": "none", "sensor_dropout": 0.0},
     "satvit": {"fusion": "none", "masking": "consistent", "normalize_target": True},
@@ -26,7 +25,11 @@ SYSTEM_DEFAULTS: dict[str, dict[str, Any]] = {
     "imagenet": {"fusion": "none"},
 }  # fmt: skip
 
-# Bounds lie above anything of use: beyond them there are only typing errors, and machines that hang
+# The model finds each by its name: `<name>_masks` of model/masking.py, `<name>_positions` of model/tokens.py
+Masking = Literal["independent", "consistent"]
+Embedding = Literal["sincos", "learned"]
+
+# Bounds lie above anything of use: beyond them are typing errors, and machines that hang
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
 Pixels = Annotated[int, Field(gt=0, le=10_000)]
 Width = Annotated[int, Field(gt=0, le=65_536)]
@@ -68,9 +71,9 @@ class ModelConfig(BaseModel):
     fusion: Literal["xae", "xad", "both", "none"] = setting(
         "xae", "xae: early; xad: feature level; both; none: plain self-attention"
     )
-    positions: Literal["sincos", "learned"] = setting("sincos", "E_emb of eq. 1; sincos is fixed")
+    positions: Embedding = setting("sincos", "E_emb of eq. 1; sincos is fixed")
     position_temperature: float = setting(10_000, "of sincos; 20 tells patches of a small grid apart", gt=1, le=1e9)
-    masking: LossOnly[Literal["independent", "consistent"]] = setting("independent", "section 3.3")
+    masking: LossOnly[Masking] = setting("independent", "section 3.3")
     mask_ratio: LossOnly[float] = setting(0.75, "share of each modality's patches that is removed", gt=0, lt=1)
     decoder_width: Width = setting(256, "width of the decoders D_i")
     decoder_depth: int = setting(2, "blocks of each decoder D_i", ge=0, le=1000)

@@ -16,16 +16,13 @@ _KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket",
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
-    """Let `write` fill a file of a temporary name, flush it to disk and rename it; makes the folder. Returns `path`.
-
-    The file gets the permissions that the user's umask gives, whatever the library behind `write` would choose.
-    """
+    """Let `write` fill a temporary file, flush it and rename it to `path`, with the user's umask; makes the folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.touch()
-        mode = temporary.stat().st_mode & 0o777  # read off, because umask cannot be asked for without changing it
+        mode = temporary.stat().st_mode & 0o777  # the umask cannot be read without changing it
         write(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -37,12 +34,12 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write UTF-8 text as :func:`write_whole` does, lines ending as they do in `text`."""
+    """:func:`write_whole` for UTF-8 text; line endings stay."""
     return write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
-    """Write bytes as :func:`write_whole` does."""
+    """:func:`write_whole` for bytes."""
     return write_whole(path, lambda temporary: temporary.write_bytes(content))
 
 
@@ -64,7 +61,7 @@ def refuse_special(path: Path | str) -> None:
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
-        return  # whatever is missing: its reader knows better what to say
+        return  # the reader of a missing file says more
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "device")
         raise InputError(f"{path} is a {kind}, not a file", "put the file itself there")

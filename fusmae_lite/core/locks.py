@@ -19,7 +19,7 @@ from fusmae_lite.core.progress import line
 
 #: Hidden file that is locked; it names its holder and is removed at the end. After a kill it stays, and is free.
 LOCK = ".lock"
-_FAR = 2**30  # Windows lets nobody read a byte that is locked: lock one beyond the text
+_FAR = 2**30  # Windows hides a locked byte from readers: lock one beyond the text
 _BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 # The system's lock is a process's, not a caller's: a second one in this process would get it, and give it back for both
@@ -28,11 +28,10 @@ _mine: set[tuple[int, str]] = set()
 
 @contextmanager
 def only_job(folder: Path) -> Iterator[None]:
-    """Hold a folder (made if absent) while the block runs.
+    """Hold a folder (made if absent) while the block runs; forked processes do not inherit the lock.
 
-    Processes that this one forks do not inherit the lock. Where the file system knows no locks, or the folder is
-    read-only, the block runs without one, and a line says so. :class:`InputError` if the folder cannot be made, or if
-    another job holds it: the message names the process, the computer, the command and since when.
+    :class:`InputError` if the folder cannot be made or another job holds it. Without locks in the file system, or in a
+    read-only folder, a line says so and the block runs anyway.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +52,7 @@ def only_job(folder: Path) -> Iterator[None]:
 
 
 def _take(path: Path) -> BinaryIO | None:
-    """The locked file; None, and a line that says so, where there is no locking."""
+    """The locked file; None where locking is impossible."""
     while True:
         file = None
         try:
@@ -77,7 +76,7 @@ def _take(path: Path) -> BinaryIO | None:
 
 
 def _release(file: BinaryIO, path: Path) -> None:
-    """Remove the file, then let go: whoever opened it before finds that it is not the one at `path`, and tries anew."""
+    """Remove the file, then let go: a waiting job sees that its file is no longer the one at `path`, and tries anew."""
     with suppress(OSError):
         if _lies_at(file, path):
             path.unlink()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from fusmae_lite.core.architecture import Masking
 from fusmae_lite.core.errors import InputError
 
 
@@ -31,7 +33,7 @@ def consistent_masks(
     return dict.fromkeys(modalities, random_mask(batch, tokens, kept, generator))
 
 
-STRATEGIES = {"independent": independent_masks, "consistent": consistent_masks}
+STRATEGIES = {name: globals()[f"{name}_masks"] for name in get_args(Masking)}
 
 
 def sample_masks(

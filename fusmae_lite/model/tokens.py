@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from timm.layers import build_sincos2d_pos_embed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusmae_lite.core.config import ModelConfig
+from fusmae_lite.core.architecture import Embedding, ModelConfig
 from fusmae_lite.core.errors import InputError
 
 
@@ -40,21 +42,31 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
+def sincos_positions(grid: int, width: int, temperature: float) -> nn.Parameter:
+    """Fixed 2-D sine-cosine, (N, D). On a grid of 15, most columns of the usual 10,000 are almost constant."""
+    table = build_sincos2d_pos_embed([grid, grid], width, temperature=temperature)
+    return nn.Parameter(table, requires_grad=False)
+
+
+def learned_positions(grid: int, width: int, temperature: float) -> nn.Parameter:
+    """Learned from that start, (N, D)."""
+    return sincos_positions(grid, width, temperature).requires_grad_()
+
+
+EMBEDDINGS = {name: globals()[f"{name}_positions"] for name in get_args(Embedding)}
+
+
 class Positions(nn.Module):
-    """E_emb of eq. 1, shared by every modality: fixed 2-D sine-cosine, or learned from that start.
+    """E_emb of eq. 1, shared by every modality; `kind` is one of :data:`EMBEDDINGS`."""
 
-    On a grid of 15, most columns of the usual temperature of 10,000 are almost constant.
-    """
-
-    def __init__(self, grid: int, width: int, learned: bool = False, temperature: float = 10_000) -> None:
+    def __init__(self, grid: int, width: int, kind: Embedding = "sincos", temperature: float = 10_000) -> None:
         super().__init__()
-        table = build_sincos2d_pos_embed([grid, grid], width, temperature=temperature)
-        self.table = nn.Parameter(table, requires_grad=learned)
+        self.table = EMBEDDINGS[kind](grid, width, temperature)
 
     @classmethod
     def of(cls, config: ModelConfig, width: int) -> Positions:
         """The positions of a configuration, at its encoder's or its decoders' width."""
-        return cls(config.grid, width, config.positions == "learned", config.position_temperature)
+        return cls(config.grid, width, config.positions, config.position_temperature)
 
     def forward(self, index: Tensor | None = None) -> Tensor:
         """Positions of all patches, (N, D), or of the chosen ones: index (B, n) -> (B, n, D)."""
