@@ -97,10 +97,9 @@ def fine_tune(
     """Train a copy of `encoder` and a new head by multi-label soft margin loss and AdamW; score the test patches.
 
     Args:
-        encoder: any system; it is left as it is. It stays on its device.
+        encoder: any system, on the device to train on; it is left as it is.
         train, test: pairs with at least these sensors.
-        sensors: what the classifier sees: S1, S2, or both.
-        rows: positions in `train` that are labelled, for example of ``labelled_subset``; all by default.
+        rows: positions in `train` that are labelled; all by default.
         seed: of the head, the order, the augmentation and the stochastic depth.
         config: its ``workers`` and ``precision``, as for :func:`~fusmae_lite.evaluation.frozen_features`.
 

@@ -138,11 +138,7 @@ def class_numbers(labels: Labels) -> NDArray[np.int64]:
 
 
 def single_label_scores(truth: NDArray, scores: NDArray, classes: Sequence[str]) -> SingleLabelScores:
-    """Score logits (patches, classes) against class numbers (patches,), -1 for a patch without a class.
-
-    Raises:
-        InputError: shapes that do not fit, a score that is not finite, or no patch with a class.
-    """
+    """Score logits (patches, classes) against class numbers (patches,), -1 for a patch without a class."""
     truth, scores = np.asarray(truth), as_scores(scores)
     if scores.shape != (len(truth), len(classes)):
         raise InputError(f"scores are {scores.shape}", f"give ({len(truth)}, {len(classes)}), one per patch and class")
@@ -194,12 +190,9 @@ def redraw_scores(
     Args:
         labels: (patches, classes).
         scores: (patches, classes), or (seeds, patches, classes): the mean over seeds, which are redrawn as well.
-        which: ``micro`` or ``macro`` average precision, or ``top1``: the class scored highest is the patch's first.
+        which: ``micro`` or ``macro`` average precision, or ``top1``: how often the class scored highest is right.
         draws: how many redraws, each of which holds a positive.
         seed: of the redraws; the same seed redraws the same patches and seeds, whatever the scores.
-
-    Raises:
-        InputError: shapes differ, a score is not finite, no class has a positive, or `which` is unknown.
     """
     labels, scores = as_labels(labels), as_scores(scores)
     measures = {"micro": _micro, "macro": _macro, "top1": _top1}

@@ -24,10 +24,8 @@ LABEL_SMOOTHING = 0.1
 def probe(features: Sequence[Features], rows: NDArray | None, config: RunConfig, seed: int = 0) -> Tensor:
     """Logits (test patches, classes) of the head that ``config.probe`` names.
 
-    Args:
-        features: of train and test, and of val if there is one, which chooses C of the converged probe.
-        rows: positions of the labelled training patches; None: all.
-        seed: of the paper's probe; the others have nothing random.
+    `features` are those of train, test and perhaps val, which chooses C of the converged probe; `rows` the positions
+    of the labelled training patches (None: all); `seed` is that of the paper's probe, the others are not random.
     """
     train, test, *val = features
     require_alike(train, test)
@@ -49,14 +47,9 @@ def linear_probe(
     learning rate ``probe_learning_rate``, no weight decay.
 
     Args:
-        train_x, test_x: (patches, D), or :class:`Features`, which know where they come from.
+        train_x, test_x: (patches, D), or :class:`Features`, which are refused if they do not belong together.
         train_y: (patches, classes), 0 or 1.
-        config: the ``probe_`` fields.
         seed: of the head's initial weights and of the order of the batches.
-
-    Raises:
-        InputError: features that do not belong together, are of one split or not finite, labels of other patches or
-            other than 0 and 1, or nothing to train on.
     """
     if isinstance(train_x, Features) and isinstance(test_x, Features):
         require_alike(train_x, test_x)
@@ -130,17 +123,12 @@ def labelled_subset(labels: NDArray[np.bool_], fraction: float, seed: int, class
 
     First one patch of each class, the rarest class first, unless one drawn before shows it already; then patches at
     random until round(fraction x patches) are drawn. Rare classes are thus a little more frequent in a small share
-    than in the whole; the paper gives no list of its 1 %. Some codebases draw with replacement, which leaves 1 % with
-    fewer patches than it says.
+    than in the whole; the paper gives no list of its 1 %.
 
     Args:
-        labels: (patches, classes), True where the class is present.
-        fraction: share of the patches, above 0, at most 1.
-        seed: decides the draw.
+        labels: (patches, classes), 0 and 1.
+        fraction: above 0, at most 1; InputError if it holds no patch, or too few to show every class.
         classes: names, for messages.
-
-    Raises:
-        InputError: the share is no share, holds no patch, or fewer than it takes to show every class.
     """
     labels = as_labels(labels)
     if not 0 < fraction <= 1:

@@ -49,21 +49,19 @@ def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | 
     """Class prior, band statistics, random encoder and the pretrained system, by ``config.protocol``.
 
     ``linear`` trains the head that ``config.probe`` names on frozen features, which are cached; on an archive with one
-    class a patch, such as SEN12MS, it gives the columns of Table 2. ``finetune`` trains everything; the random encoder
+    class a patch, such as SEN12MS, it gives the columns of Table 2. ``finetune`` trains everything: the random encoder
     is then a supervised model from scratch, and band statistics keep their linear head. With ``label_fraction`` below 1
-    every seed draws its own labelled patches, the same for all systems. ``modalities`` may name some of the sensors of
-    the weights: these alone are read and scored. Writes ``evaluation/table-linear.{json,md,csv}`` (or
-    ``table-finetune``, ``table-transfer``) below ``config.folder()``. All systems at once: ``fusmae results``.
+    every seed draws its own labelled patches, the same for all systems. ``modalities`` may name some sensors of the
+    weights. Writes ``evaluation/table-<protocol>.{json,md,csv}`` below ``config.folder()``.
 
     Args:
-        config: preset with its probe settings. Encoders run on its device.
         archive: patches with labels; by default those at ``config.data_dir``, or the bundled ones.
         weights: by default this run's latest checkpoint; else ``xae-lite`` or ``xad-lite``, a file, or the folder of a
             run or a checkpoint. Fields of the model that :func:`load_preset` was given must be those of the weights.
 
     Returns:
         A row for each system and set of sensors: ``micro`` and ``macro`` average precision in [0, 1], means over
-        ``seeds``, with their 95 % intervals ``low``, ``high``, ``macro_low``, ``macro_high`` (or ``top1``, ``top3``,
+        ``seeds``, with 95 % intervals ``low``, ``high``, ``macro_low``, ``macro_high`` (or ``top1``, ``top3``,
         ``precision``, ``recall``, ``f1``), and the patches in ``train`` and ``test``. ``attrs`` say what it rests on.
 
     Raises:
