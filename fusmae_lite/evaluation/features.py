@@ -100,8 +100,8 @@ def frozen_features(
     if dataset is None:
         dataset = PairDataset(archive, split=split, modalities=tuple(sensors), size=size, native=True)
     _require_pairs(dataset, archive, split, sensors, size)
-    weights = digest_of(model.state_dict())
-    encoder = digest(package().encode(), model.config.model_dump_json().encode(), weights.encode())
+    facts = package(), model.title, model.config.model_dump_json(), digest_of(model.state_dict())
+    encoder = digest(*(fact.encode() for fact in facts))
     origin = Origin(
         f"{archive.kind} {archive.root.resolve()}", identity_of(dataset, sensors), split, tuple(archive.classes),
         tuple(sensors), pooling, encoder + (" in bf16" if in_bf16(device, config) else ""),
