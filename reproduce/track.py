@@ -30,11 +30,9 @@ from fusmae_lite.evaluation.converged import converged_probe
 from fusmae_lite.evaluation.features import Features, batches, precision
 from fusmae_lite.evaluation.finetune import fine_tune
 from fusmae_lite.evaluation.floors import floors
-from fusmae_lite.evaluation.metrics import average_precision
-from fusmae_lite.evaluation.probe import labelled_subset
-from fusmae_lite.evaluation.score import probe, sensor_sets
-from fusmae_lite.evaluation.single_label import class_numbers, single_label_probe, single_label_scores
-from fusmae_lite.evaluation.table import random_encoder
+from fusmae_lite.evaluation.metrics import average_precision, class_numbers, single_label_scores
+from fusmae_lite.evaluation.probe import labelled_subset, probe, single_label_probe
+from fusmae_lite.evaluation.table import random_encoder, sensor_sets
 from fusmae_lite.model.blocks import Blocks
 from fusmae_lite.systems import System, imagenet_encoder
 from fusmae_lite.systems.weights import save_tensors

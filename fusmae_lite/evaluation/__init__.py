@@ -2,26 +2,17 @@
 
 from fusmae_lite.evaluation.chosen import find_weights
 from fusmae_lite.evaluation.converged import converged_probe, nearest_probe
-from fusmae_lite.evaluation.features import Features, Origin, frozen_features, load_features
-from fusmae_lite.evaluation.finetune import FineTuned, FineTuneSettings, fine_tune
+from fusmae_lite.evaluation.features import Features, frozen_features, load_features
+from fusmae_lite.evaluation.finetune import FineTuneSettings, fine_tune
 from fusmae_lite.evaluation.floors import floors
-from fusmae_lite.evaluation.metrics import (
-    AveragePrecision,
-    Comparison,
-    average_precision,
-    bootstrap_interval,
-    paired_comparison,
-)
-from fusmae_lite.evaluation.probe import class_prior, labelled_subset, linear_probe
-from fusmae_lite.evaluation.score import Scored, score
-from fusmae_lite.evaluation.single_label import SingleLabelScores, single_label_probe, single_label_scores
+from fusmae_lite.evaluation.metrics import average_precision, bootstrap_interval, paired_comparison, single_label_scores
+from fusmae_lite.evaluation.probe import class_prior, labelled_subset, linear_probe, single_label_probe
 from fusmae_lite.evaluation.table import as_markdown, evaluate, random_encoder
 from fusmae_lite.train.heldout import band_means, heldout_losses
 
 __all__ = [
-    "AveragePrecision", "Comparison", "Features", "FineTuneSettings", "FineTuned", "Origin", "Scored",
-    "SingleLabelScores", "as_markdown", "average_precision", "band_means", "bootstrap_interval", "class_prior",
-    "converged_probe", "evaluate", "find_weights", "fine_tune", "floors", "frozen_features", "heldout_losses",
-    "labelled_subset", "linear_probe", "load_features", "nearest_probe", "paired_comparison", "random_encoder", "score",
-    "single_label_probe", "single_label_scores",
+    "Features", "FineTuneSettings", "as_markdown", "average_precision", "band_means", "bootstrap_interval",
+    "class_prior", "converged_probe", "evaluate", "find_weights", "fine_tune", "floors", "frozen_features",
+    "heldout_losses", "labelled_subset", "linear_probe", "load_features", "nearest_probe", "paired_comparison",
+    "random_encoder", "single_label_probe", "single_label_scores",
 ]  # fmt: skip

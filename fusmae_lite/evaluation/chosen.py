@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fusmae_lite.core.architecture import Free
 from fusmae_lite.core.config import RunConfig, fields_that
 from fusmae_lite.core.errors import InputError, choose
+from fusmae_lite.core.files import read_object
 from fusmae_lite.systems import System
 from fusmae_lite.systems.weights import digest_of, load_model, shipped_weights
 from fusmae_lite.train.checkpoints import latest_checkpoint
@@ -31,29 +30,27 @@ class Chosen:
 def choose_weights(config: RunConfig, weights: Path | str | None = None) -> Chosen:
     """Load the weights that `evaluate` is about; InputError if another value of a field was given than they have."""
     path = find_weights(config) if weights is None else weights_file(weights)
-    model = load_model(path)
+    model, state = load_model(path), path.parent / "state.json"
     shipped = {file.resolve(): name for name, file in shipped_weights().items()}
     place = path.parent if path.name == "model.safetensors" else path
     name, sensors = shipped.get(path.resolve()) or shorten(place, config.folder()), model.config.modalities
-    trained = {**_trained_with(path.parent / "state.json"), **model.config.model_dump(mode="json")}
-    given = config.model_fields_set - FREE - {"modalities"}
-    for field, wanted in config.model_dump(mode="json", include=given).items():
-        if field in trained:
-            _require_same(name, field, trained[field], wanted)
-    if "modalities" in config.model_fields_set:
-        if set(config.modalities) - set(sensors):
-            _require_same(name, "modalities", ",".join(sensors), ",".join(config.modalities))
-        sensors = tuple(s for s in sensors if s in config.modalities)
-    return Chosen(model, name, digest_of(model.state_dict()), sensors)
+    trained = read_object(state, f"remove {path.parent}").get("config") if state.is_file() else {}
+    if not isinstance(trained, dict):
+        raise InputError(f"{state} holds no configuration", f"remove {path.parent}")
+    trained |= model.config.model_dump(mode="json")
+    wanted = config.model_dump(mode="json", include=config.model_fields_set - FREE)
+    asked = wanted.pop("modalities", sensors)
+    if set(asked) - set(sensors):
+        trained["modalities"], wanted["modalities"] = ",".join(sensors), ",".join(asked)
+    for field in wanted:
+        if field in trained and trained[field] != wanted[field]:
+            cure = f"leave {field} out, or choose weights trained with {field}={wanted[field]}"
+            raise InputError(f"{name}: the weights are of {field} {trained[field]!r}, not {wanted[field]!r}", cure)
+    return Chosen(model, name, digest_of(model.state_dict()), tuple(s for s in sensors if s in asked))
 
 
 def find_weights(config: RunConfig, otherwise: str = "") -> Path:
-    """The file of the checkpoint that this run trained last.
-
-    Args:
-        config: of the run; decides the folder.
-        otherwise: what to take if there is none, for example ``xae-lite``; empty: InputError.
-    """
+    """The file of this run's latest checkpoint; without one that of `otherwise`, e.g. ``xae-lite``, or InputError."""
     checkpoint = latest_checkpoint(config.folder() / "pretrain" / "checkpoints")
     if checkpoint is not None:
         return checkpoint / "model.safetensors"
@@ -65,16 +62,14 @@ def find_weights(config: RunConfig, otherwise: str = "") -> Path:
 
 def weights_file(weights: Path | str) -> Path:
     """A shipped model's name, a file, a checkpoint's folder or a run's (its latest checkpoint) -> the file."""
-    shipped, path = shipped_weights(), Path(weights).expanduser()
-    if str(weights) in shipped:
-        return shipped[str(weights)]
+    shipped = shipped_weights()
+    path = shipped.get(str(weights), Path(weights).expanduser())
     if not path.exists():
         cure = f"{choose(weights, shipped, 'give one of')} or give a file or the folder of a run"
         raise InputError(f"no weights {str(weights)!r}", cure)
     if not path.is_dir():
         return path
-    places = [path, *(latest_checkpoint(path / inner) for inner in ("pretrain/checkpoints", "checkpoints", "."))]
-    for place in places:
+    for place in (path, *(latest_checkpoint(path / inner) for inner in ("pretrain/checkpoints", "checkpoints", "."))):
         if place is not None and (place / "model.safetensors").is_file():
             return place / "model.safetensors"
     raise InputError(f"no checkpoint in {path}", "give a run's folder, one checkpoint's, or a .safetensors file")
@@ -86,19 +81,3 @@ def shorten(path: Path, *bases: Path) -> str:
         if path.resolve().is_relative_to(base.resolve()):
             return path.resolve().relative_to(base.resolve()).as_posix() or "."
     return path.as_posix()
-
-
-def _trained_with(path: Path) -> dict[str, Any]:
-    """The configuration in a checkpoint's state; nothing for weights that lie alone."""
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["config"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is unreadable ({error})", f"remove {path.parent}") from None
-
-
-def _require_same(name: str, field: str, trained: object, wanted: object) -> None:
-    if trained != wanted:
-        cure = f"leave {field} out, or choose weights trained with {field}={wanted}"
-        raise InputError(f"{name}: the weights are of {field} {trained!r}, not {wanted!r}", cure)

@@ -19,12 +19,9 @@ from fusmae_lite.core.errors import RunError
 
 Array = NDArray[np.float64]
 
-#: Largest entry of the gradient of the mean loss at which the probe has converged.
-GRADIENT = 1e-6
-#: C is searched in half decades around 0.1 and must not end at the edge of these many.
-STEPS = 16
-#: A validation loss that falls by less is flat.
-FLAT = 1e-5
+GRADIENT = 1e-6  # largest entry of the gradient of the mean loss at which the probe has converged
+STEPS = 16  # C is searched in half decades around 0.1 and must not end at the edge of these many
+FLAT = 1e-5  # a validation loss that falls by less is flat
 
 
 @dataclass(frozen=True)
@@ -47,23 +44,23 @@ class Linear:
 def converged_probe(x: Tensor, y: Tensor, val: tuple[Tensor, Tensor] | None = None, scaled: bool = True) -> Linear:
     """Multi-label logistic regression on standardised features, by L-BFGS to a gradient below :data:`GRADIENT`.
 
+    A class without a positive, or without a negative, gets its prior. RunError: not converged, or the best C lies at
+    the edge of the search.
+
     Args:
         x: (patches, D) features.
-        y: (patches, classes) 0 and 1. A class without a positive, or without a negative, gets its prior.
+        y: (patches, classes) 0 and 1.
         val: features and labels that choose C by their loss; None: every fifth training patch does.
         scaled: each feature by its own deviation; False: all by one.
-
-    Raises:
-        RunError: not converged, or the best C lies at the edge of the search.
     """
     features, labels = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if val is None:
-        held = np.arange(len(features)) % 5 == 4 if len(features) > 4 else np.zeros(len(features), dtype=bool)
-        fit_x, fit_y, val = features[~held], labels[~held], (features[held], labels[held])
-    else:
-        fit_x, fit_y = features, labels
-    chosen = _best_strength(fit_x, fit_y, val, scaled) if len(val[0]) else 0.1
-    return _fit(features, labels, chosen, scaled)
+    if val is not None:
+        return _fit(features, labels, _best_strength(features, labels, *val, scaled) if len(val[0]) else 0.1, scaled)
+    if len(features) < 5:
+        return _fit(features, labels, 0.1, scaled)
+    held = np.arange(len(features)) % 5 == 4
+    strength = _best_strength(features[~held], labels[~held], features[held], labels[held], scaled)
+    return _fit(features, labels, strength, scaled)
 
 
 def prior_head(x: Tensor | Array, y: Tensor | Array, scaled: bool = True) -> Linear:
@@ -83,27 +80,20 @@ def nearest_probe(x: Tensor, y: Tensor, test_x: Tensor, k: int = 5) -> Tensor:
     return torch.from_numpy(neighbours.predict(((test_x - mean) / std).numpy())).float()
 
 
-def _best_strength(x: Array, y: Array, val: tuple[Tensor | Array, Tensor | Array], scaled: bool) -> float:
+def _best_strength(x: Array, y: Array, val_x: Tensor | Array, val_y: Tensor | Array, scaled: bool) -> float:
     """C with the lowest validation loss: from 0.1 downhill by half decades until both neighbours are worse."""
-    target = np.asarray(val[1], dtype=np.float64)
-    losses: dict[int, float] = {}
-
-    def loss(step: int) -> float:
-        scores = _fit(x, y, 10 ** (step / 2), scaled).logits(val[0]).double().numpy()
-        return float((np.logaddexp(0, scores) - target * scores).mean())
-
-    best = -2
-    while True:
+    target, losses, best = np.asarray(val_y, dtype=np.float64), {}, -2
+    while abs(best) < STEPS:
         for step in (best - 1, best, best + 1):
             if step not in losses:
-                losses[step] = loss(step)
+                scores = _fit(x, y, 10 ** (step / 2), scaled).logits(val_x).double().numpy()
+                losses[step] = float((np.logaddexp(0, scores) - target * scores).mean())
         lower = min(losses, key=losses.__getitem__)
         if lower == best or losses[best] - losses[lower] < FLAT:
             return 10 ** (best / 2)
         best = lower
-        if abs(best) >= STEPS:
-            what = f"the best C of a probe on {len(x)} patches lies at the edge of its grid, {10 ** (best / 2):g}"
-            raise RunError(f"{what}; use more validation patches")
+    what = f"the best C of a probe on {len(x)} patches lies at the edge of its grid, {10 ** (best / 2):g}"
+    raise RunError(f"{what}; use more validation patches")
 
 
 def _fit(x: Array, y: Array, strength: float, scaled: bool) -> Linear:

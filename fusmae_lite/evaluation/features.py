@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
 
 from fusmae_lite.core.config import RunConfig
 from fusmae_lite.core.errors import InputError, printable
@@ -23,7 +21,7 @@ from fusmae_lite.data.identity import digest, identity_of, package
 from fusmae_lite.data.loader import load
 from fusmae_lite.data.pairs import PairDataset, assemble
 from fusmae_lite.systems import System
-from fusmae_lite.systems.weights import read_tensors, save_tensors
+from fusmae_lite.systems.weights import digest_of, read_tensors, save_tensors
 from fusmae_lite.train.optimise import uses_bf16
 
 
@@ -39,26 +37,13 @@ class Origin:
     pooling: str  # how tokens became one vector
     encoder: str  # fingerprint of its configuration, its weights and this package's code
 
-    def require(self, wanted: Origin, names: Sequence[str], where: str) -> None:
-        """InputError naming the first of the fields `names` in which this differs from what is wanted."""
-        for name in names:
-            ours, theirs = (getattr(origin, name) for origin in (self, wanted))
-            if ours != theirs:
-                ours, theirs = (printable(", ".join(v) if isinstance(v, tuple) else v, 80) for v in (ours, theirs))
-                cure = "make the features again: the pairs have changed" if name == "patches" else f"use one {name}"
-                raise InputError(f"{where}: features of {name} {ours}, not {theirs}", cure)
-
-    def require_apart(self, test: Origin) -> None:
-        """InputError unless `test` is another split of the same archive, for a probe that these features train."""
-        if test.archive != self.archive:
-            what = f"test features of archive {test.archive}, training features of {self.archive}"
-            cure = "use features of the archive at hand"
-        elif test.split == self.split or "all" in (test.split, self.split):
-            what = f"training features of split {self.split} and test features of split {test.split} share patches"
-            cure = "test on another split"
-        else:
-            return
-        raise InputError(what, f"{cure}; or pass their tensors, features.x, if you mean it")
+    def require(self, wanted: Origin, fields: Iterable[str], where: str, cure: str) -> None:
+        """InputError naming the first of `fields` in which this differs from what is wanted."""
+        for name in fields:
+            values = [getattr(origin, name) for origin in (self, wanted)]
+            if values[0] != values[1]:
+                own, other = (printable(v if isinstance(v, str) else ", ".join(v), 80) for v in values)
+                raise InputError(f"{where}: features of {name} {own}, not {other}", cure)
 
 
 @dataclass(frozen=True)
@@ -72,21 +57,18 @@ class Features:
 
 
 def load_features(path: Path, wanted: Origin | None = None) -> Features:
-    """Features that :func:`frozen_features` kept at `path`.
-
-    Raises:
-        InputError: no such file, not one of features, not finite, or features of anything else than `wanted`.
-    """
+    """Features that :func:`frozen_features` kept at `path`; InputError if damaged or of anything else than `wanted`."""
+    cure = "remove it and make the features again"
     tensors, metadata = read_tensors(path)
     try:
         facts = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata["origin"]).items()}
         features = Features(tensors["x"], tensors["y"], True, Origin(**facts))
     except (KeyError, ValueError, TypeError, AttributeError):
-        raise InputError(f"{path} does not hold features of this version", "remove it and make them again") from None
+        raise InputError(f"{path} does not hold features of this version", cure) from None
     if wanted is not None:
-        features.origin.require(wanted, list(asdict(wanted)), str(path))
+        features.origin.require(wanted, asdict(wanted), str(path), cure)
     if len(features.x) != len(features.y):
-        raise InputError(f"{path}: {len(features.x)} features, {len(features.y)} labels", "remove it, make them again")
+        raise InputError(f"{path}: {len(features.x)} features, {len(features.y)} labels", cure)
     _require_finite(features.x, str(path))
     return features
 
@@ -109,7 +91,7 @@ def frozen_features(
         cache_dir: keep the result there, under a name that changes with whatever it depends on.
         pooling: ``mean`` of the patch tokens, or ``cls``.
         dataset: pairs of that split if they are open already, all or some, so that several encoders read them once.
-        config: its ``workers`` read, in its ``precision``, see :func:`precision`. The device is the model's.
+        config: its ``workers`` read, in its ``precision``, see :func:`in_bf16`. The device is the model's.
 
     Raises:
         InputError: an empty split, features that are not finite, or a cached file or `dataset` of something else.
@@ -118,7 +100,12 @@ def frozen_features(
     if dataset is None:
         dataset = PairDataset(archive, split=split, modalities=tuple(sensors), size=size, native=True)
     _require_pairs(dataset, archive, split, sensors, size)
-    origin = _origin(model, dataset, split, sensors, pooling, in_bf16(device, config))
+    facts = package(), model.title, model.config.model_dump_json(), digest_of(model.state_dict())
+    encoder = digest(*(fact.encode() for fact in facts))
+    origin = Origin(
+        f"{archive.kind} {archive.root.resolve()}", identity_of(dataset, sensors), split, tuple(archive.classes),
+        tuple(sensors), pooling, encoder + (" in bf16" if in_bf16(device, config) else ""),
+    )  # fmt: skip
     path = _place(Path(cache_dir), origin, dataset) if cache_dir is not None else None
     if path is not None and path.is_file():
         return load_features(path, origin)
@@ -152,20 +139,22 @@ def precision(device: torch.device, config: RunConfig | None) -> AbstractContext
 
 
 def batches(
-    dataset: Dataset, batch_size: int, sensors: Sequence[str], device: torch.device, config: RunConfig | None = None
+    dataset: PairDataset,
+    batch_size: int,
+    sensors: Sequence[str],
+    device: torch.device,
+    config: RunConfig | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    """Batches of a :class:`PairDataset` or a part of it: modality -> (B, C, H, W) on `device`, labels on the CPU.
+    """Batches of all items, or of those at `rows`: modality -> (B, C, H, W) on `device`, labels on the CPU.
 
     Native bands travel to the device as they lie on disk and become images there. ``config.workers`` read.
     """
-    whole = dataset
-    while isinstance(whole, Subset):
-        whole = whole.dataset
-    workers = config.workers if config else 0
-    for sample in load(dataset, workers=workers, batch_size=batch_size, pin_memory=device.type == "cuda"):
-        if whole.native:
+    options = {"batch_size": batch_size, "pin_memory": device.type == "cuda", "sampler": rows}
+    for sample in load(dataset, workers=config.workers if config else 0, **options):
+        if dataset.native:
             bands = {s: {k: x.to(device, non_blocking=True) for k, x in sample["bands"][s].items()} for s in sensors}
-            images = assemble(bands, whole.size, whole.normalise)
+            images = assemble(bands, dataset.size, dataset.normalise)
         else:
             images = {s: sample["images"][s].to(device, non_blocking=True) for s in sensors}
         yield images, sample["labels"]
@@ -206,27 +195,3 @@ def _place(folder: Path, origin: Origin, dataset: PairDataset) -> Path:
     for other in stale:
         other.unlink(missing_ok=True)
     return path
-
-
-def _origin(
-    model: System, dataset: PairDataset, split: str, sensors: Sequence[str], pooling: str, bf16: bool
-) -> Origin:
-    archive = dataset.archive
-    place, encoder = f"{archive.kind} {archive.root.resolve()}", _fingerprint(model) + (" in bf16" if bf16 else "")
-    facts = identity_of(dataset, sensors), split, tuple(archive.classes), tuple(sensors), pooling, encoder
-    return Origin(place, *facts)
-
-
-_hashed: WeakKeyDictionary[System, tuple[list[tuple[int, int]], str]] = WeakKeyDictionary()
-
-
-def _fingerprint(model: System) -> str:
-    """Of code, configuration and weights, which are read again only if torch says that one was written to."""
-    weights = model.state_dict()
-    state = [(tensor.data_ptr(), tensor._version) for tensor in weights.values()]
-    if model not in _hashed or _hashed[model][0] != state:
-        parts = [package().encode(), model.config.model_dump_json().encode()]
-        for name, tensor in weights.items():
-            parts += [name.encode(), tensor.detach().cpu().contiguous().numpy().tobytes()]
-        _hashed[model] = state, digest(*parts)
-    return _hashed[model][1]

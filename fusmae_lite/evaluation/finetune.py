@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from timm.layers import DropPath
 from timm.models.vision_transformer import Block
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
-from torch.utils.data import Subset
 
 from fusmae_lite.core.config import RunConfig
 from fusmae_lite.core.errors import InputError, RunError
@@ -24,6 +24,8 @@ from fusmae_lite.data.pairs import PairDataset
 from fusmae_lite.evaluation.converged import Linear, converged_probe, prior_head
 from fusmae_lite.evaluation.features import batches, precision
 from fusmae_lite.systems import System
+
+Batches = Iterable[tuple[dict[str, Tensor], Tensor]]  # images by modality, and labels
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder, self.pooling = encoder, pooling
         self.head = nn.Linear(*start.weight.shape)
-        for place, values in ((self.head.weight, start.weight.T), (self.head.bias, start.bias)):
-            place.data.copy_(torch.from_numpy(values))
+        for parameter, values in ((self.head.weight, start.weight.T), (self.head.bias, start.bias)):
+            parameter.data.copy_(torch.from_numpy(values))
         for name in ("mean", "std"):
             self.register_buffer(name, torch.from_numpy(getattr(start, name)).float())
         for name, parameter in encoder.named_parameters():
@@ -95,11 +97,9 @@ def fine_tune(
     """Train a copy of `encoder` and a new head by multi-label soft margin loss and AdamW; score the test patches.
 
     Args:
-        encoder: any system; it is left as it is. It stays on its device.
+        encoder: any system, on the device to train on; it is left as it is.
         train, test: pairs with at least these sensors.
-        sensors: what the classifier sees: S1, S2, or both.
-        settings: by default those of :class:`FineTuneSettings`.
-        rows: positions in `train` that are labelled, for example of ``labelled_subset``; all by default.
+        rows: positions in `train` that are labelled; all by default.
         seed: of the head, the order, the augmentation and the stochastic depth.
         config: its ``workers`` and ``precision``, as for :func:`~fusmae_lite.evaluation.frozen_features`.
 
@@ -112,55 +112,48 @@ def fine_tune(
     if not labelled or not len(test):
         raise InputError(f"{len(labelled)} patches to train on, {len(test)} to score", "use a larger fraction or split")
     device = next(encoder.parameters()).device
+    read = partial(batches, batch_size=settings.batch_size, sensors=sensors, device=device, config=config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive("probe", seed, 7))
-        chosen = Subset(train, labelled)
-        model = _classifier(encoder, chosen, sensors, settings, device)
-        losses = _train(model, chosen, sensors, settings, seed, device, config)
+        model = _classifier(encoder, read(train, rows=labelled), settings).to(device)
+        losses = _train(model, partial(read, train), labelled, settings, seed, config)
     model.eval()
     scores = []
     with torch.no_grad():
-        for images, _ in batches(test, settings.batch_size, sensors, device, config):
+        for images, _ in read(test):
             with precision(device, config):
                 scores.append(model(images).float().cpu())
     return FineTuned(torch.cat(scores), losses, model)
 
 
-def _classifier(
-    encoder: System, labelled: Subset, sensors: Sequence[str], settings: FineTuneSettings, device: torch.device
-) -> Classifier:
+def _classifier(encoder: System, labelled: Batches, settings: FineTuneSettings) -> Classifier:
     """A copy of `encoder` with the head that the frozen features of the labelled pairs give it."""
     copied = encoder.to_fine_tune().eval()
     with torch.no_grad():
-        parts = [
-            (copied.encode(images).pooled(settings.pooling).float().cpu(), labels)
-            for images, labels in batches(labelled, settings.batch_size, sensors, device)
-        ]
+        parts = [(copied.encode(images).pooled(settings.pooling).float().cpu(), labels) for images, labels in labelled]
     x, y = (torch.cat(part) for part in zip(*parts, strict=True))
-    start = converged_probe(x, y) if settings.start == "probe" else prior_head(x, y)
     copied.train()
     set_drop_path(copied, settings.drop_path)
-    return Classifier(copied, start, settings.pooling).to(device)
+    start = converged_probe(x, y) if settings.start == "probe" else prior_head(x, y)
+    return Classifier(copied, start, settings.pooling)
 
 
 def _train(
     model: Classifier,
-    data: Subset,
-    sensors: Sequence[str],
+    read: Callable[..., Batches],
+    labelled: list[int],
     settings: FineTuneSettings,
     seed: int,
-    device: torch.device,
     config: RunConfig | None,
 ) -> list[float]:
-    """Every epoch in an order of its own; returns their mean losses."""
+    """Mean loss of each epoch; each has an order of its own."""
     optimizer, criterion = torch.optim.AdamW(layer_groups(model, settings)), nn.MultiLabelSoftMarginLoss()
-    losses, steps = [], math.ceil(len(data) / settings.batch_size)
+    device, losses, steps = model.mean.device, [], math.ceil(len(labelled) / settings.batch_size)
     for epoch in range(settings.epochs):
-        order = torch.randperm(len(data), generator=generator("probe", seed, 8, epoch)).tolist()
+        order = torch.randperm(len(labelled), generator=generator("probe", seed, 8, epoch)).tolist()
         flips, total = generator("augment", seed, 8, epoch), 0.0
-        shuffled = batches(Subset(data, order), settings.batch_size, sensors, device, config)
-        for number, (images, labels) in enumerate(shuffled):
-            share = rate_at(epoch + number / steps, settings.epochs)
+        for step, (images, labels) in enumerate(read(rows=[labelled[i] for i in order])):
+            share = rate_at(epoch + step / steps, settings.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * share * group["lr_scale"]
             images = augment(images, settings.augment, flips)
@@ -173,7 +166,7 @@ def _train(
             total += float(loss.detach()) * len(labels)
             if not math.isfinite(total):
                 raise RunError(f"fine-tuning loss is {float(loss)} in epoch {epoch + 1}; lower learning_rate")
-        losses.append(total / len(data))
+        losses.append(total / len(labelled))
     return losses
 
 
@@ -209,5 +202,5 @@ def _layer(name: str) -> int:
 
 def _block(name: str) -> int | None:
     """Number of the encoder block a module or parameter belongs to; None outside them and in decoders."""
-    found = re.search(r"(?:^|\.)blocks\.(\d+)(?:\.|$)", name)
-    return int(found[1]) if found and "decoder" not in name else None
+    number = re.search(r"(?:^|\.)blocks\.(\d+)(?:\.|$)", name)
+    return int(number[1]) if number and "decoder" not in name else None

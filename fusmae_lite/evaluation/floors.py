@@ -1,7 +1,4 @@
-"""Floors: features that need no training. An encoder that does not pass them has learnt nothing worth its training.
-
-Each is a :class:`System`, so that every protocol takes it where it takes an encoder.
-"""
+"""Floors: features that need no training. An encoder that does not pass them has learnt nothing worth its training."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ FILTERS = 512
 
 
 class Floor(System):
-    """Features of images, computed: ``encode`` gives one vector a pair, (B, F), the sensors side by side."""
+    """Computed features, one vector a pair, the sensors side by side; every protocol takes it for an encoder."""
 
     def __init__(self, config: ModelConfig, title: str, features: Callable[[Tensor], Tensor], stacked: bool) -> None:
         super().__init__(config)
@@ -35,7 +32,7 @@ class Floor(System):
 
 
 def band_statistics(images: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, 2 C): mean and deviation of each band; 28 numbers for both sensors."""
+    """(B, C, H, W) -> (B, 2 C): mean and deviation of each band."""
     return torch.cat([images.mean(dim=(2, 3)), images.std(dim=(2, 3))], dim=1)
 
 
@@ -43,8 +40,7 @@ def texture(images: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, 21 C): band statistics, quantiles, gradients, coarse contrast, local binary patterns."""
     marks = torch.tensor([0.05, 0.25, 0.75, 0.95], device=images.device)
     quantiles = torch.quantile(images.flatten(2), marks, dim=2).permute(1, 2, 0).flatten(1)
-    slopes = [images.diff(dim=axis).abs() for axis in (2, 3)]
-    gradients = [f(slope) for slope in slopes for f in (lambda g: g.mean(dim=(2, 3)), lambda g: g.std(dim=(2, 3)))]
+    gradients = [band_statistics(images.diff(dim=axis).abs()) for axis in (2, 3)]
     coarse = F.avg_pool2d(images, 5).std(dim=(2, 3))
     levels = images.detach().cpu().numpy()
     spread = np.ptp(levels, axis=(2, 3), keepdims=True).clip(1e-6)

@@ -1,18 +1,21 @@
-"""Average precision over the whole test set, micro and macro, its interval, and whether two systems differ."""
+"""Scores of a whole test set: average precision, the columns of Table 2, intervals, and whether two systems differ."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_fscore_support
+from torch import Tensor
 
 from fusmae_lite.core.errors import InputError
 
 Labels = NDArray[np.bool_]
-Scores = NDArray[np.floating]
+Scores = NDArray[np.float64]
+OfRows = Callable[[NDArray[np.int64]], float]  # a score of some rows of the test set, repeated ones counting twice
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,21 @@ class Comparison(NamedTuple):
         return cls(float(first[0] - second[0]), *interval(first - second))
 
 
-def as_labels(labels: Any) -> Labels:
-    """Labels of any numeric type, NumPy or torch, as bool of the same shape.
+@dataclass(frozen=True)
+class SingleLabelScores:
+    """The five columns of Table 2, in [0, 1]."""
 
-    Raises:
-        InputError: a value other than 0 and 1: -1 for "absent" or a probability would silently count as a positive.
-    """
+    top1: float  # share of patches whose class is scored highest; equals recall, as it must when weighted
+    top3: float  # share of patches whose class is among the three highest
+    precision: float  # means over the classes, weighted by their patches; 0 for a class that is never predicted
+    recall: float
+    f1: float
+    absent: tuple[str, ...]  # classes without a patch in the test set: they have no weight in any of these
+    unlabelled: int = 0  # patches left out because they carry no class
+
+
+def as_labels(labels: Any) -> Labels:
+    """Labels of any numeric type, NumPy or torch, as bool; InputError for anything but 0 and 1."""
     array = _as_numpy(labels)
     if array.dtype == bool:
         return array
@@ -70,7 +82,7 @@ def as_scores(scores: Any) -> Scores:
 
 
 def _as_numpy(values: Any) -> NDArray[Any]:
-    if hasattr(values, "detach"):  # a tensor, which may lie on a GPU or be of a type that NumPy lacks
+    if isinstance(values, Tensor):  # perhaps on a GPU, or of a type that NumPy lacks
         values = values.detach().cpu()
         values = values.double() if values.is_floating_point() else values
     return np.asarray(values)
@@ -94,33 +106,56 @@ def average_precision(labels: Labels, scores: Scores, classes: Sequence[str] | N
     if not present.any():
         raise InputError("no class has a positive in the test set", "choose another split")
     each = _class_ap(labels, scores)
-    micro = micro_ap(labels[:, present], scores[:, present])
+    micro = _ap(labels[:, present].ravel(), scores[:, present].ravel())
     return AveragePrecision(micro, float(np.nanmean(each)), each, tuple(np.array(names)[~present].tolist()))
 
 
-def micro_ap(labels: Labels, scores: Scores) -> float:
-    """Average precision of all (patch, class) decisions in one ranking; both (patches, classes), at least one positive.
-
-    What scikit-learn's ``average_precision_score`` gives on the flattened arrays, a tenth of the time: an interval
-    calls it a thousand times.
-    """
-    y, s = as_labels(labels).ravel(), as_scores(scores).ravel()
-    order = np.argsort(-s, kind="stable")
-    hits = np.cumsum(y[order])
-    last = np.append(np.flatnonzero(np.diff(s[order])), len(s) - 1)  # of each run of equal scores
+def _ap(labels: Labels, scores: Scores) -> float:
+    """scikit-learn's ``average_precision_score`` of one ranking, (n,) each, in a tenth of its time."""
+    order, last = _ranked(scores)
+    hits = np.cumsum(labels[order])
     precision, recall = hits[last] / (last + 1), hits[last] / hits[-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
+def _ranked(scores: Scores) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions from the highest score down, and where each run of equal scores ends."""
+    order = np.argsort(-scores, kind="stable")
+    return order, np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+
+
 def _class_ap(labels: Labels, scores: Scores) -> NDArray[np.float64]:
     """(classes,); NaN for a class without a positive."""
-    return np.array([micro_ap(y, s) if y.any() else np.nan for y, s in zip(labels.T, scores.T, strict=True)])
+    return np.array([_ap(y, s) if y.any() else np.nan for y, s in zip(labels.T, scores.T, strict=True)])
 
 
-def accuracy(labels: Labels, scores: Scores) -> float:
-    """Share of patches whose class is scored highest; (patches, classes) each, patches without a class left out."""
-    known = labels.any(axis=1)
-    return float((scores[known].argmax(axis=1) == labels[known].argmax(axis=1)).mean())
+def class_numbers(labels: Labels) -> NDArray[np.int64]:
+    """(patches, classes) with at most one True a row -> (patches,) class numbers, -1 for none; else InputError."""
+    labels = as_labels(labels)
+    if (labels.sum(axis=1) > 1).any():
+        raise InputError("a patch has several labels", "use an archive with one class a patch, such as SEN12MS")
+    return np.where(labels.any(axis=1), labels.argmax(axis=1), -1)
+
+
+def single_label_scores(truth: NDArray, scores: NDArray, classes: Sequence[str]) -> SingleLabelScores:
+    """Score logits (patches, classes) against class numbers (patches,), -1 for a patch without a class."""
+    truth, scores = np.asarray(truth), as_scores(scores)
+    if scores.shape != (len(truth), len(classes)):
+        raise InputError(f"scores are {scores.shape}", f"give ({len(truth)}, {len(classes)}), one per patch and class")
+    if truth.dtype.kind not in "iu" or not (truth < len(classes)).all():
+        what = f"class numbers are {truth.dtype}, up to {truth.max(initial=-1)}"
+        raise InputError(what, f"give 0 to {len(classes) - 1}, or -1")
+    labelled = truth >= 0
+    if not labelled.any():
+        raise InputError("no test patch carries a class", "choose another split")
+    order = np.argsort(-scores[labelled], axis=1, kind="stable")
+    hit = order == truth[labelled][:, None]
+    weighted = precision_recall_fscore_support(
+        truth[labelled], order[:, 0], labels=range(len(classes)), average="weighted", zero_division=0
+    )[:3]
+    absent = tuple(name for column, name in enumerate(classes) if not (truth == column).any())
+    top1, top3 = float(hit[:, 0].mean()), float(hit[:, :3].any(axis=1).mean())
+    return SingleLabelScores(top1, top3, *map(float, weighted), absent, int((~labelled).sum()))
 
 
 def interval(values: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
@@ -132,27 +167,21 @@ def interval(values: NDArray[np.float64], level: float = 0.95) -> tuple[float, f
 def bootstrap_interval(
     labels: Labels, scores: Scores, which: str = "micro", draws: int = 200, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval of micro or macro AP when the test patches are drawn again; see :func:`redraw_scores`.
-
-    It measures the chance of the test set alone, neither that of the labels trained on nor of the seed.
-    """
+    """Percentile interval of :func:`redraw_scores`: the chance of the test set alone, not of labels or seeds."""
     return interval(redraw_scores(labels, scores, which, draws, seed), level)
 
 
 def paired_comparison(
     labels: Labels, first: Scores, second: Scores, which: str = "micro", draws: int = 1000, seed: int = 0
 ) -> Comparison:
-    """Paired bootstrap of two systems' micro or macro AP; patches that are hard for both cancel out.
-
-    It measures the chance of the test set alone: differences between seeds of training come on top.
-    """
+    """Paired bootstrap of two systems: patches hard for both cancel out. The chance of training is not in it."""
     return Comparison.of(*(redraw_scores(labels, scores, which, draws, seed) for scores in (first, second)))
 
 
 def redraw_scores(
     labels: Labels, scores: Scores, which: str = "micro", draws: int = 200, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Micro or macro AP of the test set as it is, then of `draws` redraws of its patches: (1 + draws,).
+    """A score of the test set as it is, then of `draws` redraws of its patches with replacement: (1 + draws,).
 
     Classes without a positive are left out of everything. One that has positives, but none in a redraw, keeps its AP
     of the whole set in the macro mean, and its decisions, all negative, in the micro ranking: were it left out, tiny
@@ -160,82 +189,52 @@ def redraw_scores(
 
     Args:
         labels: (patches, classes).
-        scores: (patches, classes), or (seeds, patches, classes), see :func:`redraw_values`.
-        which: ``micro`` or ``macro``.
-        draws: how many redraws, with replacement.
-        seed: of the redraws; the same seed redraws the same patches, whatever the scores.
-
-    Raises:
-        InputError: shapes differ, a score is not finite, no class has a positive, or `which` is unknown.
+        scores: (patches, classes), or (seeds, patches, classes): the mean over seeds, which are redrawn as well.
+        which: ``micro`` or ``macro`` average precision, or ``top1``: how often the class scored highest is right.
+        draws: how many redraws, each of which holds a positive.
+        seed: of the redraws; the same seed redraws the same patches and seeds, whatever the scores.
     """
     labels, scores = as_labels(labels), as_scores(scores)
-    if which not in ("micro", "macro"):
-        raise InputError(f"no average {which!r}", "choose micro or macro")
-    runs = scores if scores.ndim == 3 else scores[None]
-    whole, present = [average_precision(labels, run).per_class for run in runs], labels.any(axis=0)
-    if which == "micro":
-        return _redraw_micro(labels[:, present], runs[:, :, present], draws, seed)
-
-    def redrawn(rows: NDArray[np.int64], run: int) -> float:
-        each = _class_ap(labels[rows][:, present], runs[run][rows][:, present])
-        return float(np.where(np.isnan(each), whole[run][present], each).mean())
-
-    return _redraw(labels, len(runs), redrawn, draws, seed)
-
-
-def redraw_values(
-    labels: Labels, scores: Scores, score: Callable[[Labels, Scores], float], draws: int = 200, seed: int = 0
-) -> NDArray[np.float64]:
-    """Any score, averaged over training seeds: of the test set, then of redraws of patches and seeds: (1 + draws,).
-
-    The same seed redraws the same patches and seeds for every system, so that two results can be subtracted.
-
-    Args:
-        labels: (patches, classes), 0 and 1, with a positive.
-        scores: (seeds, patches, classes), one training run a seed.
-        score: of labels and one seed's scores.
-        draws: how many redraws.
-        seed: of the redraws.
-    """
-    labels, scores = as_labels(labels), as_scores(scores)
-    if scores.shape[1:] != labels.shape or not len(scores) or not labels.any():
-        what = f"labels are {labels.shape} with {int(labels.sum())} positives, scores {scores.shape}"
-        raise InputError(what, "give (patches, classes) with a positive, and (seeds, patches, classes)")
-    return _redraw(labels, len(scores), lambda rows, run: score(labels[rows], scores[run][rows]), draws, seed)
-
-
-def _redraw_micro(labels: Labels, runs: Scores, draws: int, seed: int) -> NDArray[np.float64]:
-    """As :func:`_redraw` of :func:`micro_ap`, each run sorted once: a redraw counts some patches twice, others not."""
-    drawn = list(_draws(labels, len(runs), draws, seed))
-    counts = np.array([np.bincount(rows, minlength=len(labels)) for rows, _ in drawn], dtype=np.float64)
-    values = np.empty((len(drawn), len(runs)))
-    for run, scores in enumerate(runs):
-        flat = scores.ravel()
-        order = np.argsort(-flat, kind="stable")
-        positive, patch = labels.ravel()[order], order // labels.shape[1]
-        last = np.append(np.flatnonzero(np.diff(flat[order])), len(flat) - 1)
-        for draw, count in enumerate(counts):
-            weight = count[patch]
-            hits, all_ = np.cumsum(weight * positive)[last], np.cumsum(weight)[last]
-            precision = np.divide(hits, all_, out=np.zeros_like(hits), where=all_ > 0)
-            values[draw, run] = np.sum(np.diff(hits, prepend=0.0) * precision) / hits[-1]
-    return np.array([values[draw, chosen].mean() for draw, (_, chosen) in enumerate(drawn)])
-
-
-def _draws(labels: Labels, runs: int, draws: int, seed: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Rows and runs: all of them once, then `draws` redraws that hold a positive."""
-    rng, made = np.random.default_rng(seed), 0
-    yield np.arange(len(labels)), np.arange(runs)
-    while made < draws:
-        rows, chosen = rng.integers(0, len(labels), len(labels)), rng.integers(0, runs, runs)
+    measures = {"micro": _micro, "macro": _macro, "top1": _top1}
+    if which not in measures:
+        raise InputError(f"no average {which!r}", "choose micro, macro or top1")
+    runs = scores if scores.ndim == 3 and len(scores) else scores[None]  # none at all is refused as another shape
+    whole = [average_precision(labels, run) for run in runs]
+    score = [measures[which](labels, run, ap.per_class) for run, ap in zip(runs, whole, strict=True)]
+    rng, values = np.random.default_rng(seed), []
+    rows, chosen = np.arange(len(labels)), np.arange(len(runs))
+    while len(values) <= draws:
         if labels[rows].any():
-            made += 1
-            yield rows, chosen
+            values.append(np.mean([score[run](rows) for run in chosen]))
+        rows, chosen = rng.integers(0, len(labels), len(labels)), rng.integers(0, len(runs), len(runs))
+    return np.array(values)
 
 
-def _redraw(
-    labels: Labels, runs: int, score: Callable[[NDArray[np.int64], int], float], draws: int, seed: int
-) -> NDArray[np.float64]:
-    """Means over runs of `score` (rows, run), for every redraw."""
-    drawn = _draws(labels, runs, draws, seed)
-    return np.array([np.mean([score(rows, run) for run in chosen]) for rows, chosen in drawn])
+def _micro(labels: Labels, scores: Scores, per_class: NDArray[np.float64]) -> OfRows:
+    """Sorted once: a redraw counts some patches twice, others not."""
+    present = ~np.isnan(per_class)
+    order, last = _ranked(scores[:, present].ravel())
+    positive, patch = labels[:, present].ravel()[order], order // present.sum()
+
+    def of(rows: NDArray[np.int64]) -> float:
+        weight = np.bincount(rows, minlength=len(labels)).astype(np.float64)[patch]
+        hits, total = np.cumsum(weight * positive)[last], np.cumsum(weight)[last]
+        precision = np.divide(hits, total, out=np.zeros_like(hits), where=total > 0)
+        return np.sum(np.diff(hits, prepend=0.0) * precision) / hits[-1]
+
+    return of
+
+
+def _macro(labels: Labels, scores: Scores, per_class: NDArray[np.float64]) -> OfRows:
+    present = ~np.isnan(per_class)
+
+    def of(rows: NDArray[np.int64]) -> float:
+        each = _class_ap(labels[rows][:, present], scores[rows][:, present])
+        return np.where(np.isnan(each), per_class[present], each).mean()
+
+    return of
+
+
+def _top1(labels: Labels, scores: Scores, _: NDArray[np.float64]) -> OfRows:
+    correct, has_class = scores.argmax(axis=1) == labels.argmax(axis=1), labels.any(axis=1)
+    return lambda rows: correct[rows[has_class[rows]]].mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,8 +13,28 @@ from torch import Tensor, nn
 from fusmae_lite.core.config import RunConfig
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.seeding import derive, generator
+from fusmae_lite.evaluation.converged import converged_probe, nearest_probe
 from fusmae_lite.evaluation.features import Features
-from fusmae_lite.evaluation.metrics import as_labels
+from fusmae_lite.evaluation.metrics import as_labels, class_numbers
+
+#: The paper says that Table 2's labels are smoothed, not by how much; this is the usual value.
+LABEL_SMOOTHING = 0.1
+
+
+def probe(features: Sequence[Features], rows: NDArray | None, config: RunConfig, seed: int = 0) -> Tensor:
+    """Logits (test patches, classes) of the head that ``config.probe`` names.
+
+    `features` are those of train, test and perhaps val, which chooses C of the converged probe; `rows` the positions
+    of the labelled training patches (None: all); `seed` is that of the paper's probe, the others are not random.
+    """
+    train, test, *val = features
+    require_alike(train, test)
+    labelled = train if rows is None else replace(train, x=train.x[rows], y=train.y[rows])
+    if config.probe == "paper":
+        return linear_probe(labelled.x, labelled.y, test.x, config, seed)
+    if config.probe == "nearest":
+        return nearest_probe(labelled.x, labelled.y, test.x)
+    return converged_probe(labelled.x, labelled.y, (val[0].x, val[0].y) if val else None).logits(test.x)
 
 
 def linear_probe(
@@ -26,34 +47,46 @@ def linear_probe(
     learning rate ``probe_learning_rate``, no weight decay.
 
     Args:
-        train_x, test_x: (patches, D), or :class:`Features`, which know where they come from.
+        train_x, test_x: (patches, D), or :class:`Features`, which are refused if they do not belong together.
         train_y: (patches, classes), 0 or 1.
-        config: the ``probe_`` fields.
         seed: of the head's initial weights and of the order of the batches.
-
-    Raises:
-        InputError: train and test features differ in width or, where that is known, in encoder, sensors, pooling,
-            classes or archive, or are of one split; features that are not finite, labels of other patches or other
-            than 0 and 1, or nothing to train on.
     """
     if isinstance(train_x, Features) and isinstance(test_x, Features):
         require_alike(train_x, test_x)
     train_x, test_x = (part.x if isinstance(part, Features) else part for part in (train_x, test_x))
     train_y = torch.from_numpy(as_labels(train_y)).float()
-    return fit_linear(train_x, train_y, test_x, train_y.shape[1], nn.MultiLabelSoftMarginLoss(), config, seed)
+    return _fit_linear(train_x, train_y, test_x, train_y.shape[1], nn.MultiLabelSoftMarginLoss(), config, seed)
+
+
+def single_label_probe(
+    train_x: Tensor, train_y: Tensor, test_x: Tensor, config: RunConfig, seed: int = 0, epochs: int = 10
+) -> Tensor:
+    """:func:`linear_probe` for Table 2: one class a patch, cross-entropy with smoothed labels, 10 epochs.
+
+    Patches without a class are not trained on; InputError if one has several. The paper gives neither batch size nor
+    learning rate for this table.
+    """
+    numbers = torch.from_numpy(class_numbers(train_y.numpy()))
+    labelled, criterion = numbers >= 0, nn.CrossEntropyLoss(label_smoothing=LABEL_SMOOTHING)
+    config = RunConfig(**{**config.model_dump(), "probe_epochs": epochs})
+    return _fit_linear(train_x[labelled], numbers[labelled], test_x, train_y.shape[1], criterion, config, seed)
 
 
 def require_alike(train: Features, test: Features) -> None:
     """InputError unless features, where that is known, are of one encoder and archive, and of splits apart."""
-    if train.origin and test.origin:
-        test.origin.require(train.origin, ("sensors", "pooling", "encoder", "classes"), "the probe's test features")
-        train.origin.require_apart(test.origin)
+    if not (train.origin and test.origin):
+        return
+    meant, splits = "or pass their tensors, features.x, if you mean it", (train.origin.split, test.origin.split)
+    same = ("sensors", "pooling", "encoder", "classes", "archive")
+    test.origin.require(train.origin, same, "the probe's test features", f"use one; {meant}")
+    if splits[0] == splits[1] or "all" in splits:
+        what = f"training features of split {splits[0]} and test features of split {splits[1]} share patches"
+        raise InputError(what, f"test on another split; {meant}")
 
 
-def fit_linear(
+def _fit_linear(
     train_x: Tensor, train_y: Tensor, test_x: Tensor, classes: int, criterion: nn.Module, config: RunConfig, seed: int
 ) -> Tensor:
-    """:func:`linear_probe` for any `criterion` of logits (B, classes) and rows of `train_y`."""
     if train_x.shape[1] != test_x.shape[1]:
         what = f"train features are {train_x.shape[1]} wide, test features {test_x.shape[1]}"
         raise InputError(what, "use one encoder for both")
@@ -90,41 +123,28 @@ def labelled_subset(labels: NDArray[np.bool_], fraction: float, seed: int, class
 
     First one patch of each class, the rarest class first, unless one drawn before shows it already; then patches at
     random until round(fraction x patches) are drawn. Rare classes are thus a little more frequent in a small share
-    than in the whole; the paper gives no list of its 1 %. Some codebases draw with replacement, which leaves 1 % with
-    fewer patches than it says.
+    than in the whole; the paper gives no list of its 1 %.
 
     Args:
-        labels: (patches, classes), True where the class is present.
-        fraction: share of the patches, above 0, at most 1.
-        seed: decides the draw.
+        labels: (patches, classes), 0 and 1.
+        fraction: above 0, at most 1; InputError if it holds no patch, or too few to show every class.
         classes: names, for messages.
-
-    Raises:
-        InputError: the share is no share, holds no patch, or fewer than it takes to show every class.
     """
     labels = as_labels(labels)
     if not 0 < fraction <= 1:
         raise InputError(f"label fraction {fraction} is no share", "give a number above 0, at most 1")
-    count, total, present = round(fraction * len(labels)), len(labels), labels.any(axis=0)
-    order = np.random.default_rng([seed, 1]).permutation(total)
-    first = _one_of_each(labels, order)
+    count, total, per_class = round(fraction * len(labels)), len(labels), labels.sum(axis=0)
+    order, first = np.random.default_rng([seed, 1]).permutation(total), []
+    for column in np.argsort(per_class, kind="stable"):
+        if per_class[column] and not labels[first, column].any():
+            first.append(int(order[labels[order, column].argmax()]))
     if count < max(len(first), 1):
         what, least = f"{fraction:.2%} of {total} training patches", max(count and len(first), 1) / max(total, 1)
         cure = f"use a fraction of at least {least:.3g}, or an archive with more patches"
         if count == 0:
             raise InputError(f"{what} is none", cure)
-        absent = np.flatnonzero(present & ~labels[first[:count]].any(axis=0))[0]
-        name = classes[absent] if len(classes) else f"class {absent}"
-        raise InputError(f"{what} are {count}, too few to show all {present.sum()} classes ({name})", cure)
+        absent = np.flatnonzero((per_class > 0) & ~labels[first[:count]].any(axis=0))[0]
+        name, present = classes[absent] if len(classes) else f"class {absent}", (per_class > 0).sum()
+        raise InputError(f"{what} are {count}, too few to show all {present} classes ({name})", cure)
     rest = order[~np.isin(order, first)]
-    return np.sort(np.concatenate([first, rest[: count - len(first)]]))
-
-
-def _one_of_each(labels: NDArray[np.bool_], order: NDArray) -> NDArray:
-    """Few patches that show every class which occurs, the first found in `order`, the rarest class first."""
-    counts = labels.sum(axis=0)
-    chosen: list[int] = []
-    for column in np.argsort(counts, kind="stable"):
-        if counts[column] and not labels[chosen, column].any():
-            chosen.append(int(order[labels[order, column].argmax()]))
-    return np.array(chosen, dtype=np.int64)
+    return np.sort(np.concatenate([np.array(first, dtype=np.int64), rest[: count - len(first)]]))

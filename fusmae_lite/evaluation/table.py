@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 import fusmae_lite
 from fusmae_lite.core.config import RunConfig
@@ -22,12 +24,11 @@ from fusmae_lite.data.archives.sen12ms import IGBP10
 from fusmae_lite.data.loader import told_when_killed
 from fusmae_lite.data.pairs import PairDataset
 from fusmae_lite.evaluation.chosen import Chosen, choose_weights, shorten
-from fusmae_lite.evaluation.finetune import FineTuneSettings
+from fusmae_lite.evaluation.features import frozen_features
+from fusmae_lite.evaluation.finetune import FineTuneSettings, fine_tune
 from fusmae_lite.evaluation.floors import floors
-from fusmae_lite.evaluation.metrics import accuracy, interval, redraw_scores, redraw_values
-from fusmae_lite.evaluation.probe import class_prior
-from fusmae_lite.evaluation.score import SPLITS, labelled_rows, score, sensor_sets
-from fusmae_lite.evaluation.single_label import class_numbers, single_label_scores
+from fusmae_lite.evaluation.metrics import class_numbers, interval, redraw_scores, single_label_scores
+from fusmae_lite.evaluation.probe import class_prior, labelled_subset, probe, single_label_probe
 from fusmae_lite.systems import System, build_model
 from fusmae_lite.train.optimise import choose_device
 
@@ -48,21 +49,19 @@ def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | 
     """Class prior, band statistics, random encoder and the pretrained system, by ``config.protocol``.
 
     ``linear`` trains the head that ``config.probe`` names on frozen features, which are cached; on an archive with one
-    class a patch, such as SEN12MS, it gives the columns of Table 2. ``finetune`` trains everything; the random encoder
+    class a patch, such as SEN12MS, it gives the columns of Table 2. ``finetune`` trains everything: the random encoder
     is then a supervised model from scratch, and band statistics keep their linear head. With ``label_fraction`` below 1
-    every seed draws its own labelled patches, the same for all systems. ``modalities`` may name some of the sensors of
-    the weights: these alone are read and scored. Writes ``evaluation/table-linear.{json,md,csv}`` (or
-    ``table-finetune``, ``table-transfer``) below ``config.folder()``. All systems at once: ``fusmae results``.
+    every seed draws its own labelled patches, the same for all systems. ``modalities`` may name some sensors of the
+    weights. Writes ``evaluation/table-<protocol>.{json,md,csv}`` below ``config.folder()``.
 
     Args:
-        config: preset with its probe settings. Encoders run on its device.
         archive: patches with labels; by default those at ``config.data_dir``, or the bundled ones.
         weights: by default this run's latest checkpoint; else ``xae-lite`` or ``xad-lite``, a file, or the folder of a
             run or a checkpoint. Fields of the model that :func:`load_preset` was given must be those of the weights.
 
     Returns:
         A row for each system and set of sensors: ``micro`` and ``macro`` average precision in [0, 1], means over
-        ``seeds``, with their 95 % intervals ``low``, ``high``, ``macro_low``, ``macro_high`` (or ``top1``, ``top3``,
+        ``seeds``, with 95 % intervals ``low``, ``high``, ``macro_low``, ``macro_high`` (or ``top1``, ``top3``,
         ``precision``, ``recall``, ``f1``), and the patches in ``train`` and ``test``. ``attrs`` say what it rests on.
 
     Raises:
@@ -72,7 +71,7 @@ def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | 
     archive = archive or open_data(config)
     if archive.left_out:
         line(f"of {archive.root} {archive.said_left_out}")
-    for split in SPLITS:
+    for split in ("train", "test"):
         if not len(archive.split(split)):
             raise InputError(f"{archive.root} has no patch in the split {split!r}", "add its split files")
     with only_job(config.folder() / "evaluation"):
@@ -84,6 +83,12 @@ def random_encoder(like: System | RunConfig, seed: int) -> System:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive("initialise", seed, 99))
         return build_model(getattr(like, "config", like)).eval()
+
+
+def sensor_sets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
+    """Columns of Table 1: each sensor alone, then all together."""
+    alone = [(name,) for name in modalities]
+    return [*alone, tuple(modalities)] if len(alone) > 1 else alone
 
 
 def as_markdown(table: pd.DataFrame) -> str:
@@ -98,6 +103,10 @@ def as_markdown(table: pd.DataFrame) -> str:
         "of the training labels; fusmae-lite {version}.\n"
     )
     return text + about.format(**table.attrs, share=100 * table.attrs["label_fraction"])
+
+
+def _text(value: object) -> str:
+    return f"{100 * value:.1f}" if isinstance(value, float) else str(value)
 
 
 def write_table(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
@@ -119,37 +128,30 @@ def _table(chosen: Chosen, archive: Archive, config: RunConfig) -> pd.DataFrame:
     if single and protocol != "linear":
         raise InputError(f"{archive.root} has one class a patch", "Table 2 is linear evaluation: protocol=linear")
     protocol = "transfer" if single else protocol
-    size, reading = pretrained.config.image_size, {"cache": config.cache, "native": True}
-    splits = [*SPLITS, "val"] if protocol == "linear" and len(archive.split("val")) else SPLITS
-    pairs = {s: PairDataset(archive, s, modalities=chosen.sensors, size=size, **reading) for s in splits}
-    settings = FineTuneSettings(
-        config.finetune_epochs, config.finetune_batch_size, config.finetune_learning_rate, augment=config.augment
-    )
-    options = {"settings": settings, "cache": config.folder() / "evaluation" / "features"}
-    labelled = [None if single else labelled_rows(archive, config, seed) for seed in seeds]
+    splits = ["train", "test", *(["val"] if protocol == "linear" and len(archive.split("val")) else [])]
+    options = {"modalities": chosen.sensors, "size": pretrained.config.image_size, "cache": config.cache}
+    pairs = {split: PairDataset(archive, split, native=True, **options) for split in splits}
+    labels, rows = archive.labels[archive.split("train")], []
+    if single:
+        labelled = [np.flatnonzero(labels.any(axis=1))] * len(seeds)
+    else:
+        draws = [derive("probe", config.seed, seed, 2) for seed in seeds]
+        labelled = [labelled_subset(labels, config.label_fraction, draw, archive.classes) for draw in draws]
+        prior = class_prior(torch.from_numpy(labels[labelled[0]]).float(), len(archive.split("test")))
+        rows.append({"system": "class prior", "sensors": "none", **_measured([prior], archive, config, single)})
     untrained = [random_encoder(pretrained, seed).to(device) for seed in seeds]
-    measure = _single_label if single else _multi_label
-    rows = []
-    if not single:
-        labels = torch.from_numpy(archive.labels[archive.split("train")]).float()
-        prior = class_prior(labels[labelled[0]], len(archive.split("test")))
-        rows.append({"system": "class prior", "sensors": "none", **measure([prior], archive, config, len(labelled[0]))})
-    for sensors in sensor_sets(chosen.sensors):
-        if single and len(sensors) > 1:
-            continue
+    for sensors in sensor_sets(chosen.sensors)[: len(chosen.sensors) if single else None]:
         floor = floors(pretrained.config, sensors)["statistics"].to(device)
         for title, models, how in (
             ("band statistics", [floor] * len(seeds), "linear" if protocol == "finetune" else protocol),
             ("supervised from scratch" if protocol == "finetune" else "random encoder", untrained, protocol),
             (pretrained.title, [pretrained.to(device)] * len(seeds), protocol),
         ):
-            scored = [
-                score(model, pairs, sensors, how, config, seed, rows=labelled[seed], **options)
-                for seed, model in enumerate(models)
-            ]
-            numbers = measure([one.logits for one in scored], archive, config, scored[-1].train)
-            rows.append({"system": title, "sensors": "+".join(sensors).upper(), **numbers})
+            logits = [_score(models[seed], pairs, sensors, how, config, seed, labelled[seed]) for seed in seeds]
+            named = {"system": title, "sensors": "+".join(sensors).upper()}
+            rows.append({**named, **_measured(logits, archive, config, single)})
     table = pd.DataFrame(rows)
+    table.insert(table.columns.get_loc("test"), "train", len(labelled[0]))
     table.attrs = {
         "weights": chosen.name, "fusion": pretrained.config.fusion, "digest": chosen.digest,
         "archive": f"{archive.kind}, {shorten(Path(archive.root))}", "protocol": protocol,
@@ -158,25 +160,48 @@ def _table(chosen: Chosen, archive: Archive, config: RunConfig) -> pd.DataFrame:
     return table
 
 
-def _multi_label(scores: list[torch.Tensor], archive: Archive, config: RunConfig, train: int) -> dict[str, Any]:
+def _score(
+    model: System,
+    pairs: Mapping[str, PairDataset],
+    sensors: Sequence[str],
+    protocol: str,
+    config: RunConfig,
+    seed: int,
+    rows: NDArray,
+) -> torch.Tensor:
+    """Logits of the test pairs: of a head on frozen features, or of the model fine-tuned, trained on some rows."""
+    if protocol == "finetune":
+        settings = FineTuneSettings(
+            config.finetune_epochs, config.finetune_batch_size, config.finetune_learning_rate,
+            augment=config.augment, pooling=model.pooling,
+        )  # fmt: skip
+        return fine_tune(model, pairs["train"], pairs["test"], sensors, settings, rows, seed, config).scores
+    cache = config.folder() / "evaluation" / "features"
+    features = [
+        frozen_features(model, part.archive, split, sensors, cache, model.pooling, dataset=part, config=config)
+        for split, part in pairs.items()
+    ]
+    if protocol == "linear":
+        return probe(features, rows, config, seed)
+    train, test = features
+    return single_label_probe(train.x[rows], train.y[rows], test.x, config, seed)
+
+
+def _measured(scores: list[torch.Tensor], archive: Archive, config: RunConfig, single: bool) -> dict[str, Any]:
+    """Fields of a row: means over seeds and their intervals."""
     labels, logits = archive.labels[archive.split("test")], np.stack([one.numpy() for one in scores])
-    micro, macro = (redraw_scores(labels, logits, which, seed=config.seed) for which in ("micro", "macro"))
-    low, high = interval(micro)
-    macro_low, macro_high = interval(macro)
-    return {"micro": float(micro[0]), "low": low, "high": high, "macro": float(macro[0]), "macro_low": macro_low,
-            "macro_high": macro_high, "seeds": len(scores), "train": train, "test": len(labels)}  # fmt: skip
-
-
-def _single_label(scores: list[torch.Tensor], archive: Archive, config: RunConfig, train: int) -> dict[str, Any]:
-    labels, logits = archive.labels[archive.split("test")], np.stack([one.numpy() for one in scores])
-    truth = class_numbers(labels)
-    with_class = truth >= 0
-    each = [single_label_scores(truth, one, archive.classes) for one in logits]
-    names = ("top1", "top3", "precision", "recall", "f1")
-    means = {name: float(np.mean([getattr(one, name) for one in each])) for name in names}
-    low, high = interval(redraw_values(labels[with_class], logits[:, with_class], accuracy))
-    return {**means, "low": low, "high": high, "seeds": len(scores), "train": train, "test": int(with_class.sum())}
-
-
-def _text(value: object) -> str:
-    return f"{100 * value:.1f}" if isinstance(value, float) else str(value)
+    numbers: dict[str, float] = {}
+    if single:
+        truth = class_numbers(labels)
+        each = [single_label_scores(truth, one, archive.classes) for one in logits]
+        names = ("top1", "top3", "precision", "recall", "f1")
+        numbers = {name: float(np.mean([getattr(one, name) for one in each])) for name in names}
+        labels, logits = labels[truth >= 0], logits[:, truth >= 0]
+        low, high = interval(redraw_scores(labels, logits, "top1", seed=config.seed))
+        numbers |= {"low": low, "high": high}
+    else:
+        for which, prefix in (("micro", ""), ("macro", "macro_")):
+            values = redraw_scores(labels, logits, which, seed=config.seed)
+            low, high = interval(values)
+            numbers |= {which: float(values[0]), f"{prefix}low": low, f"{prefix}high": high}
+    return {**numbers, "seeds": len(scores), "test": len(labels)}

@@ -13,7 +13,7 @@ from fusmae_lite.data.pairs import PairDataset
 from fusmae_lite.evaluation import average_precision, converged, converged_probe, floors, frozen_features, nearest_probe
 from fusmae_lite.evaluation.converged import GRADIENT, prior_head
 from fusmae_lite.evaluation.features import Features
-from fusmae_lite.evaluation.score import probe
+from fusmae_lite.evaluation.probe import probe
 
 
 def made(patches: int, features: int = 30, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

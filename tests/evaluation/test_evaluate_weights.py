@@ -18,8 +18,7 @@ from fusmae_lite.core.sensors import Modality, register
 from fusmae_lite.course.cli import main
 from fusmae_lite.evaluation import as_markdown, evaluate, find_weights
 from fusmae_lite.evaluation.chosen import choose_weights
-from fusmae_lite.evaluation.score import sensor_sets
-from fusmae_lite.evaluation.table import write_table
+from fusmae_lite.evaluation.table import sensor_sets, write_table
 from fusmae_lite.systems import build_model
 from fusmae_lite.systems.weights import digest_of, save_model, shipped_weights
 

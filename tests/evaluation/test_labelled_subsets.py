@@ -8,9 +8,15 @@ import torch
 
 from fusmae_lite.core.config import load_preset
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.evaluation.metrics import average_precision, bootstrap_interval, paired_comparison, redraw_scores
-from fusmae_lite.evaluation.probe import labelled_subset
-from fusmae_lite.evaluation.single_label import class_numbers, single_label_probe, single_label_scores
+from fusmae_lite.evaluation import (
+    average_precision,
+    bootstrap_interval,
+    labelled_subset,
+    paired_comparison,
+    single_label_probe,
+    single_label_scores,
+)
+from fusmae_lite.evaluation.metrics import class_numbers, redraw_scores
 
 
 def many() -> np.ndarray:
