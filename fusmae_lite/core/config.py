@@ -67,6 +67,9 @@ class RunConfig(ModelConfig):
     checkpoint_every: Free[Count] = setting(1, "epochs between checkpoints")
     keep_checkpoints: Free[Count] = setting(2, "how many of the latest checkpoints stay on disk")
 
+    validate_every: Free[int] = setting(
+        0, "epochs between losses on the validation split; 0: at the end", ge=0, le=10**6
+    )
     tensorboard: Free[bool] = setting(False, "also write the metrics for TensorBoard, to pretrain/tensorboard")
 
     probe: Free[Literal["converged", "paper", "nearest"]] = setting(

@@ -8,6 +8,7 @@ import os
 import shlex
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -30,14 +31,19 @@ _mine: set[tuple[int, str]] = set()
 def only_job(folder: Path) -> Iterator[None]:
     """Hold a folder (made if absent) while the block runs.
 
-    Processes that this one forks do not inherit the lock. Where the file system knows no locks, or the folder is
-    read-only, the block runs without one, and a line says so. :class:`InputError` if the folder cannot be made, or if
-    another job holds it: the message names the process, the computer, the command and since when.
+    Processes that this one forks do not inherit the lock. Where the file system knows no locks, the block runs without
+    one, and a line says so. :class:`InputError` if the folder cannot be made or written to, or if another job holds it:
+    the message names the process, the computer, the command and since when.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror})", "choose another folder") from None
+    try:
+        with tempfile.TemporaryFile(dir=folder) as trial:  # before hours of work, not after
+            trial.write(b"0" * 4096)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to ({error.strerror})", "free space, or choose another") from None
     path = folder / LOCK
     mine = (os.getpid(), os.path.realpath(path))
     if mine in _mine:
