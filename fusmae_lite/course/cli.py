@@ -7,6 +7,7 @@ Each subcommand is a function: typer reads its arguments from the signature and 
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import signal
@@ -28,7 +29,14 @@ Preset = Annotated[str, Option(help=f"One of {', '.join(PRESETS)}.", metavar="NA
 Assignments = Annotated[
     list[str], Option("-p", "--parameter", help="Replace one parameter; may be repeated.", metavar="name=value")
 ]
-FIELDS = f"Parameters of -p, with their defaults before the preset:\n{describe_fields()}"
+FIELDS = f"""Examples:
+  fusmae pretrain --preset laptop -p fusion=xad -p seed=1
+  fusmae evaluate --weights xae-lite -p modalities=s1
+  fusmae doctor --preset paper -p data_dir=/data/reben.lmdb
+
+Parameters of -p:
+
+{describe_fields()}"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,10 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add(commands, run, FIELDS)
     for command in entry_points(group="fusmae_lite.commands"):  # results, of reproduce/: no import from here
         command.load()(commands, add)
-    try:
-        return commands(arguments, prog_name="fusmae") or 0
-    except SystemExit as stopped:
-        return stopped.code
+
+    def run() -> int:
+        try:
+            return commands(arguments, prog_name="fusmae") or 0
+        except SystemExit as stopped:
+            return stopped.code
+
+    return exit_status(run)  # for what typer itself writes
 
 
 def add(commands: Typer, run: Callable[..., int | None], more: str = "") -> None:
@@ -54,7 +66,8 @@ def add(commands: Typer, run: Callable[..., int | None], more: str = "") -> None
     def command(**options: object) -> None:
         raise Exit(exit_status(run, **options))
 
-    commands.command(epilog=f"\b\n{more}")(command)
+    blocks = more.replace("\n\n", "\n\n\b\n")  # or click would fill lines up
+    commands.command(epilog=f"\b\n{blocks}")(command)
 
 
 def exit_status(run: Callable[..., int | None], *arguments: object, **options: object) -> int:
@@ -73,10 +86,11 @@ def exit_status(run: Callable[..., int | None], *arguments: object, **options: o
         return _fail(2, error)
     except RunError as error:
         return _fail(1, error)
-    except BrokenPipeError:  # the reader of a pipe, as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
+        if error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC):  # nor may Python try again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:  # the reader, as `head`, has seen enough
+            return 1
         place = error.filename or "the output"
         return _fail(1, RunError(f"{place}: {error.strerror or error}; free space there, or choose another place"))
     except RuntimeError as error:
