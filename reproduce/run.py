@@ -19,7 +19,7 @@ from fusmae_lite.core.locks import only_job
 from fusmae_lite.core.progress import duration, line, track
 from fusmae_lite.data.archives import open_archive
 from fusmae_lite.data.identity import difference, identity
-from fusmae_lite.data.loader import processors
+from fusmae_lite.data.loader import end_with_parent, processors
 from fusmae_lite.data.synthetic import synthesise
 from fusmae_lite.train.optimise import choose_device
 from reproduce.leakage import measure_leakage
@@ -132,10 +132,15 @@ def _finished(plan: Plan, tracks: list[Track], folder: Path, workers: int) -> It
                 except (InputError, RunError) as error:
                     raise RunError(f"{futures[future].name}: {error}") from None
                 yield futures[future].name
+        except KeyboardInterrupt:
+            for process in list(pool._processes.values()):  # a track takes minutes, and starts anew the next time
+                process.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _start(workers: int) -> None:
+    end_with_parent()
     if workers > 1:
         torch.set_num_threads(1)

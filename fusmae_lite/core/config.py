@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import field_validator, model_validator
 
@@ -67,6 +67,9 @@ class RunConfig(ModelConfig):
     checkpoint_every: Free[Count] = setting(1, "epochs between checkpoints")
     keep_checkpoints: Free[Count] = setting(2, "how many of the latest checkpoints stay on disk")
 
+    validate_every: Free[int] = setting(
+        0, "epochs between losses on the validation split; 0: at the end", ge=0, le=10**6
+    )
     tensorboard: Free[bool] = setting(False, "also write the metrics for TensorBoard, to pretrain/tensorboard")
 
     probe: Free[Literal["converged", "paper", "nearest"]] = setting(
@@ -125,11 +128,15 @@ def load_preset(preset: str = "smoke", **overrides: Any) -> RunConfig:
     """
     if preset not in PRESETS:
         raise InputError(f"unknown preset {shown(preset)}", choose(shown(preset), PRESETS, "choose one of"))
-    text = resources.files("fusmae_lite.core").joinpath(f"presets/{preset}.toml").read_text(encoding="utf-8")
     overridden = {name: value for name, value in overrides.items() if value not in UNSET}
     method = SYSTEM_DEFAULTS.get(str(overridden.get("system")), {})
-    config = RunConfig(**{**tomllib.loads(text), **method, "preset": preset, **overridden})
+    config = RunConfig(**{**_read_preset(preset), **method, "preset": preset, **overridden})
     return RunConfig.model_construct(set(overridden), **dict(config))
+
+
+def _read_preset(name: str) -> dict[str, Any]:
+    text = resources.files("fusmae_lite.core").joinpath(f"presets/{name}.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
 
 
 def project_root() -> Path:
@@ -142,6 +149,25 @@ def project_root() -> Path:
 
 
 def describe_fields() -> str:
-    """One line per field: name, default, meaning. For ``--help`` and error messages."""
-    fields = RunConfig.model_fields.items()
-    return "\n".join(f"  {name} = {field.default!r}  {field.description}" for name, field in fields)
+    """Fields by subject, a line each: the paper's value, other presets' where they differ, meaning and choices."""
+    presets = {name: _read_preset(name) for name in ("smoke", "laptop")}
+    lines: dict[str, list[str]] = {group: [] for group in ("data", "model", "pretraining", "evaluation", "machine")}
+    for name, field in RunConfig.model_fields.items():
+        others = ", ".join(f"{preset} {shown(v[name])}" for preset, v in presets.items() if name in v)
+        choices = [part for part in get_args(field.annotation) if isinstance(part, str)]
+        values = f"; one of {', '.join(choices)}" if choices else ""
+        value = f"{field.default!r}{f' ({others})' if others else ''}"
+        lines[_group(name)].append(f"  {name} = {value}  {field.description}{values}")
+    return "\n\n".join("\n".join([f"{group}:", *part]) for group, part in lines.items())
+
+
+def _group(name: str) -> str:
+    """Which part of ``--help`` a field stands in."""
+    if name in ModelConfig.model_fields:
+        return "model"
+    if name in ("data_dir", "split", "partial", "snow_and_clouds", "synthetic", "augment", "jitter"):
+        return "data"
+    if name.startswith(("probe", "finetune", "label_", "protocol")):
+        return "evaluation"
+    about_the_machine = "preset run_dir precision device compile recompute fsdp processes workers cache accumulate"
+    return "machine" if name in about_the_machine.split() else "pretraining"

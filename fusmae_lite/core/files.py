@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary file, flush it and rename it to `path`, with the user's umask; makes the folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         temporary.touch()
         mode = temporary.stat().st_mode & 0o777  # the umask cannot be read without changing it
@@ -45,7 +47,7 @@ def write_bytes(path: Path, content: bytes) -> Path:
 
 def write_folder(path: Path, fill: Callable[[Path], object]) -> Path:
     """:func:`write_whole` for a folder: `fill` gets an empty one, which then replaces what is at `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         temporary.mkdir(parents=True)
         fill(temporary)
@@ -54,6 +56,26 @@ def write_folder(path: Path, fill: Callable[[Path], object]) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return path
+
+
+def _temporary(path: Path) -> Path:
+    """A hidden name beside `path`; what killed processes of this computer left under such names goes."""
+    start = f".{path.name}.{socket.gethostname()}-"
+    for left in path.parent.glob(f"{glob.escape(start)}*.tmp"):
+        owner = left.name.removeprefix(start).removesuffix(".tmp")
+        if owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f"{start}{os.getpid()}.tmp")
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
 
 
 def refuse_special(path: Path | str) -> None:

@@ -8,6 +8,7 @@ import os
 import shlex
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -30,13 +31,18 @@ _mine: set[tuple[int, str]] = set()
 def only_job(folder: Path) -> Iterator[None]:
     """Hold a folder (made if absent) while the block runs; forked processes do not inherit the lock.
 
-    :class:`InputError` if the folder cannot be made or another job holds it. Without locks in the file system, or in a
-    read-only folder, a line says so and the block runs anyway.
+    :class:`InputError` if the folder cannot be made or written to, or another job holds it. Without locks in the file
+    system a line says so and the block runs anyway.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror})", "choose another folder") from None
+    try:
+        with tempfile.TemporaryFile(dir=folder) as trial:  # before hours of work, not after
+            trial.write(b"0" * 4096)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to ({error.strerror})", "free space, or choose another") from None
     path = folder / LOCK
     mine = (os.getpid(), os.path.realpath(path))
     if mine in _mine:

@@ -1,12 +1,18 @@
-"""The console command ``fusmae``. Exit status: 0 done, 1 the run failed, 2 bad input, 130 interrupted.
+"""The console command ``fusmae``.
+
+Exit status: 0 done, 1 the run failed, 2 bad input, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
 
 Each subcommand is a function: typer reads its arguments from the signature and its help from the docstring.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,14 +22,21 @@ from typer import Argument, Context, Exit, Option, Typer
 
 from fusmae_lite import __version__
 from fusmae_lite.core.config import PRESETS, RunConfig, describe_fields, load_preset, project_root
-from fusmae_lite.core.errors import InputError, RunError
+from fusmae_lite.core.errors import InputError, RunError, Terminated, stop
 from fusmae_lite.course.parameters import parse
 
 Preset = Annotated[str, Option(help=f"One of {', '.join(PRESETS)}.", metavar="NAME")]
 Assignments = Annotated[
     list[str], Option("-p", "--parameter", help="Replace one parameter; may be repeated.", metavar="name=value")
 ]
-FIELDS = f"Parameters of -p, with their defaults before the preset:\n{describe_fields()}"
+FIELDS = f"""Examples:
+  fusmae pretrain --preset laptop -p fusion=xad -p seed=1
+  fusmae evaluate --weights xae-lite -p modalities=s1
+  fusmae doctor --preset paper -p data_dir=/data/reben.lmdb
+
+Parameters of -p:
+
+{describe_fields()}"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,10 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add(commands, run, FIELDS)
     for command in entry_points(group="fusmae_lite.commands"):  # results, of reproduce/: no import from here
         command.load()(commands, add)
-    try:
-        return commands(arguments, prog_name="fusmae") or 0
-    except SystemExit as stopped:
-        return stopped.code
+
+    def run() -> int:
+        try:
+            return commands(arguments, prog_name="fusmae") or 0
+        except SystemExit as stopped:
+            return stopped.code
+
+    return exit_status(run)  # for what typer itself writes
 
 
 def add(commands: Typer, run: Callable[..., int | None], more: str = "") -> None:
@@ -49,19 +66,42 @@ def add(commands: Typer, run: Callable[..., int | None], more: str = "") -> None
     def command(**options: object) -> None:
         raise Exit(exit_status(run, **options))
 
-    commands.command(epilog=f"\b\n{more}")(command)
+    blocks = more.replace("\n\n", "\n\n\b\n")  # or click would fill lines up
+    commands.command(epilog=f"\b\n{blocks}")(command)
 
 
 def exit_status(run: Callable[..., int | None], *arguments: object, **options: object) -> int:
     """Call a function; an error that a user can mend becomes one line on stderr."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
     try:
-        return run(*arguments, **options) or 0
+        status = run(*arguments, **options) or 0
+        sys.stdout.flush()
+        return status
+    except Terminated:
+        return _fail(143, "terminated; the same command continues")
     except KeyboardInterrupt:
-        print("error: interrupted; the same command continues", file=sys.stderr)
-        return 130
-    except (InputError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        return _fail(130, "interrupted; the same command continues")
+    except InputError as error:
+        return _fail(2, error)
+    except RunError as error:
+        return _fail(1, error)
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC):  # nor may Python try again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:  # the reader, as `head`, has seen enough
+            return 1
+        place = error.filename or "the output"
+        return _fail(1, RunError(f"{place}: {error.strerror or error}; free space there, or choose another place"))
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # pathlib's, for ~nobody
+            raise
+        return _fail(2, InputError(f"a path begins with ~ and no user of that name: {error}", "write the path out"))
+
+
+def _fail(status: int, why: object) -> int:
+    print(f"error: {why}", file=sys.stderr)
+    return status
 
 
 def fusmae(context: Context, version: Annotated[bool, Option("--version", help="Show the version.")] = False) -> None:
@@ -78,6 +118,7 @@ def course(
     only: Annotated[list[str], Option(help="Only this notebook; may be repeated.", metavar="NN")] = (),
     run_dir: Annotated[str, Option(help="Where results go instead of runs/<preset>/.", metavar="DIR")] = "",
     force: Annotated[bool, Option(help="Run notebooks again that finished before.")] = False,
+    keep_going: Annotated[bool, Option(help="After a failure run the others that do not need it.")] = False,
 ) -> None:
     """Run the notebooks into a folder.
 
@@ -85,7 +126,7 @@ def course(
     """
     from fusmae_lite.course.run import run_course  # papermill and nbconvert take a second to import
 
-    done = run_course(preset, parse(parameter), only=only, run_dir=run_dir, force=force)
+    done = run_course(preset, parse(parameter), only=only, run_dir=run_dir, force=force, keep_going=keep_going)
     print(f"{len(done.executed)} notebooks run, {len(done.skipped)} skipped; open {done.folder / 'index.html'}")
 
 

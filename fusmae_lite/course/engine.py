@@ -56,8 +56,10 @@ def short_title(notebook: Path) -> str:
     return notebook.stem.replace("_", " ")
 
 
-def execute(source: Path, target: Path, parameters: dict[str, Any]) -> Execution:
+def execute(source: Path, target: Path, parameters: dict[str, Any], place: str = "") -> Execution:
     """Run a notebook with parameters in its own folder, as JupyterLab does, and write the result to `target`.
+
+    `place` says in progress lines which of several it is.
 
     `target` grows while the notebook runs, and holds the traceback after a failure. A failure is returned, not raised.
     """
@@ -71,8 +73,9 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> Execution
             parameters,
             engine_name="fusmae",
             kernel_name="python3",
-            progress_bar={"desc": short_title(source), "leave": False} if interactive() else False,
+            progress_bar={"desc": f"{short_title(source)}{place}", "leave": False} if interactive() else False,
             cwd=source.parent,
+            place=place,
         )
     except KeyboardInterrupt:
         # The kernel is being stopped; nbclient's watcher may find it dead and print that as a traceback of its own.
@@ -88,7 +91,7 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> Execution
         cells=len(cells),
         seconds=round(notebook.metadata.papermill.duration, 2),
         peak_memory_mib=notebook.metadata.papermill.get("peak_memory_mib"),
-        failure=f"stopped in cell {_started(cells)}/{len(cells)}: {reason}" if reason else None,
+        failure=f"stopped in {_where(cells)}: {reason}" if reason else None,
     )
 
 
@@ -139,8 +142,8 @@ class _Engine(NBClientEngine):
         if kernel.has_trait("transport_encryption"):  # in the clear, it says so on stderr for each notebook
             kernel.transport_encryption = "auto"
         ended = threading.Event()
-        if not interactive():
-            threading.Thread(target=_beat, args=(nb_man, ended), daemon=True).start()
+        follow = _tick if interactive() else _beat
+        threading.Thread(target=follow, args=(nb_man, ended, options.get("place", "")), daemon=True).start()
         try:
             return client.execute(env={**os.environ, **KERNEL_ENVIRONMENT})
         finally:
@@ -150,13 +153,34 @@ class _Engine(NBClientEngine):
 papermill_engines.register("fusmae", _Engine)
 
 
-def _beat(notebook: NotebookExecutionManager, ended: threading.Event) -> None:
+def _beat(notebook: NotebookExecutionManager, ended: threading.Event, place: str) -> None:
     """A line at the start and then every minute."""
     title, cells = short_title(Path(notebook.nb.metadata.papermill.input_path)), notebook.nb.cells
-    line(f"{title}: {len(cells)} cells ...")
+    line(f"{title}{place}: {len(cells)} cells ...")
     while not ended.wait(HEARTBEAT):
         seconds = (notebook.now() - notebook.start_time).total_seconds()
-        line(f"{title}: cell {_started(cells)}/{len(cells)}, {duration(seconds)} so far")
+        line(f"{title}: {_where(cells)}, {duration(seconds)} so far")
+
+
+def _tick(notebook: NotebookExecutionManager, ended: threading.Event, place: str) -> None:
+    """The bar moves every second, and names the heading it is under."""
+    title = short_title(Path(notebook.nb.metadata.papermill.input_path))
+    while not ended.wait(1):
+        if notebook.pbar is not None:
+            notebook.pbar.set_description(f"{title}{place}, {_heading(notebook.nb.cells)}")
+
+
+def _where(cells: list[nbformat.NotebookNode]) -> str:
+    """``cell 31/90, the code cell [12], under "5. Frozen features"``: as a reader finds it in Jupyter."""
+    begun = _started(cells)
+    number = sum(cell.cell_type == "code" for cell in cells[:begun])
+    return f'cell {begun}/{len(cells)}, the code cell [{number}], under "{_heading(cells)}"'
+
+
+def _heading(cells: list[nbformat.NotebookNode]) -> str:
+    """The last heading above the cell that runs."""
+    texts = [cell.source for cell in cells[: _started(cells)] if cell.cell_type == "markdown"]
+    return (re.findall(r"^#+ (.+)$", "\n".join(texts), flags=re.M) or ["the beginning"])[-1]
 
 
 def _started(cells: list[nbformat.NotebookNode]) -> int:

@@ -29,6 +29,9 @@ from fusmae_lite.course.parameters import check, declared, find_notebooks
 from fusmae_lite.data.archives import open_archive, open_data
 from fusmae_lite.data.identity import identity
 
+#: Number of a notebook -> those whose results it reads.
+NEEDS = {"06": ("05",), "07": ("05",), "08": ("05",)}
+
 
 class Entry(Execution):
     """What course.json keeps of a notebook's run: its result, what it was made from, and when it finished."""
@@ -49,13 +52,15 @@ def run_course(
     only: Iterable[str] = (),
     run_dir: Path | str = "",
     force: bool = False,
+    keep_going: bool = False,
     notebooks: Path | None = None,
 ) -> Course:
     """Run the notebooks of the course, or those with the numbers in `only`, in their order.
 
     One that finished before on the same source, package, parameters, pairs and predecessors is skipped, unless `force`.
     Each gets the parameters that it declares, as text or typed. Results go to `run_dir`, else to ``runs/<preset>``.
-    Raises :class:`InputError` before anything runs, :class:`RunError` if a notebook fails.
+    Raises :class:`InputError` before anything runs, :class:`RunError` if a notebook fails: at once or, with
+    `keep_going`, after the others that do not need it.
     """
     sources = notebooks or project_root() / "notebooks"
     every, chosen = find_notebooks(sources), find_notebooks(sources, only)
@@ -64,15 +69,27 @@ def run_course(
     config, typed = check(values, types, [path.stem for path in chosen])
     with only_job(config.folder()):
         course = Course(config, every)
-        for source in chosen:
+        failed: dict[str, str] = {}  # number -> what to say of it
+        for place, source in enumerate(chosen, 1):
             if "run_dir" in types[source.stem]:
                 typed[source.stem]["run_dir"] = str(course.folder)
-            if force or not course.finished(source, typed[source.stem]):
-                course.run(source, typed[source.stem])
+            if needed := [number for number in NEEDS.get(source.stem[:2], ()) if number in failed]:
+                failed[source.stem[:2]] = f"{short_title(source)} was not run: it needs {', '.join(needed)}"
+                line(failed[source.stem[:2]])
+            elif force or not course.finished(source, typed[source.stem]):
+                try:
+                    course.run(source, typed[source.stem], f" ({place} of {len(chosen)})")
+                except RunError as error:
+                    if not keep_going:
+                        raise
+                    failed[source.stem[:2]] = str(error)
+                    line(str(error))
             else:
                 line(f"{short_title(source)}: finished before, skipped (--force runs it again)")
                 course.skipped += (source.stem,)
         course.write_pages()
+        if failed:
+            raise RunError(f"{len(failed)} of {len(chosen)} notebooks: {'; '.join(failed.values())}")
     return course
 
 
@@ -114,11 +131,11 @@ class Course:
             line(f"{short_title(source)}: the pairs have changed since it ran, so it runs again")
         return not changed
 
-    def run(self, source: Path, values: dict[str, Any]) -> None:
+    def run(self, source: Path, values: dict[str, Any], place: str) -> None:
         """Execute one notebook; a failure is stored, then raised as :class:`RunError`."""
         executed, failed, page = (self.folder / f"{source.stem}{end}" for end in (".ipynb", ".failed.ipynb", ".html"))
         running, basis = executed.with_suffix(".running.ipynb"), self.basis(source, values)
-        result = execute(source, running, values)
+        result = execute(source, running, values, place)
         if not result.failure:
             pages.write_html(running, page)
             failed.unlink(missing_ok=True)

@@ -104,18 +104,18 @@ class _Calls(Dataset):
 def _loaded(calls: _Calls, workers: int, **options: Any) -> Iterator[Any]:
     workers = min(workers, processors())  # more would only wait for each other, and torch would warn
     with told_when_killed():
-        for batch in DataLoader(calls, num_workers=workers, worker_init_fn=_start, **options):
+        for batch in DataLoader(calls, num_workers=workers, worker_init_fn=end_with_parent, **options):
             if isinstance(batch, _TOLD):
                 raise batch
             yield batch
 
 
-def _start(_: int) -> None:
+def end_with_parent(_: int = 0) -> None:
+    """Watch the process that started this one, and end when it has ended, however it did."""
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 
 def _follow_parent() -> None:
-    """A killed parent cannot say goodbye; a worker with more to say than a pipe holds would wait for ever."""
     multiprocessing.parent_process().join()
     os._exit(1)
 

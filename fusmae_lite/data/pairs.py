@@ -16,9 +16,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.progress import line
 from fusmae_lite.core.sensors import DECIBEL, Modality, get_modality
 from fusmae_lite.data.archives.base import Archive
 from fusmae_lite.data.archives.sample import check_archive
+
+#: The most that `cache` keeps in memory, in each process.
+CACHE_GIB = 4
 
 
 class PairDataset(Dataset):
@@ -57,6 +61,7 @@ class PairDataset(Dataset):
         self.modalities = tuple(get_modality(name) for name in modalities)
         self.size, self.normalise, self.native = size, normalise, native
         self._cache: dict[int, dict[str, Any]] | None = {} if cache else None
+        self._full = False
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -69,10 +74,23 @@ class PairDataset(Dataset):
         row = int(self.indices[i])
         if self._cache is None:
             return self._read(row)
-        if row not in self._cache:
-            self._cache[row] = self._read(row)
-        item = self._cache[row]
+        item = self._cache.get(row)
+        if item is None:
+            item = self._read(row)
+            self._keep(row, item)
         return {key: dict(value) if isinstance(value, dict) else value for key, value in item.items()}
+
+    def _keep(self, row: int, item: dict[str, Any]) -> None:
+        """Remember a pair, until those remembered fill :data:`CACHE_GIB`."""
+        parts = item.get("images") or {b: x for bands in item["bands"].values() for b, x in bands.items()}
+        size = sum(tensor.nbytes for tensor in parts.values())
+        if len(self._cache) * size < CACHE_GIB * 2**30:
+            self._cache[row] = item
+        elif not self._full:
+            self._full = True
+            line(
+                f"note: cache=true keeps {len(self._cache):,} of {len(self):,} pairs, {CACHE_GIB} GiB; others are read"
+            )
 
     def _read(self, row: int) -> dict[str, Any]:
         patch = self.archive.read(row, [modality.name for modality in self.modalities])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from fusmae_lite.core.architecture import LossOnly, ModelConfig
@@ -45,7 +46,28 @@ def save_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> N
     """Write a safetensors file that exists whole or not at all; its metadata gain a digest of everything in it."""
     ready = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     signed = {**metadata, "digest": _sha256(ready, metadata)}
-    write_whole(path, lambda temporary: save_file(ready, temporary, signed))
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(ready, temporary, signed)
+        except SafetensorError as error:  # hides the system's own error in a text
+            raise OSError(errno.ENOSPC, str(error), str(path)) from None
+        _sort_header(temporary)
+
+    write_whole(path, write)
+
+
+def _sort_header(path: Path) -> None:
+    """Metadata in the order of their names: safetensors writes them in any, and equal files would differ."""
+    with open(path, "rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(
+            {"__metadata__": header.pop("__metadata__"), **header}, separators=(",", ":"), ensure_ascii=False
+        )
+        file.seek(8)
+        file.write(text.encode().ljust(size))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

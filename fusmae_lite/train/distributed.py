@@ -79,6 +79,10 @@ class Processes:
             dist.all_reduce(tensor)
         return tensor
 
+    def agree(self, stop: bool) -> bool:
+        """Whether any of them is to stop; every process asks at the same step."""
+        return bool(self.sum(torch.tensor(float(stop), device=self.device)))
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.size > 1:

@@ -104,20 +104,22 @@ def band_means(archive: Archive, config: RunConfig, limit: int = 1000) -> dict[s
 
 @torch.no_grad()
 def heldout_losses(
-    model: System, archive: Archive, config: RunConfig, split: str = "val", limit: int = 1000
+    model: System, archive: Archive, config: RunConfig, split: str = "val", limit: int = 1000, against: bool = True
 ) -> dict[str, float]:
     """The pretraining loss on at most `limit` pairs of a split, drawn by the seed, as are the masks.
 
     ``loss_<modality>`` is the mean squared error over masked patches, in units of one standard deviation squared. The
     same masks without a model: ``mean_<modality>``, predicting each band's mean over the training split, and
     ``interpolation_<modality>``, a kernel over the visible patches. DINO-MM, which reconstructs nothing, has the parts
-    of its loss: ``loss_entropy``, ``loss_kl``. Empty where the split is.
+    of its loss: ``loss_entropy``, ``loss_kl``. Empty where the split is. Without `against` the model's losses alone.
     """
     rows = drawn_rows(archive.split(split), limit, config.seed)
     if not len(rows):
         return {}
     device = next(model.parameters()).device
-    predicts = model.reconstructs and not config.normalize_target  # pixels, in units a constant can be given in
+    predicts = (
+        against and model.reconstructs and not config.normalize_target
+    )  # pixels, in units a constant can be given in
     if predicts:
         means = band_means(archive, config, limit)
         train = list(hidden_pairs(archive, config, drawn_rows(archive.split("train"), CHOSEN_ON, config.seed)))

@@ -53,9 +53,11 @@ def launch(config: RunConfig, archive: Archive | None = None) -> PretrainResult:
                 pass
         except ProcessException as error:
             raise RunError(_reason(error)) from None
-        finally:
+        finally:  # SIGTERM lets each save a checkpoint
             for process in context.processes:
                 process.terminate()
+            for process in context.processes:
+                process.join()
         result = json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
     checkpoint = Path(result.pop("checkpoint"))
     return PretrainResult(load_model(checkpoint / "model.safetensors", config), checkpoint=checkpoint, **result)

@@ -11,14 +11,16 @@ from pathlib import Path
 import torch
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from torch import Tensor
+from tqdm import tqdm
 
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.files import write_text
-from fusmae_lite.core.progress import line
+from fusmae_lite.core.progress import duration, interactive, line
 from fusmae_lite.train.optimise import learning_rate_at
 from fusmae_lite.train.showing import Showing
 
 Rows = list[dict[str, float]]
+SECONDS_BETWEEN_LINES = 60
 _ROW = TypeAdapter(dict[str, int | FiniteFloat])
 
 
@@ -31,12 +33,45 @@ class TrainingLog:
         self.history: Rows = []
         self.sums: dict[str, float] = {}
         self._unread: tuple[int, Tensor, float] | None = None
-        self._board = None
+        self._board, self._bar = None, None
+        self._began, self._first = time.perf_counter(), 0
         if showing.config.tensorboard and showing.processes.main:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
             self._board = SummaryWriter(str(folder / "tensorboard"))
         self._start_clock()
+
+    def open(self, start: int, weights: int) -> None:
+        """Say what runs, where, and from which step; the bar begins."""
+        showing, config = self.showing, self.showing.config
+        if self.quiet or not showing.processes.main:
+            return
+        pairs = f"{len(showing.dataset):,} {showing.dataset.archive.kind_of_pairs}"
+        name = config.system if config.system != "fusmae" else config.fusion
+        where = f"{showing.processes.size} x {showing.processes.device.type}"
+        line(f"{name}, {weights / 1e6:.2f} million weights, {pairs}, {where}, in {self.path.parent}")
+        if start >= showing.last_step:
+            line(f"was finished before, at step {start}")
+        elif start:
+            line(f"continues at step {start:,} of {showing.last_step:,}")
+        self._bar = tqdm(total=showing.last_step, initial=start, disable=not interactive(), desc="steps", leave=False)
+        self._said, self._began, self._first = time.monotonic(), time.perf_counter(), start
+
+    def _tell(self, step: int) -> None:
+        """Move the bar or, where none can move, print a line a minute."""
+        if self._bar is None:
+            return
+        self._bar.update(step + 1 - self._bar.n)
+        within = step % self.showing.steps_per_epoch + 1
+        mean = self.sums.get("loss", math.nan) / within
+        rate = learning_rate_at(step, self.showing.steps_per_epoch, self.showing.config)
+        if not self._bar.disable:
+            self._bar.set_postfix_str(f"loss {mean:.3f}, lr {rate:.1e}", refresh=False)
+        elif time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            elapsed = time.perf_counter() - self._began
+            left = elapsed / max(1, step + 1 - self._first) * (self.showing.last_step - step - 1)
+            line(f"step {step + 1:,} of {self.showing.last_step:,}  loss {mean:.3f}  {duration(left)} to go")
 
     def continue_from(self, step: int, sums: dict[str, float]) -> None:
         """Take over the rows up to a checkpoint and the sums of the epoch it lies in; later rows are dropped.
@@ -79,8 +114,9 @@ class TrainingLog:
             self.sums[name] = self.sums.get(name, 0.0) + value
         self._seen += self.showing.batch
         self._waited += waited
+        self._tell(step)
 
-    def end_epoch(self, step: int) -> None:
+    def end_epoch(self, step: int, validated: dict[str, float]) -> None:
         """Turn the sums into a row and write it, after so many steps; twenty lines a run are printed at most."""
         self.read()
         config, device, steps = self.showing.config, self.showing.processes.device, self.showing.steps_per_epoch
@@ -91,7 +127,7 @@ class TrainingLog:
         )
         memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
         row = {"step": step, "epoch": epoch} | {name: value / steps for name, value in self.sums.items()}
-        row |= {"learning_rate": rate, "pairs_per_second": self._seen / elapsed}
+        row |= validated | {"learning_rate": rate, "pairs_per_second": self._seen / elapsed}
         row |= {"waiting_for_data": self._waited / elapsed, "device_memory_gib": memory / 2**30}
         self.sums.clear()
         self._start_clock()
@@ -111,7 +147,9 @@ class TrainingLog:
             line(f"epoch {epoch:4d}/{config.epochs}  {losses}  {speed}")
 
     def close(self) -> None:
-        """Let go of TensorBoard's file."""
+        """Let go of the bar and of TensorBoard's file."""
+        if self._bar is not None:
+            self._bar.close()
         if self._board is not None:
             self._board.close()
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 import shutil
-from contextlib import nullcontext
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fusmae_lite.core.config import RunConfig
-from fusmae_lite.core.errors import RunError
+from fusmae_lite.core.errors import RunError, Terminated
 from fusmae_lite.core.locks import only_job
 from fusmae_lite.core.progress import line
 from fusmae_lite.core.seeding import derive, generator
@@ -34,13 +37,17 @@ from fusmae_lite.train.log import Rows, TrainingLog
 from fusmae_lite.train.optimise import autocast, learning_rate_at, uses_bf16, weight_decay_at
 from fusmae_lite.train.showing import Bands, Showing
 
+#: Steps between two looks at whether SIGTERM came: alone, and with others, who must be asked.
+ASK_EVERY = (1, 10)
+
 
 @dataclass
 class PretrainResult:
     """A finished (or deliberately stopped) run.
 
     A row of `history` is an epoch: step, epoch, loss, loss_<modality> (or the system's own parts), grad_norm,
-    learning_rate, pairs_per_second, waiting_for_data (share of the time), device_memory_gib (the most it ever held).
+    val_loss_<modality> (where ``validate_every`` asks for it), learning_rate, pairs_per_second, waiting_for_data (share
+    of the time), device_memory_gib (the most it ever held).
     """
 
     model: System  # in evaluation mode on the CPU
@@ -88,6 +95,7 @@ def pretrain(config: RunConfig, archive: Archive | None = None, quiet: bool = Fa
             restore(checkpoint, run.model, run.optimizer, config)
         start = run.progress.step
         log.continue_from(start, run.progress.sums)
+        log.open(start, sum(p.numel() for p in run.system.parameters() if p.requires_grad))
         if new := start < run.showing.last_step:
             checkpoint = _train(run, log, folder / "checkpoints")
         assert checkpoint is not None  # a run has at least one step
@@ -114,19 +122,52 @@ def _prepare(config: RunConfig, archive: Archive, processes: Processes) -> _Run:
 
 
 def _train(run: _Run, log: TrainingLog, folder: Path) -> Path:
-    """Step after step from where the run stands; returns the folder of the last checkpoint."""
+    """Step after step from where the run stands; returns the folder of the last checkpoint.
+
+    SIGTERM saves one more and then raises :class:`Terminated`.
+    """
     showing, config, checkpoint = run.showing, run.showing.config, folder
-    for step, bands, waited in showing.batches(run.progress.step):
-        log.add(step, _step(run, bands, step), waited)
-        run.progress.step = done = step + 1
-        if done % showing.steps_per_epoch == 0:
-            log.end_epoch(done)
-        if done == showing.last_step or done % (showing.steps_per_epoch * config.checkpoint_every) == 0:
-            log.read()
-            run.progress.sums = log.sums
-            checkpoint = save_checkpoint(folder, run.model, run.optimizer, run.progress, config)
+    with _asked_to_stop() as asked:
+        for step, bands, waited in showing.batches(run.progress.step):
+            log.add(step, _step(run, bands, step), waited)
+            run.progress.step = done = step + 1
+            if ends_epoch := done % showing.steps_per_epoch == 0:
+                epoch = done // showing.steps_per_epoch
+                validate = config.validate_every and epoch % config.validate_every == 0
+                log.end_epoch(done, _validate(run) if validate else {})
+            asks = done % ASK_EVERY[showing.processes.size > 1] == 0
+            stops = asks and showing.processes.agree(asked.is_set())
+            if stops or done == showing.last_step or (ends_epoch and epoch % config.checkpoint_every == 0):
+                log.read()
+                run.progress.sums = log.sums
+                checkpoint = save_checkpoint(folder, run.model, run.optimizer, run.progress, config)
+            if stops:
+                log.close()
+                raise Terminated
     showing.processes.wait()  # so that the last checkpoint is complete for every process
     return checkpoint
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets while the block runs, where this thread may say so."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _validate(run: _Run) -> dict[str, float]:
+    """Losses on the validation split, in every process, for a row of the metrics."""
+    run.system.eval()
+    losses = heldout_losses(run.system, run.showing.dataset.archive, run.showing.config, against=False)
+    run.system.train()
+    return {f"val_{name}": value for name, value in losses.items()}
 
 
 def _step(run: _Run, bands: Bands, step: int) -> Tensor:

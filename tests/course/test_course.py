@@ -139,7 +139,7 @@ def test_the_fingerprint_of_the_package_is_that_of_all_that_changes_a_result(pac
 
 
 def test_failure_names_the_cell_and_a_second_call_continues(
-    sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = (sources / "01_train.ipynb").read_bytes()
     write(sources, "01_train", "x = 1", "raise ValueError('first\\nlast line')", "y = 2")
@@ -147,11 +147,21 @@ def test_failure_names_the_cell_and_a_second_call_continues(
     with pytest.raises(RunError) as caught:
         course(sources, target)
     failed = target / "01_train.failed.ipynb"
-    assert str(caught.value) == f"01 train stopped in cell 5/6: ValueError: last line; see {failed}"
+    assert str(caught.value) == (
+        f'01 train stopped in cell 5/6, the code cell [4], under "You will": ValueError: last line; see {failed}'
+    )
     assert failed.is_file() and not (target / "01_train.ipynb").exists()
     assert "stopped in cell 5" in (target / "index.html").read_text()
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == "00 start: 4 cells ..." and out[1].startswith("00 start: 4 cells in ") and out[1].endswith(" MiB")
+    assert (
+        out[0] == "00 start (1 of 3): 4 cells ..."
+        and out[1].startswith("00 start: 4 cells in ")
+        and out[1].endswith(" MiB")
+    )
+
+    monkeypatch.setattr(course_run, "NEEDS", {"02": ("01",)})
+    with pytest.raises(RunError, match="2 of 3 notebooks: 01 train stopped.*; 02 use was not run: it needs 01"):
+        course(sources, target, keep_going=True)
 
     (sources / "01_train.ipynb").write_bytes(good)
     result = course(sources, target)
@@ -202,7 +212,7 @@ def test_only_runs_one_and_later_ones_follow(sources: Path, tmp_path: Path) -> N
 
 def test_dead_kernel_is_a_failed_run(sources: Path, tmp_path: Path) -> None:
     write(sources, "00_start", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(RunError, match="00 start stopped in cell 4/4: DeadKernelError.*memory"):
+    with pytest.raises(RunError, match="00 start stopped in cell 4/4, the code cell .*: DeadKernelError.*memory"):
         course(sources, tmp_path / "run")
     assert (tmp_path / "run" / "00_start.failed.ipynb").is_file()
 
@@ -319,7 +329,7 @@ def test_store_executes_in_place_and_strips(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "notebooks").mkdir()
     path = write(tmp_path / "notebooks", "00_start", "print(1 + 1)", "1 / 0")
     before = path.read_bytes()
-    with pytest.raises(RunError, match="00_start.ipynb stopped in cell 4/4: ZeroDivisionError: division by zero"):
+    with pytest.raises(RunError, match="00_start.ipynb stopped in cell 4/4, .*: ZeroDivisionError: division by zero"):
         store(tmp_path)
     assert path.read_bytes() == before
     write(tmp_path / "notebooks", "00_start", "print(1 + 1)")

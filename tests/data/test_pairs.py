@@ -256,3 +256,13 @@ def test_a_seed_gives_the_same_result_and_two_seeds_do_not(kind):
     first, again, other = (augment(images, kind, seeded(seed))["s1"] for seed in (3, 3, 4))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(images["s1"], ramp(16, 2, 12))  # the input is left alone
+
+
+def test_the_cache_is_bounded_and_says_so(archive, monkeypatch, capsys):
+    first = PairDataset(archive, "val", cache=True, native=True)
+    size = sum(x.nbytes for bands in first[0]["bands"].values() for x in bands.values())
+    monkeypatch.setattr("fusmae_lite.data.pairs.CACHE_GIB", 2.5 * size / 2**30)
+    pairs = PairDataset(archive, "val", cache=True, native=True)
+    items = [pairs[i] for i in range(6)]
+    assert len(pairs._cache) == 3 and capsys.readouterr().out.count("keeps 3 of") == 1
+    assert all(torch.equal(pairs[i]["bands"]["s1"]["VV"], item["bands"]["s1"]["VV"]) for i, item in enumerate(items))

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from rasterio.enums import ColorInterp
 from viewer_helpers import SMALL, holds_still, memory_is_flat, pixels, small_model
 
 from fusmae_lite import FusMAE, InputError, ModelConfig
 from fusmae_lite.show import panels
+from fusmae_lite.show.pictures import mask_pixels
 from fusmae_lite.show.viewers import ReconstructionViewer
 from fusmae_lite.show.viewers.base import name_of
+from fusmae_lite.systems.weights import digest_of
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +83,30 @@ def test_geotiff_lies_where_the_patch_lies(reconstruction, archive, tmp_path):
     reconstruction.save_png_button.click()
     reconstruction.save_tiff_button.click()
     name, patch = archive.names[0], archive.read(0)
-    assert (tmp_path / f"{name}_reconstruction.png").read_bytes() == reconstruction.picture()
-    with rasterio.open(tmp_path / f"{name}_reconstruction.tif") as file:
+    (picture,), (raster,) = tmp_path.glob("*.png"), tmp_path.glob("*.tif")
+    assert picture.read_bytes() == reconstruction.picture() and picture.name.startswith(name)
+    with rasterio.open(raster) as file:
         assert file.crs == patch.crs and tuple(file.bounds) == patch.bounds and file.shape == (120, 120)
-        assert file.descriptions[:3] == ("S1 VV", "S1 VH", "S2 B01") and file.count == 14
-        pasted = reconstruction.pasted("model 1")
-        np.testing.assert_array_equal(file.read(), np.concatenate([pasted["s1"], pasted["s2"]]))
+        assert file.descriptions[:3] == ("S1 VV reconstruction", "S1 VH reconstruction", "S2 B01 reconstruction")
+        assert file.count == 30 and file.descriptions[-2:] == ("S1 hidden", "S2 hidden")
+        pasted, originals = reconstruction.pasted("model 1"), reconstruction.originals
+        parts = [part[sensor] for part in (pasted, originals) for sensor in ("s1", "s2")]
+        np.testing.assert_array_equal(file.read(range(1, 29)), np.concatenate(parts))
+        hidden = file.read(30) == 1
+        assert np.array_equal(hidden, mask_pixels(reconstruction.masks["s2"], 120, 120))
+        np.testing.assert_array_equal(file.read(3)[~hidden], file.read(17)[~hidden])
+        red = file.colorinterp.index(ColorInterp.red)
+        assert file.descriptions[red] == "S2 B04 reconstruction"
+        tags, model = file.tags(), reconstruction.models["model 1"]
+        assert tags["weights_sha256"] == digest_of(model.state_dict()) and tags["model"] == "model 1"
+        assert tags["seed"] == str(reconstruction.seed.value) and float(tags["hidden_share_s2"]) == hidden.mean().round(
+            4
+        )
     assert "wrote" in reconstruction.message.value
+    reconstruction.seed.value += 1
+    reconstruction.save_tiff_button.click()
+    assert len(list(tmp_path.glob("*.tif"))) == 2, "another mask is another file"
+    reconstruction.seed.value -= 1
 
 
 def test_save_buttons_write_into_their_folder_only(reconstruction, archive, tmp_path, monkeypatch):

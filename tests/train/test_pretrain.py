@@ -202,10 +202,10 @@ def test_a_damaged_state_is_one_line(tiny, archive, begun, damage):
 
 
 def test_a_full_disk_is_reported_and_the_previous_checkpoint_stays_usable(tiny, archive, begun, finished):
-    """The kernel refuses to let any file of the run grow beyond 1 kB, as a full disk would."""
+    """The kernel refuses to let any file of the run grow beyond 8 kB, as a full disk would."""
     code = (
         "import resource, signal, sys; from fusmae_lite import RunConfig, pretrain\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
         "try:\n    pretrain(RunConfig.model_validate_json(sys.argv[1]))\n"
         "except RuntimeError as error:\n    print(type(error).__name__, error)"
     )

@@ -157,7 +157,8 @@ def read_metadata(
     codes = _codes(split, list(splits), where, "split", "none of train, validation, test")
     parts = np.array(list(splits.values()), dtype="<U5")[codes]
     del columns["patch_id"]
-    rest = {name: column for name, column in columns.items() if any(test(column.type) for test in _PLAIN)}
+    plain = {name: column for name, column in columns.items() if any(test(column.type) for test in _PLAIN)}
+    rest = {name: column for name, column in plain.items() if not name.startswith("__index_level_")}  # pandas' own
     return Metadata(tuple(names["patch_id"]), parts, labels, rest, where, names)
 
 

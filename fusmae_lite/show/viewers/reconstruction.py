@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import rasterio
+import rasterio.errors
 import torch
-from rasterio.transform import from_bounds
 from torch import Tensor
 
 from fusmae_lite.core.config import ModelConfig
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.data.archives import Patch
 from fusmae_lite.data.archives.names import file_in
 from fusmae_lite.data.pairs import denormalise
 from fusmae_lite.model.fusmae import FusMAE
 from fusmae_lite.model.masking import STRATEGIES, sample_masks
 from fusmae_lite.model.tokens import patchify, unpatchify
 from fusmae_lite.show.figures import mask_panels, reconstruction_panels
+from fusmae_lite.show.geotiff import write_geotiff
 from fusmae_lite.show.panels import Panel, draw_panels
 from fusmae_lite.show.pictures import mask_pixels
 from fusmae_lite.show.viewers.base import (
@@ -33,6 +33,7 @@ from fusmae_lite.show.viewers.base import (
     look_choices,
     slider,
 )
+from fusmae_lite.systems.weights import digest_of
 
 #: The choice of the cross-sensor control that leaves masks alone.
 AS_DRAWN = "as drawn"
@@ -197,12 +198,25 @@ class ReconstructionViewer(PairViewer):
         if model not in self.predictions:
             raise InputError(f"no model {model!r} in this viewer", f"choose one of {', '.join(self.models)}")
         patch = self.archive.read(self.pair.value, self.config.modalities)
-        return self._save(path, "tif", lambda path: write_geotiff(path, self.pasted(model), patch))
+        originals = {name: self.originals[name] for name in self.masks}
+        share = {name: f"{mask.mean():.4f}" for name, mask in self.masks.items()}
+        tags = {"model": model, "weights_sha256": digest_of(self.models[model].state_dict()), "masking": self._drawn(),
+                "seed": self.seed.value, **{f"hidden_share_{name}": value for name, value in share.items()},
+                "georeference": "of the pair" if patch.crs else "none: the pair has no coordinates"}  # fmt: skip
+        return self._save(
+            path, "tif", lambda path: write_geotiff(path, self.pasted(model), originals, self.masks, patch, tags), model
+        )
 
-    def _save(self, path: Path | str | None, ending: str, write: Callable[[Path], object]) -> Path:
-        """Write to `path`, by default a file of the viewer's folder called after the patch."""
+    def _drawn(self) -> str:
+        """How the masks came about, for names and tags."""
+        cross = "" if self.cross.value == AS_DRAWN else f" {self.cross.value}"
+        return f"{self.strategy.value} {self.percent.value} %{cross}"
+
+    def _save(self, path: Path | str | None, ending: str, write: Callable[[Path], object], model: str = "") -> Path:
+        """Write to `path`, by default a file of the viewer's folder called after patch, model and masks."""
         name = self.archive.names[self.pair.value]
-        path = Path(path) if path else file_in(self.folder, name, f"_reconstruction.{ending}")
+        made = re.sub(r"[^\w-]+", "-", f"{model or '+'.join(self.models)} {self._drawn()} seed {self.seed.value}")
+        path = Path(path) if path else file_in(self.folder, name, f"_{made}.{ending}")
         try:
             write(path)
         except (OSError, rasterio.errors.RasterioError) as error:
@@ -228,17 +242,3 @@ def predict(model: FusMAE, images: Mapping[str, Tensor], masks: Mapping[str, Ten
         made = unpatchify(patches, model.config.patch_size, inputs[name].shape[1])
         predictions[name] = denormalise(made, name)[0].numpy()
     return predictions
-
-
-def write_geotiff(path: Path, images: Mapping[str, np.ndarray], patch: Patch) -> None:
-    """Images (C, H, W) of one size as float32 GeoTIFF where `patch` lies, if it tells: a named layer for each band."""
-    sensors = [get_modality(name) for name in images]
-    values = np.concatenate(list(images.values())).astype(np.float32)
-    count, height, width = values.shape
-    options = {"driver": "GTiff", "dtype": "float32", "count": count, "height": height, "width": width}
-    if patch.crs and patch.bounds:
-        options |= {"crs": patch.crs, "transform": from_bounds(*patch.bounds, width, height)}
-    with rasterio.open(path, "w", compress="deflate", **options) as file:
-        file.write(values)
-        file.descriptions = [f"{sensor.name.upper()} {band}" for sensor in sensors for band in sensor.bands]
-        file.units = [sensor.units for sensor in sensors for _ in sensor.bands]
