@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fusmae_lite.show.figures import TEXT, new_figure
+from fusmae_lite.show.figures import TEXT, TITLE, new_figure
+from fusmae_lite.show.panels import MATRIX_MAP
 from reproduce.scores import Cell
 from reproduce.tables import FLOORS, Tables
 
@@ -87,6 +88,21 @@ def losses(tables: Tables) -> Figure:
                 axes[0, 0].plot(np.arange(1, len(curve) + 1), curve / curve[0], label=label, **style)
     axes[0, 0].set(xlabel="epoch", ylabel="loss / loss of the first epoch")
     axes[0, 0].legend(fontsize=TEXT, ncols=2)
+    return figure
+
+
+def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, label: str) -> Figure:
+    """(rows, columns) percentages with each written into its field; NaN stays empty. For notebook 09."""
+    figure, axes = new_figure(1, 1, 2.8 + 0.62 * len(columns), 1.6 + 0.32 * len(rows))
+    axis = axes[0, 0]
+    image = axis.imshow(np.ma.masked_invalid(values), cmap=MATRIX_MAP, vmin=0, vmax=100, aspect="auto")
+    axis.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor", fontsize=TEXT)
+    axis.set_yticks(range(len(rows)), rows, fontsize=TEXT)
+    for (i, j), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            axis.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=TEXT, color="w" if value < 60 else "k")
+    axis.set_title(title, fontsize=TITLE)
+    figure.colorbar(image, ax=axis, fraction=0.04, pad=0.02).set_label(label, fontsize=TEXT)
     return figure
 
 

@@ -49,7 +49,9 @@ class TrainingLog:
         pairs = f"{len(showing.dataset):,} {showing.dataset.archive.kind_of_pairs}"
         name = config.system if config.system != "fusmae" else config.fusion
         where = f"{showing.processes.size} x {showing.processes.device.type}"
-        line(f"{name}, {weights / 1e6:.2f} million weights, {pairs}, {where}, in {self.path.parent}")
+        folder, root = self.path.parent.resolve(), Path(__file__).resolve().parents[2]
+        folder = folder.relative_to(root) if folder.is_relative_to(root) else folder
+        line(f"{name}, {weights / 1e6:.2f} million weights, {pairs}, {where}, in {folder}")
         if start >= showing.last_step:
             line(f"was finished before, at step {start}")
         elif start:
