@@ -129,11 +129,11 @@ class Tables:
         ends = (min(self.plan.labels), max(self.plan.labels))
         columns = [(n, sensors) for n in ends for sensors in SENSORS]
         rows = []
-        for key in [*self.base, *FLOORS]:
-            system, weights = ("floors", key) if key in FLOORS else (key, "pretrained")
+        places = [("floors", name) for name in FLOORS] + [(key, w) for key in self.base for w in reversed(WEIGHTS)]
+        for system, weights in places:
             cells = [shown(self.cell(system, weights, n, sensors=sensors)) for n, sensors in columns]
-            quoted = " / ".join(f"*{value}*" for value in paper.LINEAR.get(key, ()))
-            rows.append([FLOORS.get(key) or self.plan.title(key), *cells, quoted])
+            quoted = " / ".join(f"*{value}*" for value in paper.LINEAR.get(system, ()) if weights == "pretrained")
+            rows.append([FLOORS.get(weights) or f"{self.plan.title(system)}, {weights}", *cells, quoted])
         head = [f"{sensors}, {n:g} labels" if n > 1 else f"{sensors}, {n:.0%}" for n, sensors in columns]
         return markdown(["system", *head, "*the paper's, 1 %: S1 / S2 / S1+S2*"], rows)
 
@@ -227,6 +227,19 @@ class Tables:
                 )
                 cells = [shown(scratch), shown(new), shown(probe), gap(new, scratch), gap(probe, new)]
                 rows.append([self.plan.title(key), f"{n:g}", *cells])
+        for n in self.plan.tuned_labels:
+            if floor := self.best_floor(n):
+                rows.append(
+                    [
+                        f"{FLOORS[floor[0]]}, converged probe (the best floor)",
+                        f"{n:g}",
+                        DASH,
+                        shown(floor[1]),
+                        DASH,
+                        DASH,
+                        DASH,
+                    ]
+                )
         head = ["system", "labels", "from scratch", "pretrained", "pretrained, head from the probe",
                 "pretrained minus scratch", "head from the probe minus new head"]  # fmt: skip
         return markdown(head, rows, left=2)
