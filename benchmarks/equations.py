@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-for folder in ("tests", "tests/model"):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / folder))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "model"))
 
 import paper_reference as paper
 from test_equations import FUSIONS, build, sample
