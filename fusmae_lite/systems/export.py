@@ -1,7 +1,8 @@
 """Encoders for other people's code: weights of timm's VisionTransformer, and ONNX.
 
 What leaves takes images as ``core/sensors.py`` says: bands in that order, in those units, minus the mean, over the
-deviation. Every file written here says so in its metadata: ``sensors`` (band order, mean, deviation) and ``config``.
+deviation. Every file written here says so in its metadata: ``sensors`` (band order, mean, deviation), ``units``,
+``resampling`` and ``config``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from fusmae_lite.core.architecture import as_tuple
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.files import write_whole
+from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.model.cross_attention import concatenate
 from fusmae_lite.model.fusmae import FusMAE
 from fusmae_lite.model.system import Latents, System
@@ -32,6 +34,10 @@ from fusmae_lite.systems.weights import describe_sensors, save_tensors
 #: Largest difference between the export and the model, over the largest number they give, that counts as rounding.
 TOLERANCE = 1e-4
 STARTS, TOKEN_TOLERANCE = 100, 1e-10  # of token_before
+
+
+#: How bands of other sizes become the model's, see :mod:`fusmae_lite.data.pairs`.
+RESAMPLING = "up: bilinear, pixels are areas; down: mean of the area, decibels in linear power"
 
 
 def sensor_names(model: System, sensors: str | Sequence[str]) -> tuple[str, ...]:
@@ -61,7 +67,9 @@ def _gap(result: Tensor, wanted: Tensor) -> float:
 
 
 def _facts(model: System, names: Sequence[str]) -> dict[str, str]:
-    return {"sensors": json.dumps(describe_sensors(names)), "config": model.config.model_dump_json()}
+    units = {name: get_modality(name).units for name in names}
+    facts = {"sensors": describe_sensors(names), "units": units, "resampling": RESAMPLING}
+    return {**{key: json.dumps(value) for key, value in facts.items()}, "config": model.config.model_dump_json()}
 
 
 @torch.no_grad()

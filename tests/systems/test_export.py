@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from fusmae_lite.core.config import ModelConfig
 from fusmae_lite.core.errors import InputError, RunError
-from fusmae_lite.core.sensors import S2
+from fusmae_lite.core.sensors import S2, get_modality
 from fusmae_lite.course.cli import main
 from fusmae_lite.data.pairs import PairDataset
 from fusmae_lite.systems import build_model, export, imagenet_encoder
@@ -142,6 +142,8 @@ def test_onnxruntime_gives_what_pytorch_gives_on_real_pairs(archive, tmp_path, s
         for name, value in wanted.items():
             np.testing.assert_allclose(found[name], value.numpy(), atol=1e-4)
     assert list(json.loads(metadata["sensors"])) == list(sensors)
+    assert {name: get_modality(name).units for name in sensors} == json.loads(metadata["units"])
+    assert "bilinear" in metadata["resampling"]
 
 
 @pytest.mark.parametrize("fields", [{"system": "dino", "head_outputs": 16}, {"system": "satvit"}, {"system": "late"}])
