@@ -303,7 +303,7 @@ def test_the_loss_falls_and_stays_off_the_uniform_output_on_an_archive_of_low_co
     rng = torch.Generator().manual_seed(5)
     places = {name: torch.randn(48, bands, 6, 6, generator=rng) for name, bands in (("s1", 2), ("s2", 12))}
     images = low_contrast({n: torch.nn.functional.interpolate(x, (48, 48), mode="bicubic") for n, x in places.items()})
-    small = {"image_size": 48, "width": 32, "depth": 1, "heads": 2, "warmup_epochs": 1, "epochs": 40}
+    small = {"image_size": 48, "patch_size": 8, "width": 32, "depth": 1, "heads": 2, "warmup_epochs": 1, "epochs": 40}
     config = load_plan("laptop").config("dino", **small)
     torch.manual_seed(0)
     model = build_model(config).train()
