@@ -84,7 +84,7 @@ def test_a_gap_is_bold_only_where_its_interval_says_so(made):
 def test_a_missing_cell_is_a_dash(made, tmp_path):
     assert made.cell("xae", "pretrained", 30) is None
     text = made.linear()
-    assert "nan" not in text and "| Fus-MAE XAE | – | – | 100.0 (100.0 to 100.0) |" in text
+    assert "nan" not in text and "| Fus-MAE XAE, pretrained | – | – | 100.0 (100.0 to 100.0) |" in text
     assert "| SatViT | **-" in made.pays() and "| Fus-MAE XAE | **+" in made.pays()
     with pytest.raises(InputError, match="no finished track"):
         Scores(tmp_path)
