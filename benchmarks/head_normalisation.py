@@ -22,7 +22,7 @@ from fusmae_lite.evaluation.finetune import prior_head
 from fusmae_lite.systems.weights import load_pretrained
 from fusmae_lite.train.checkpoints import latest_checkpoint
 from reproduce import load_plan
-from reproduce.track import BOTH, Results, Track, _labelled, open_pairs
+from reproduce.track import BOTH, Track, labelled_sets, open_pairs
 
 
 def plain_head(x, y, scaled=True):
@@ -43,7 +43,7 @@ def main() -> None:
         for seed in given.seeds:
             track = Track("scenes", "xae", seed)
             archive = open_pairs(plan, track, given.folder)
-            rows = _labelled(replace(plan, labels=(labels,)), Results(track, archive), seed)[labels]
+            rows = labelled_sets((labels,), archive.labels[archive.split("train")], seed)[labels]
             config = plan.config("xae", seed=seed)
             checkpoint = latest_checkpoint(given.folder / "tracks" / "runs" / track.name / "pretrain" / "checkpoints")
             options = {"modalities": config.modalities, "size": config.image_size, "cache": True, "native": True}

@@ -12,6 +12,7 @@ from scipy.stats import kendalltau
 
 from fusmae_lite.data.archives.labels import BEN19
 from fusmae_lite.data.synthetic.truth import KINDS
+from fusmae_lite.evaluation.floors import FLOORS
 from reproduce import paper
 from reproduce.plan import SYSTEMS, Plan
 from reproduce.scenes import TRUTH
@@ -21,11 +22,6 @@ SENSORS = paper.SENSORS
 BOTH = "S1+S2"
 DASH = "–"  # there is no such cell
 WEIGHTS = ("pretrained", "untrained")
-FLOORS = {
-    "statistics": "band statistics",
-    "texture": "handcrafted texture",
-    "convolutions": "random convolutions",
-}
 PROBES = {"paper": "the paper's 20 epochs", "converged": "converged", "nearest": "5 nearest neighbours"}
 
 

@@ -169,26 +169,25 @@ def _probe_all(
     """Every probe at every number of labels; side by side and with deviations where both sensors are seen."""
     full = track.data in ("scenes", "given") and sensors == BOTH
     poolings = ("sensors", "moments") if full else ("sensors",)
-    sets = _labelled(plan, results, track.seed)
-    pooled = extract(model, archive, sensors, poolings, max(sets.values(), key=len), model.config)
-    for pooling, features in pooled.items():
-        for labels, rows in sets.items():
-            for how in PROBES if full and pooling == "sensors" else PROBES[:1]:
-                positions = np.searchsorted(max(sets.values(), key=len), rows)
-                config = plan.config("xae", probe=how, seed=track.seed)
-                logits = probe(features, positions, config, track.seed)
-                results.add(logits, weights=weights, protocol=how, sensors="+".join(sensors).upper(), pooling=pooling,
-                            labels=labels, train=len(rows), width=features[0].x.shape[1])  # fmt: skip
+    sets = labelled_sets(plan.labels, results.labels["train"], track.seed)
+    pool = max(sets.values(), key=len)
+    configs = {how: plan.config("xae", probe=how, seed=track.seed) for how in PROBES}
+    for pooling, features in extract(model, archive, sensors, poolings, pool, model.config).items():
+        for (labels, rows), how in itertools.product(
+            sets.items(), PROBES if full and pooling == "sensors" else PROBES[:1]
+        ):
+            logits = probe(features, np.searchsorted(pool, rows), configs[how], track.seed)
+            results.add(logits, weights=weights, protocol=how, sensors="+".join(sensors).upper(), pooling=pooling,
+                        labels=labels, train=len(rows), width=features[0].x.shape[1])  # fmt: skip
 
 
-def _labelled(plan: Plan, results: Results, seed: int) -> dict[float, NDArray]:
-    """Labels of the plan -> positions in the training split, each set within the larger ones."""
-    labels, sets = results.labels["train"], {}
-    pool = np.arange(len(labels))
-    for wanted in sorted(plan.labels, reverse=True):
-        count = wanted if wanted > 1 else round(wanted * len(labels))
+def labelled_sets(wanted: Sequence[float], labels: NDArray[np.bool_], seed: int) -> dict[float, NDArray]:
+    """Numbers or shares of labels -> positions in the training split, each set within the larger ones."""
+    sets, pool = {}, np.arange(len(labels))
+    for size in sorted(wanted, reverse=True):
+        count = size if size > 1 else round(size * len(labels))
         pool = pool[labelled_subset(labels[pool], min(1.0, count / len(pool)), derive("probe", seed, 0, 2))]
-        sets[wanted] = pool
+        sets[size] = pool
     return sets
 
 
@@ -232,7 +231,7 @@ def _images(
 
 def _score_floors(plan: Plan, track: Track, archive: Archive, results: Results) -> None:
     """Floors of every set of sensors, by the converged probe. Texture and statistics have no seed but the labels'."""
-    config, sets = plan.config("xae"), _labelled(plan, results, track.seed)
+    config, sets = plan.config("xae"), labelled_sets(plan.labels, results.labels["train"], track.seed)
     rows = max(sets.values(), key=len)
     for sensors in sensor_sets(config.modalities):
         for name, floor in floors(config, sensors, track.seed).items():
@@ -245,7 +244,7 @@ def _score_floors(plan: Plan, track: Track, archive: Archive, results: Results) 
 
 def _fine_tune(plan: Plan, track: Track, archive: Archive, models: Mapping, results: Results, weights: str) -> None:
     """From pretrained weights, with both ways to start the head; and from scratch, for longer."""
-    sets = _labelled(replace(plan, labels=plan.tuned_labels), results, track.seed)
+    sets = labelled_sets(plan.tuned_labels, results.labels["train"], track.seed)
     config = plan.config(track.key, seed=track.seed)
     options = {"modalities": config.modalities, "size": config.image_size, "cache": True, "native": True}
     pairs = {split: PairDataset(archive, split, **options) for split in ("train", "test")}
@@ -261,7 +260,7 @@ def _fine_tune(plan: Plan, track: Track, archive: Archive, models: Mapping, resu
 
 def _factors(plan: Plan, track: Track, archive: Archive, model: System, results: Results, weights: str) -> None:
     """The same encoder read otherwise: layer, pooling and normalisation, for the variance budget."""
-    sets = _labelled(plan, results, track.seed)
+    sets = labelled_sets(plan.labels, results.labels["train"], track.seed)
     labels, rows = min(sets.items(), key=lambda item: abs(len(item[1]) - 100))
     middle = copy.deepcopy(model)
     for module in middle.modules():

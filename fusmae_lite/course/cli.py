@@ -7,12 +7,8 @@ Each subcommand is a function: typer reads its arguments from the signature and 
 
 from __future__ import annotations
 
-import errno
 import functools
-import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -22,7 +18,8 @@ from typer import Argument, Context, Exit, Option, Typer
 
 from fusmae_lite import __version__
 from fusmae_lite.core.config import PRESETS, RunConfig, describe_fields, load_preset, project_root
-from fusmae_lite.core.errors import InputError, RunError, Terminated, stop
+from fusmae_lite.core.errors import InputError
+from fusmae_lite.course.endings import exit_status
 from fusmae_lite.course.parameters import parse
 
 Preset = Annotated[str, Option(help=f"One of {', '.join(PRESETS)}.", metavar="NAME")]
@@ -68,40 +65,6 @@ def add(commands: Typer, run: Callable[..., int | None], more: str = "") -> None
 
     blocks = more.replace("\n\n", "\n\n\b\n")  # or click would fill lines up
     commands.command(epilog=f"\b\n{blocks}")(command)
-
-
-def exit_status(run: Callable[..., int | None], *arguments: object, **options: object) -> int:
-    """Call a function; an error that a user can mend becomes one line on stderr."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
-    try:
-        status = run(*arguments, **options) or 0
-        sys.stdout.flush()
-        return status
-    except Terminated:
-        return _fail(143, "terminated; the same command continues")
-    except KeyboardInterrupt:
-        return _fail(130, "interrupted; the same command continues")
-    except InputError as error:
-        return _fail(2, error)
-    except RunError as error:
-        return _fail(1, error)
-    except OSError as error:
-        if error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC):  # nor may Python try again at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if error.errno == errno.EPIPE:  # the reader, as `head`, has seen enough
-            return 1
-        place = error.filename or "the output"
-        return _fail(1, RunError(f"{place}: {error.strerror or error}; free space there, or choose another place"))
-    except RuntimeError as error:
-        if "home directory" not in str(error):  # pathlib's, for ~nobody
-            raise
-        return _fail(2, InputError(f"a path begins with ~ and no user of that name: {error}", "write the path out"))
-
-
-def _fail(status: int, why: object) -> int:
-    print(f"error: {why}", file=sys.stderr)
-    return status
 
 
 def fusmae(context: Context, version: Annotated[bool, Option("--version", help="Show the version.")] = False) -> None:

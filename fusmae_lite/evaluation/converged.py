@@ -54,12 +54,12 @@ def converged_probe(x: Tensor, y: Tensor, val: tuple[Tensor, Tensor] | None = No
         scaled: each feature by its own deviation; False: all by one.
     """
     features, labels = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if val is not None:
-        return _fit(features, labels, _best_strength(features, labels, *val, scaled) if len(val[0]) else 0.1, scaled)
-    if len(features) < 5:
-        return _fit(features, labels, 0.1, scaled)
-    held = np.arange(len(features)) % 5 == 4
-    strength = _best_strength(features[~held], labels[~held], features[held], labels[held], scaled)
+    if val is not None and len(val[0]):
+        return _best(features, labels, *val, scaled)
+    strength = 0.1
+    if val is None and len(features) >= 5:
+        held = np.arange(len(features)) % 5 == 4
+        strength = _best(features[~held], labels[~held], features[held], labels[held], scaled).strength
     return _fit(features, labels, strength, scaled)
 
 
@@ -80,17 +80,20 @@ def nearest_probe(x: Tensor, y: Tensor, test_x: Tensor, k: int = 5) -> Tensor:
     return torch.from_numpy(neighbours.predict(((test_x - mean) / std).numpy())).float()
 
 
-def _best_strength(x: Array, y: Array, val_x: Tensor | Array, val_y: Tensor | Array, scaled: bool) -> float:
-    """C with the lowest validation loss: from 0.1 downhill by half decades until both neighbours are worse."""
-    target, losses, best = np.asarray(val_y, dtype=np.float64), {}, -2
+def _best(x: Array, y: Array, val_x: Tensor | Array, val_y: Tensor | Array, scaled: bool) -> Linear:
+    """The head whose C has the lowest validation loss: from 0.1 by half decades until both neighbours are worse."""
+    target, best = np.asarray(val_y, dtype=np.float64), -2
+    heads: dict[int, Linear] = {}
+    losses: dict[int, float] = {}
     while abs(best) < STEPS:
         for step in (best - 1, best, best + 1):
             if step not in losses:
-                scores = _fit(x, y, 10 ** (step / 2), scaled).logits(val_x).double().numpy()
+                heads[step] = _fit(x, y, 10 ** (step / 2), scaled)
+                scores = heads[step].logits(val_x).double().numpy()
                 losses[step] = float((np.logaddexp(0, scores) - target * scores).mean())
         lower = min(losses, key=losses.__getitem__)
         if lower == best or losses[best] - losses[lower] < FLAT:
-            return 10 ** (best / 2)
+            return heads[best]
         best = lower
     what = f"the best C of a probe on {len(x)} patches lies at the edge of its grid, {10 ** (best / 2):g}"
     raise RunError(f"{what}; use more validation patches")

@@ -15,6 +15,12 @@ from fusmae_lite.core.seeding import generator
 from fusmae_lite.model.system import Latents, System
 
 FILTERS = 512
+#: Name -> title, in the order of the tables.
+FLOORS = {
+    "statistics": "band statistics",
+    "texture": "handcrafted texture",
+    "convolutions": "random convolutions",
+}
 
 
 class Floor(System):
@@ -67,9 +73,6 @@ def random_convolutions(channels: int, seed: int) -> Callable[[Tensor], Tensor]:
 
 def floors(config: ModelConfig, sensors: tuple[str, ...], seed: int = 0) -> dict[str, Floor]:
     """The floors for some sensors, by name; `seed` draws the random filters."""
-    channels = sum(config.channels[name] for name in sensors)
-    return {
-        "statistics": Floor(config, "band statistics", band_statistics, stacked=False),
-        "texture": Floor(config, "handcrafted texture", texture, stacked=False),
-        "convolutions": Floor(config, "random convolutions", random_convolutions(channels, seed), stacked=True),
-    }
+    convolutions = random_convolutions(sum(config.channels[name] for name in sensors), seed)
+    features = {"statistics": band_statistics, "texture": texture, "convolutions": convolutions}
+    return {name: Floor(config, title, features[name], name == "convolutions") for name, title in FLOORS.items()}

@@ -80,8 +80,8 @@ class Processes:
         return tensor
 
     def agree(self, stop: bool) -> bool:
-        """Whether any of them is to stop; every process asks at the same step."""
-        return bool(self.sum(torch.tensor(float(stop), device=self.device)))
+        """Whether any of them is to stop; every process asks at the same step, one alone asks no device."""
+        return stop if self.size == 1 else bool(self.sum(torch.tensor(float(stop), device=self.device)))
 
     def wait(self) -> None:
         """Until every process is here."""

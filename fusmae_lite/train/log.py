@@ -34,7 +34,6 @@ class TrainingLog:
         self.sums: dict[str, float] = {}
         self._unread: tuple[int, Tensor, float] | None = None
         self._board, self._bar = None, None
-        self._began, self._first = time.perf_counter(), 0
         if showing.config.tensorboard and showing.processes.main:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 

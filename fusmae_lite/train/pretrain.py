@@ -37,8 +37,8 @@ from fusmae_lite.train.log import Rows, TrainingLog
 from fusmae_lite.train.optimise import autocast, learning_rate_at, uses_bf16, weight_decay_at
 from fusmae_lite.train.showing import Bands, Showing
 
-#: Steps between two looks at whether SIGTERM came: alone, and with others, who must be asked.
-ASK_EVERY = (1, 10)
+#: Steps after which several processes ask each other whether SIGTERM came: it makes a GPU wait.
+ASK_EVERY = 10
 
 
 @dataclass
@@ -135,7 +135,7 @@ def _train(run: _Run, log: TrainingLog, folder: Path) -> Path:
                 epoch = done // showing.steps_per_epoch
                 validate = config.validate_every and epoch % config.validate_every == 0
                 log.end_epoch(done, _validate(run) if validate else {})
-            asks = done % ASK_EVERY[showing.processes.size > 1] == 0
+            asks = showing.processes.size == 1 or done % ASK_EVERY == 0
             stops = asks and showing.processes.agree(asked.is_set())
             if stops or done == showing.last_step or (ends_epoch and epoch % config.checkpoint_every == 0):
                 log.read()
