@@ -58,7 +58,7 @@ def _about(name: str, seen: list[tuple[str, float, float, float]]) -> list[str]:
         return [f"{name:<9} {span}; this sensor is not registered"]
     valid = "not checked" if modality.valid is None else f"plausible are {modality.valid[0]:g} to {modality.valid[1]:g}"
     means = table.groupby("band")["mean"].mean()[list(modality.bands)]
-    off = (means - modality.mean).abs() / modality.std
+    off = (means - list(modality.mean)).abs() / list(modality.std)
     said = (f"{band} {mean:.5g} ({usual:g})" for (band, mean), usual in zip(means.items(), modality.mean, strict=True))
     far = ", ".join(f"{band} by {deviations:.1f}" for band, deviations in off[off > FAR].items())
     return [

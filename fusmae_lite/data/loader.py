@@ -25,6 +25,7 @@ Result = TypeVar("Result")
 _AHEAD = 16
 _SECONDS_BETWEEN_LINES = 30
 _TOLD = (InputError, OSError, lmdb.Error)
+_KILLED = "DataLoader worker (pid"  # how torch's RuntimeError begins
 
 
 def processors() -> int:
@@ -77,7 +78,7 @@ def told_when_killed() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker (pid" not in str(error):
+        if _KILLED not in str(error):
             raise
         raise RunError(
             "a process that reads data was killed, perhaps for want of memory (or of room in /dev/shm); use fewer "
@@ -104,10 +105,14 @@ class _Calls(Dataset):
 def _loaded(calls: _Calls, workers: int, **options: Any) -> Iterator[Any]:
     workers = min(workers, processors())  # more would only wait for each other, and torch would warn
     with told_when_killed():
-        for batch in DataLoader(calls, num_workers=workers, worker_init_fn=end_with_parent, **options):
-            if isinstance(batch, _TOLD):
-                raise batch
-            yield batch
+        try:
+            for batch in DataLoader(calls, num_workers=workers, worker_init_fn=end_with_parent, **options):
+                if isinstance(batch, _TOLD):
+                    raise batch
+                yield batch
+        except (ConnectionError, EOFError) as error:  # a worker's pipe can break before torch hears of its death
+            time.sleep(1)  # torch's own error comes within
+            raise RuntimeError(_KILLED) from error
 
 
 def end_with_parent(_: int = 0) -> None:

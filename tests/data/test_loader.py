@@ -55,6 +55,16 @@ def test_a_killed_process_is_one_line():
     assert "\n" not in str(caught.value)
 
 
+def test_the_pipe_may_break_before_the_death_is_known(monkeypatch):
+    def broken(*a, **k):
+        yield from ()
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(module, "DataLoader", broken)
+    with pytest.raises(RunError, match="a process that reads data was killed"):
+        list(load(Numbers(), workers=2))
+
+
 def test_never_more_processes_than_processors(monkeypatch):
     asked = []
     monkeypatch.setattr(module, "processors", lambda: 1)
