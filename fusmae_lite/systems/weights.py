@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
 
 from fusmae_lite.core.architecture import LossOnly, ModelConfig
 from fusmae_lite.core.config import fields_that
@@ -186,11 +187,33 @@ def shipped_weights() -> dict[str, Path]:
     return {path.stem: path for path in sorted((Path(__file__).parents[1] / "weights").glob("*.safetensors"))}
 
 
-def load_pretrained(name: str | Path) -> System:
-    """A model by the name it is shipped under (``"xae-lite"``) or by the path of a checkpoint."""
+def load_pretrained(name: str | Path, image_size: int | None = None) -> System:
+    """A model by the name it is shipped under (``"xae-lite"``) or by the path of a checkpoint.
+
+    `image_size` in pixels, a multiple of its patch size, makes it take images of another size, see :func:`resized`.
+    """
     shipped = shipped_weights()
     path = shipped.get(str(name), Path(name).expanduser())
     if not path.exists():
         cure = f"choose one of {', '.join(shipped)} or give a .safetensors file"
         raise InputError(f"no pretrained model {str(name)!r}", cure)
-    return load_model(path / "model.safetensors" if path.is_dir() else path)
+    model = load_model(path / "model.safetensors" if path.is_dir() else path)
+    return model if image_size is None else resized(model, image_size)
+
+
+def resized(model: System, image_size: int) -> System:
+    """The model for square images of another size: sine-cosine positions computed anew, learned ones interpolated."""
+    config = ModelConfig(**{**model.config.model_dump(), "image_size": image_size})
+    if config == model.config:
+        return model
+    tensors = model.state_dict()
+    for name in (name for name in tensors if name.endswith("positions.table")):
+        old = tensors[name]
+        if config.positions == "sincos":
+            tensors[name] = Positions.of(config, old.shape[-1]).table
+        else:
+            tensors[name] = resample_abs_pos_embed(old[None], [config.grid] * 2, num_prefix_tokens=0)[0]
+    with torch.device("meta"):
+        other = build_model(config)
+    other.to_empty(device=next(model.parameters()).device).load_state_dict(tensors)
+    return other.train(model.training)

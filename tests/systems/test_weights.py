@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fusmae_lite.core.config import load_preset
+from fusmae_lite.core.config import ModelConfig, load_preset
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.model.fusmae import FusMAE
 from fusmae_lite.systems import build_model
@@ -249,3 +249,28 @@ def test_the_shipped_models_are_small_and_reconstruct_as_their_card_says(archive
             assert losses["loss_s2"] < 0.80 * losses["interpolation_s2"]
             numbers = {key: value for key, value in stated.items() if key != "split"}
             assert {key: losses[key] for key in numbers} == pytest.approx(numbers, rel=1e-3)
+
+
+@pytest.mark.parametrize("system", ["fusmae", "late", "satvit", "dino"])
+@pytest.mark.parametrize("positions", ["sincos", "learned"])
+def test_a_model_takes_images_of_another_size(tmp_path, system, positions):
+    torch.manual_seed(0)
+    small = {"width": 32, "depth": 2, "heads": 2, "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
+    model = build_model(ModelConfig(system=system, image_size=40, positions=positions, **small)).eval()
+    save_model(tmp_path / "model.safetensors", model)
+    images = {"s1": torch.randn(2, 2, 40, 40), "s2": torch.randn(2, 12, 40, 40)}
+    same, larger = (load_pretrained(tmp_path, image_size=size) for size in (40, 64))
+    assert torch.equal(same.encode(images).pooled(), model.encode(images).pooled())
+    assert larger.config.image_size == 64 and not larger.training
+    large = {name: torch.nn.functional.pad(image, (0, 24, 0, 24)) for name, image in images.items()}
+    assert all(len(z[0]) == 64 and z.isfinite().all() for z in larger.encode(large).tokens.values())
+    tables = {n: (t, larger.state_dict()[n]) for n, t in model.state_dict().items() if n.endswith("positions.table")}
+    assert tables and all(len(new) == 64 for _, new in tables.values())
+    for old, new in tables.values():
+        if positions == "sincos":  # rows are patches: those of the upper left are where they were
+            assert torch.equal(new.view(8, 8, -1)[:5, :5].flatten(0, 1), old)
+        else:  # interpolated: the mean of the whole table stays
+            assert torch.allclose(new.mean(0), old.mean(0), atol=0.05)
+    assert all(torch.equal(t, larger.state_dict()[n]) for n, t in model.state_dict().items() if n not in tables)
+    with pytest.raises(InputError, match="patch_size 8 does not divide image_size 100"):
+        load_pretrained(tmp_path, image_size=100)
