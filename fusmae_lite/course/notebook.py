@@ -31,6 +31,7 @@ def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunC
     import torch
 
     from fusmae_lite.data.archives import open_data
+    from fusmae_lite.data.archives.base import SPLITS
     from fusmae_lite.train.optimise import choose_device
 
     if shell := "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
@@ -40,12 +41,23 @@ def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunC
     config = load_preset(preset, **parameters)
     device = choose_device(config).type
     archive = open_data(config)
+    missing = [name for name in SPLITS if name not in archive.splits]
+    if missing:
+        config = config.model_copy(update={"split": "random"})
+        archive = open_data(config)
     metrics_file(config, notebook).unlink(missing_ok=True)  # numbers of an earlier run are not this run's
     torch.manual_seed(config.seed)
     print(
         f"notebook {notebook}, preset {config.preset}, seed {config.seed}, {len(archive)} {archive.kind_of_pairs}, "
         f"{device}, torch {torch.__version__}, Python {platform.python_version()}"
     )
+    if config.data_dir:
+        print("The text tells what the bundled pairs show; this archive's pictures and numbers may say otherwise.")
+    if missing:
+        print(
+            f"This archive has no {' and no '.join(missing)} split. For the course all its pairs are split at random, "
+            "by the seed, so a test pair may lie beside a training pair."
+        )
     return config, archive
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from papermill import execute_notebook
 from papermill.exceptions import PapermillExecutionError
+from small_archives import ROWS, make_v1
 
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.course import run as course_run
@@ -25,6 +26,7 @@ from fusmae_lite.course.notebook import begin, record, refuse_injected
 from fusmae_lite.course.pages import headline, pictures, write_html
 from fusmae_lite.course.parameters import check, declared, find_notebooks, parse
 from fusmae_lite.course.run import Course, run_course
+from fusmae_lite.data.archives import Archive
 
 PARAMETERS = """preset: str = "smoke"  # smoke, laptop or paper
 data_dir: str = ""  # empty: the bundled patches
@@ -311,6 +313,19 @@ def test_begin_and_record(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
     assert not path.exists()
     with pytest.raises(InputError, match="unknown parameter 'epoch'"):
         begin("05", epoch=3)
+
+
+def test_an_archive_that_lacks_a_split_gets_a_random_one(
+    tmp_path: Path, archive: Archive, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_v1(tmp_path / "a", archive, [row for row in range(12) if archive.splits[row] != "test"])
+    config, opened = begin("05", data_dir=str(root), run_dir=str(tmp_path / "r"))
+    assert set(opened.splits) == {"train", "val", "test"} and config.split == "random"
+    said = capsys.readouterr().out
+    assert "no test split" in said and "text tells what the bundled pairs show" in said
+    again, whole = begin("05", data_dir=str(make_v1(tmp_path / "b", archive)), run_dir=str(tmp_path / "r"))
+    assert again.split == "official" and "at random" not in capsys.readouterr().out
+    assert whole.splits.tolist() == archive.splits[list(ROWS)].tolist()
 
 
 def test_headline_and_pictures() -> None:
