@@ -81,15 +81,7 @@ def archive():
     from fusmae_lite.data.archives import open_archive
 
     opened = open_archive(project_root() / "data_samples")
-    read, kept = opened.read, {}
-
-    def read_once(index, modalities=None):
-        key = int(index), None if modalities is None else tuple(modalities)
-        if key not in kept:
-            kept[key] = read(index, modalities)
-        return kept[key]
-
-    opened.read = read_once
+    opened.remember()
     return opened
 
 

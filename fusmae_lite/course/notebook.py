@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Where results go when a notebook's `run_dir` is empty; tests and ``make notebooks`` set it to keep runs/ untouched.
 RUN_DIR_VARIABLE = "FUSMAE_RUN_DIR"
+#: Pairs that a notebook keeps in memory, decoded: most of its cells look at the same ones.
+FEW = 256
 
 
 def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunConfig, Archive]:
@@ -45,6 +47,8 @@ def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunC
     if missing:
         config = config.model_copy(update={"split": "random"})
         archive = open_data(config)
+    if len(archive) <= FEW:
+        archive.remember()
     metrics_file(config, notebook).unlink(missing_ok=True)  # numbers of an earlier run are not this run's
     torch.manual_seed(config.seed)
     print(
