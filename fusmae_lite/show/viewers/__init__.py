@@ -7,6 +7,7 @@ archive or its folder; the bundled patches if absent) at row `pair`; bad input r
 from fusmae_lite.show.viewers.attention import AttentionViewer
 from fusmae_lite.show.viewers.patch import PatchViewer
 from fusmae_lite.show.viewers.reconstruction import MaskViewer, ReconstructionViewer
+from fusmae_lite.show.viewers.search import SearchViewer
 from fusmae_lite.show.viewers.training import TrainingMonitor
 
-__all__ = ["AttentionViewer", "MaskViewer", "PatchViewer", "ReconstructionViewer", "TrainingMonitor"]
+__all__ = ["AttentionViewer", "MaskViewer", "PatchViewer", "ReconstructionViewer", "SearchViewer", "TrainingMonitor"]

@@ -155,8 +155,8 @@ class PatchGrid(w.VBox):
     Two hundred stops of the Tab key would help nobody: row and column sliders do the same by keyboard.
     """
 
-    def __init__(self, name: str, grid: int, clicked: Callable[[str, int], None]) -> None:
-        title, step = get_modality(name).title, GRID_SIDE // grid
+    def __init__(self, name: str, grid: int, clicked: Callable[[str, int], None], title: str = "") -> None:
+        title, step = title or get_modality(name).title, GRID_SIDE // grid
         square = dict.fromkeys(("width", "height"), f"{grid * step}px")
         tracks = dict.fromkeys(("grid_template_columns", "grid_template_rows"), f"repeat({grid}, {step}px)")
         over = {"grid_area": "1 / 1", **square}
