@@ -116,6 +116,9 @@ def evaluate(
     weights: Annotated[
         str | None, Option(help="Not the run's own: xae-lite, xad-lite, a .safetensors file or the folder of a run.")
     ] = None,
+    features: Annotated[
+        str | None, Option(help="Vectors instead: columns name (or patch_id) and embedding.", metavar="FILE.parquet")
+    ] = None,
 ) -> None:
     """Score the model of a run.
 
@@ -124,7 +127,9 @@ def evaluate(
     from fusmae_lite import evaluation
 
     config = _config(preset, parameter)
-    print(evaluation.as_markdown(evaluation.evaluate(config, weights=weights)), end="")
+    if features is not None and (weights is not None or not features.endswith(".parquet")):
+        raise InputError(f"--features {features}", "give one .parquet file, and no --weights")
+    print(evaluation.as_markdown(evaluation.evaluate(config, weights=features or weights)), end="")
     print(f"written to {config.folder() / 'evaluation'}")
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor, nn
+
 from fusmae_lite.core.architecture import Free
 from fusmae_lite.core.config import RunConfig, fields_that
 from fusmae_lite.core.errors import InputError, choose
 from fusmae_lite.core.files import read_object
+from fusmae_lite.evaluation.own import as_system
 from fusmae_lite.systems import System
 from fusmae_lite.systems.weights import digest_of, load_model, shipped_weights
 from fusmae_lite.train.checkpoints import latest_checkpoint
@@ -21,14 +24,26 @@ FREE = fields_that(Free) | {"seed", "augment", "precision"}
 class Chosen:
     """Weights to evaluate."""
 
-    model: System  # in evaluation mode on the CPU
+    model: System  # in evaluation mode on the CPU; one that was given as a module: as it is, where it is
     name: str  # xae-lite, or the file's path, relative where it can be
     digest: str  # see digest_of
     sensors: tuple[str, ...]  # those of the weights that the configuration asks for, in the order of the weights
 
 
-def choose_weights(config: RunConfig, weights: Path | str | None = None) -> Chosen:
+def is_others(weights: object) -> bool:
+    """Whether no weights of ours are meant: a torch module of others, or a Parquet file of vectors."""
+    if isinstance(weights, str | Path):
+        return Path(weights).suffix == ".parquet"
+    return weights is not None and not isinstance(weights, System)
+
+
+def choose_weights(config: RunConfig, weights: nn.Module | Path | str | None = None) -> Chosen:
     """Load the weights that `evaluate` is about; InputError if another value of a field was given than they have."""
+    if is_others(weights) or isinstance(weights, System):
+        model = as_system(weights, config.architecture())
+        state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+        sensors = tuple(s for s in model.config.modalities if s in config.modalities)
+        return Chosen(model, model.title, digest_of(state), sensors)
     path = find_weights(config) if weights is None else weights_file(weights)
     model, state = load_model(path), path.parent / "state.json"
     shipped = {file.resolve(): name for name, file in shipped_weights().items()}

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fusmae_lite.core.config import RunConfig
+from fusmae_lite.core.config import ModelConfig, RunConfig
 from fusmae_lite.core.errors import InputError, printable
 from fusmae_lite.core.progress import line
 from fusmae_lite.data.archives import Archive
 from fusmae_lite.data.identity import digest, identity_of, package
 from fusmae_lite.data.loader import load
 from fusmae_lite.data.pairs import PairDataset, assemble
-from fusmae_lite.systems import System
+from fusmae_lite.evaluation.own import Given, Own, as_system, evaluating
 from fusmae_lite.systems.weights import digest_of, read_tensors, save_tensors
 from fusmae_lite.train.optimise import uses_bf16
 
@@ -75,7 +75,7 @@ def load_features(path: Path, wanted: Origin | None = None) -> Features:
 
 @torch.no_grad()
 def frozen_features(
-    model: System,
+    model: nn.Module | Path | str,
     archive: Archive,
     split: str,
     sensors: Sequence[str],
@@ -88,7 +88,10 @@ def frozen_features(
     """Pooled latents of every patch of a split, seen by any system through the given sensors only, without a mask.
 
     Args:
-        cache_dir: keep the result there, under a name that changes with whatever it depends on.
+        model: a system, any torch module that follows the protocol of :mod:`~fusmae_lite.evaluation.own`, or the path
+            of a Parquet file of vectors.
+        cache_dir: keep the result there, under a name that changes with whatever it depends on; a module of others is
+            not kept, as its code may change unseen.
         pooling: ``mean`` of the patch tokens, or ``cls``.
         dataset: pairs of that split if they are open already, all or some, so that several encoders read them once.
         config: its ``workers`` read, in its ``precision``, see :func:`in_bf16`. The device is the model's.
@@ -96,28 +99,35 @@ def frozen_features(
     Raises:
         InputError: an empty split, features that are not finite, or a cached file or `dataset` of something else.
     """
+    options = {"image_size": dataset.size if dataset else 120, "patch_size": 1, "fusion": "none"}
+    model = as_system(model, ModelConfig(modalities=tuple(sensors), **options))
     device, size = next(model.parameters()).device, model.config.image_size
     if dataset is None:
         dataset = PairDataset(archive, split=split, modalities=tuple(sensors), size=size, native=True)
     _require_pairs(dataset, archive, split, sensors, size)
-    facts = package(), model.title, model.config.model_dump_json(), digest_of(model.state_dict())
+    if isinstance(model, Given):
+        labels = torch.from_numpy(archive.labels[dataset.indices]).float()
+        return Features(model.of([dataset.name(i) for i in range(len(dataset))]), labels)
+    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    facts = package(), model.title, model.config.model_dump_json(), digest_of(state)
     encoder = digest(*(fact.encode() for fact in facts))
     origin = Origin(
         f"{archive.kind} {archive.root.resolve()}", identity_of(dataset, sensors), split, tuple(archive.classes),
         tuple(sensors), pooling, encoder + (" in bf16" if in_bf16(device, config) else ""),
     )  # fmt: skip
-    path = _place(Path(cache_dir), origin, dataset) if cache_dir is not None else None
+    kept = cache_dir is not None and not isinstance(model, Own)
+    path = _place(Path(cache_dir), origin, dataset) if kept else None
     if path is not None and path.is_file():
         return load_features(path, origin)
     if not len(dataset):
         raise InputError(f"{archive.root} has no patch in the split {split!r}", "add its split files")
-    model.eval()
     xs, ys = [], []
-    for images, labels in batches(dataset, batch_size, sensors, device, config):
-        with precision(device, config):
-            latents = model.encode(images)
-        xs.append(latents.pooled(pooling).float().cpu())
-        ys.append(labels)
+    with evaluating(model):
+        for images, labels in batches(dataset, batch_size, sensors, device, config):
+            with precision(device, config):
+                latents = model.encode(images)
+            xs.append(latents.pooled(pooling).float().cpu())
+            ys.append(labels)
     features = Features(torch.cat(xs), torch.cat(ys).float(), origin=origin)
     _require_finite(features.x, f"the encoder's output on {archive.root}, {split}")
     if path is not None:

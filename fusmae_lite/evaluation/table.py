@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 import fusmae_lite
-from fusmae_lite.core.config import RunConfig
+from fusmae_lite.core.config import RunConfig, load_preset
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import write_text
 from fusmae_lite.core.locks import only_job
@@ -23,11 +24,12 @@ from fusmae_lite.data.archives import Archive, open_data
 from fusmae_lite.data.archives.sen12ms import IGBP10
 from fusmae_lite.data.loader import told_when_killed
 from fusmae_lite.data.pairs import PairDataset
-from fusmae_lite.evaluation.chosen import Chosen, choose_weights, shorten
-from fusmae_lite.evaluation.features import frozen_features
+from fusmae_lite.evaluation.chosen import Chosen, choose_weights, is_others, shorten
+from fusmae_lite.evaluation.features import Features, frozen_features
 from fusmae_lite.evaluation.finetune import FineTuneSettings, fine_tune
 from fusmae_lite.evaluation.floors import floors
 from fusmae_lite.evaluation.metrics import class_numbers, interval, redraw_scores, single_label_scores
+from fusmae_lite.evaluation.own import Given, Own
 from fusmae_lite.evaluation.probe import class_prior, labelled_subset, probe, single_label_probe
 from fusmae_lite.systems import System, build_model
 from fusmae_lite.train.optimise import choose_device
@@ -45,8 +47,18 @@ HEADINGS = {
 
 
 @told_when_killed()
-def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | str | None = None) -> pd.DataFrame:
+def evaluate(
+    subject: RunConfig | nn.Module | Path | str,
+    archive: Archive | None = None,
+    weights: nn.Module | Path | str | None = None,
+    **fields: object,
+) -> pd.DataFrame:
     """Class prior, band statistics, random encoder and the pretrained system, by ``config.protocol``.
+
+    ``evaluate(module, archive, modalities="s2", image_size=224)`` scores any torch module that takes images, a dict of
+    these sensors -> (B, C, H, W), normalised, and returns (B, D), see :mod:`~fusmae_lite.evaluation.own`. Its control
+    is its own architecture with shuffled weights. ``evaluate("vectors.parquet", archive)`` scores vectors by the name
+    of the patch. Then nothing is written unless ``run_dir`` says where.
 
     ``linear`` trains the head that ``config.probe`` names on frozen features, which are cached; on an archive with one
     class a patch, such as SEN12MS, it gives the columns of Table 2. ``finetune`` trains everything: the random encoder
@@ -55,9 +67,12 @@ def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | 
     weights. Writes ``evaluation/table-<protocol>.{json,md,csv}`` below ``config.folder()``.
 
     Args:
+        subject: the configuration of a run; or what is scored, by the smoke preset's configuration with `fields`.
         archive: patches with labels; by default those at ``config.data_dir``, or the bundled ones.
         weights: by default this run's latest checkpoint; else ``xae-lite`` or ``xad-lite``, a file, or the folder of a
-            run or a checkpoint. Fields of the model that :func:`load_preset` was given must be those of the weights.
+            run or a checkpoint, or what `subject` may be. Fields of the model that :func:`load_preset` was given must
+            be those of the weights.
+        fields: of :class:`RunConfig`, such as ``data_dir``, ``label_fraction`` or ``probe``; without a configuration.
 
     Returns:
         A row for each system and set of sensors: ``micro`` and ``macro`` average precision in [0, 1], means over
@@ -67,19 +82,32 @@ def evaluate(config: RunConfig, archive: Archive | None = None, weights: Path | 
     Raises:
         InputError: no checkpoint, weights of another model than was asked for, an empty split, or nothing to evaluate.
     """
+    if not (named := isinstance(subject, RunConfig)):
+        # no patches, no fusion: any side in pixels is legal
+        subject, weights = load_preset(**{**({"patch_size": 1} if is_others(subject) else {}), **fields}), subject
+    elif fields:
+        raise InputError(f"a configuration and {', '.join(fields)}", "give it the fields: load_preset(.., name=value)")
+    config, archive = subject, archive or open_data(subject)
     chosen = choose_weights(config, weights)
-    archive = archive or open_data(config)
     if archive.left_out:
         line(f"of {archive.root} {archive.said_left_out}")
     for split in ("train", "test"):
         if not len(archive.split(split)):
             raise InputError(f"{archive.root} has no patch in the split {split!r}", "add its split files")
-    with only_job(config.folder() / "evaluation"):
-        return write_table(_table(chosen, archive, config), config.folder() / "evaluation")
+    if not (named or config.run_dir):
+        return _table(chosen, archive, config, None)
+    folder = config.folder() / "evaluation"
+    with only_job(folder):
+        return write_table(_table(chosen, archive, config, folder), folder)
 
 
-def random_encoder(like: System | RunConfig, seed: int) -> System:
-    """The same architecture with untrained weights: what the features owe to the architecture alone."""
+def random_encoder(like: System | RunConfig, seed: int) -> System | None:
+    """The same architecture with untrained weights: what the features owe to the architecture alone.
+
+    Others' encoders: :meth:`~fusmae_lite.evaluation.own.Own.shuffled`; None where there can be no control.
+    """
+    if isinstance(like, Given | Own):
+        return like.shuffled(seed) if isinstance(like, Own) else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive("initialise", seed, 99))
         return build_model(getattr(like, "config", like)).eval()
@@ -121,10 +149,13 @@ def write_table(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
     return table
 
 
-def _table(chosen: Chosen, archive: Archive, config: RunConfig) -> pd.DataFrame:
+def _table(chosen: Chosen, archive: Archive, config: RunConfig, folder: Path | None) -> pd.DataFrame:
     """All rows, by the protocol that fits the archive's labels."""
-    device, pretrained, seeds = choose_device(config), chosen.model, range(config.probe_seeds)
+    pretrained, seeds, others = chosen.model, range(config.probe_seeds), isinstance(chosen.model, Given | Own)
+    device = next(pretrained.parameters()).device if others else choose_device(config)
     single, protocol = set(archive.classes) <= set(IGBP10), config.protocol
+    if others and protocol != "linear":
+        raise InputError(f"protocol {protocol} trains this package's systems, not others'", "use protocol=linear")
     if single and protocol != "linear":
         raise InputError(f"{archive.root} has one class a patch", "Table 2 is linear evaluation: protocol=linear")
     protocol = "transfer" if single else protocol
@@ -139,21 +170,28 @@ def _table(chosen: Chosen, archive: Archive, config: RunConfig) -> pd.DataFrame:
         labelled = [labelled_subset(labels, config.label_fraction, draw, archive.classes) for draw in draws]
         prior = class_prior(torch.from_numpy(labels[labelled[0]]).float(), len(archive.split("test")))
         rows.append({"system": "class prior", "sensors": "none", **_measured([prior], archive, config, single)})
-    untrained = [random_encoder(pretrained, seed).to(device) for seed in seeds]
-    for sensors in sensor_sets(chosen.sensors)[: len(chosen.sensors) if single else None]:
-        floor = floors(pretrained.config, sensors)["statistics"].to(device)
+    untrained = [random_encoder(pretrained, seed) for seed in seeds]
+    control = "supervised from scratch" if protocol == "finetune" else "random encoder"
+    sets = [chosen.sensors] if others else sensor_sets(chosen.sensors)[: len(chosen.sensors) if single else None]
+    for sensors in sets:
+        floor, kept = floors(pretrained.config, sensors)["statistics"], {}
         for title, models, how in (
             ("band statistics", [floor] * len(seeds), "linear" if protocol == "finetune" else protocol),
-            ("supervised from scratch" if protocol == "finetune" else "random encoder", untrained, protocol),
-            (pretrained.title, [pretrained.to(device)] * len(seeds), protocol),
+            ("shuffled weights" if others else control, untrained, protocol),
+            (pretrained.title, [pretrained] * len(seeds), protocol),
         ):
-            logits = [_score(models[seed], pairs, sensors, how, config, seed, labelled[seed]) for seed in seeds]
+            if None in models:
+                continue
+            logits = [
+                _score(models[seed].to(device), pairs, sensors, how, config, seed, labelled[seed], folder, kept)
+                for seed in seeds
+            ]
             named = {"system": title, "sensors": "+".join(sensors).upper()}
             rows.append({**named, **_measured(logits, archive, config, single)})
     table = pd.DataFrame(rows)
     table.insert(table.columns.get_loc("test"), "train", len(labelled[0]))
     table.attrs = {
-        "weights": chosen.name, "fusion": pretrained.config.fusion, "digest": chosen.digest,
+        "weights": chosen.name, "fusion": "not ours" if others else pretrained.config.fusion, "digest": chosen.digest,
         "archive": f"{archive.kind}, {shorten(Path(archive.root))}", "protocol": protocol,
         "label_fraction": config.label_fraction, "version": fusmae_lite.__version__,
     }  # fmt: skip
@@ -168,22 +206,31 @@ def _score(
     config: RunConfig,
     seed: int,
     rows: NDArray,
+    folder: Path | None,
+    kept: dict[System, list[Features]],
 ) -> torch.Tensor:
-    """Logits of the test pairs: of a head on frozen features, or of the model fine-tuned, trained on some rows."""
+    """Logits of the test pairs: of a head on frozen features, or of the model fine-tuned, trained on some rows.
+
+    The features of the last model stay in `kept`, those of each system of ours in `folder` as well.
+    """
     if protocol == "finetune":
         settings = FineTuneSettings(
             config.finetune_epochs, config.finetune_batch_size, config.finetune_learning_rate,
             augment=config.augment, pooling=model.pooling,
         )  # fmt: skip
         return fine_tune(model, pairs["train"], pairs["test"], sensors, settings, rows, seed, config).scores
-    cache = config.folder() / "evaluation" / "features"
-    features = [
-        frozen_features(model, part.archive, split, sensors, cache, model.pooling, dataset=part, config=config)
-        for split, part in pairs.items()
-    ]
+    if model not in kept:
+        kept.clear()
+        kept[model] = [
+            frozen_features(
+                model, part.archive, split, sensors, folder and folder / "features", model.pooling, dataset=part,
+                config=config,
+            )
+            for split, part in pairs.items()
+        ]  # fmt: skip
     if protocol == "linear":
-        return probe(features, rows, config, seed)
-    train, test = features
+        return probe(kept[model], rows, config, seed)
+    train, test = kept[model]
     return single_label_probe(train.x[rows], train.y[rows], test.x, config, seed)
 
 

@@ -115,7 +115,7 @@ class TableArchive(Archive):
         if not (folder / SNOW).is_file():
             cure = f"if it is one of the snowy or cloudy patches, put {SNOW} there"
         elif strays:
-            second = _columns(folder / SNOW, ("patch_id", "s1_name"), only=True)
+            second = read_columns(folder / SNOW, ("patch_id", "s1_name"), only=True)
             spared = {text for name in second for text in typed(second[name], name, pa.string(), SNOW).to_pylist()}
             strays = {name: strays[name] for name in strays.keys() - spared}
         strays = {name: modality for name, modality in strays.items() if not name.endswith(_MAP)}
@@ -139,9 +139,9 @@ def read_metadata(
     text, no name twice. With `no_split` an empty split is legal. InputError for whatever else is missing or unknown.
     """
     wanted = ("patch_id", "labels", "split", *keys)
-    columns, where = _columns(path, wanted), str(path)
+    columns, where = read_columns(path, wanted), str(path)
     if second is not None:
-        columns = _append(columns, _columns(second, wanted), path, second)
+        columns = _append(columns, read_columns(second, wanted), path, second)
         where = f"{path} with {second.name}"
     names = {}
     for key in dict.fromkeys(("patch_id", *keys)):
@@ -195,7 +195,7 @@ def typed(column: pa.Array, name: str, kind: pa.DataType, where: object, nulls: 
     return column
 
 
-def _columns(path: Path, wanted: Sequence[str], only: bool = False) -> dict[str, pa.Array]:
+def read_columns(path: Path, wanted: Sequence[str], only: bool = False) -> dict[str, pa.Array]:
     """Each column as one array, ten times as quick to take a row from as a chunked one; texts as plain texts."""
     require_file(path, f"put {path.name} of the archive there")
     try:
