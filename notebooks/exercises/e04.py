@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+from fusmae_lite.course.exercises import compare
+
 
 def lay_out(latents: torch.Tensor, index: torch.Tensor, mask_token: torch.Tensor, n_patches: int) -> torch.Tensor:
     """Put visible latents (B, n, D) at their places `index` (B, n) and the mask token (D,) everywhere else.
@@ -20,15 +22,36 @@ def lay_out(latents: torch.Tensor, index: torch.Tensor, mask_token: torch.Tensor
 
 
 def check_lay_out(answer: Callable[..., torch.Tensor]) -> None:
-    latents = torch.arange(12.0).reshape(2, 2, 3)
+    latents, token = torch.arange(1.0, 13.0).reshape(2, 2, 3), torch.tensor([-1.0, -2.0, -3.0])
     index = torch.tensor([[3, 0], [1, 4]])
-    token = torch.tensor([-1.0, -2.0, -3.0])
-    out = answer(latents, index, token, 5)
+    out = answer(latents.clone(), index, token, 5)
     assert tuple(out.shape) == (2, 5, 3), f"the shape is {tuple(out.shape)}, not (2, 5, 3)"
-    assert torch.equal(out[0, 3], latents[0, 0]), "the first latent of sample 0 belongs at place 3"
-    assert torch.equal(out[1, 1], latents[1, 0]), "every sample has its own index"
-    assert torch.equal(out[0, 1], token), "empty places hold the mask token"
-    assert torch.equal(token, torch.tensor([-1.0, -2.0, -3.0])), "the mask token itself was overwritten"
+
+    def placed(latents, index, token, n):
+        canvas = torch.zeros(len(latents), n, latents.shape[-1]) + token
+        for row, places in enumerate(index):
+            canvas[row, places] = latents[row]
+        return canvas
+
+    slips = {
+        "empty places hold the mask token, not 0": lambda x, i, t, n: placed(x, i, 0 * t, n),
+        "every sample has its own index; you used that of sample 0": lambda x, i, t, n: placed(
+            x, i[:1].expand_as(i), t, n
+        ),
+        "latents belong at their index: you put them one after the other": lambda x, i, t, n: torch.cat(
+            [x, t.expand(len(x), n - x.shape[1], -1)], 1
+        ),
+        "do not sort the index without its latents": lambda x, i, t, n: placed(x, i.sort(-1)[0], t, n),
+        "the latents were added to the mask token; put them in its place": lambda x, i, t, n: placed(x + t, i, t, n),
+        "the latents stand in reversed order": lambda x, i, t, n: placed(x.flip(1), i, t, n),
+        "each place is off by one": lambda x, i, t, n: placed(x, (i + 1) % n, t, n),
+        "that holds the mask token where latents belong": lambda x, i, t, n: t.expand(len(x), n, -1),
+        "the samples of the batch are swapped": lambda x, i, t, n: placed(x.flip(0), i, t, n),
+    }
+    generator = torch.Generator().manual_seed(0)
+    many = torch.rand(3, 9, generator=generator).argsort(1)[:, :4]
+    big = (torch.randn(3, 4, 2, generator=generator), many, torch.randn(2, generator=generator), 9)
+    compare(answer, lay_out, [(latents, index, token, 5), big], slips)
 
 
 def hidden_error(prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -40,11 +63,33 @@ def hidden_error(prediction: torch.Tensor, target: torch.Tensor, mask: torch.Ten
 
 
 def check_hidden_error(answer: Callable[..., torch.Tensor]) -> None:
-    target = torch.zeros(2, 4, 3)
-    prediction = torch.tensor([1.0, 2.0, 3.0, 100.0]).reshape(1, 4, 1).expand(2, 4, 3)
-    mask = torch.tensor([[True, True, True, False]] * 2)
-    value = float(answer(prediction, target, mask))
-    assert abs(value - 14 / 3) < 1e-4, f"got {value:.4g}, expected 14 / 3: average over hidden patches, and only those"
+    generator = torch.Generator().manual_seed(0)
+    target, prediction = torch.randn(2, 3, 4, 5, generator=generator)
+    mask = torch.tensor([[True, True, False, True], [False, True, False, False], [True, True, False, False]])
+    ones = torch.tensor([1.0, 2.0, 3.0, 100.0]).reshape(1, 4, 1).expand(2, 4, 3)
+    toy = (ones, torch.zeros(2, 4, 3), torch.tensor([[True, True, True, False]] * 2))
+
+    def error(p, t):
+        return (p - t).square().mean(-1)
+
+    slips = {
+        "that averages over all patches: the visible ones are not asked for": lambda p, t, m: error(p, t).mean(),
+        "divide by the number of hidden patches, not of all": lambda p, t, m: (error(p, t) * m).mean(),
+        "that is the error of the visible patches: True means hidden": lambda p, t, m: error(p, t)[~m].mean(),
+        "sum over hidden patches: divide by their number": lambda p, t, m: (error(p, t) * m).sum(),
+        "that is the root; the loss is the squared error": lambda p, t, m: error(p, t)[m].mean().sqrt(),
+        "that is the absolute error: square it": lambda p, t, m: (p - t).abs().mean(-1)[m].mean(),
+        "mean over the values of a patch, not their sum": lambda p, t, m: (p - t).square().sum(-1)[m].mean(),
+        "that is a mean of each sample's mean: samples with few hidden patches weigh too much": lambda p, t, m: (
+            torch.stack([error(p, t)[row][m[row]].mean() for row in range(len(m))]).mean()
+        ),
+        "square each difference before you average": lambda p, t, m: (p - t).mean(-1).square()[m].mean(),
+        "divide by hidden patches, not by samples": lambda p, t, m: (error(p, t) * m).sum() / len(m),
+        "one scalar for the batch, not one for each sample": lambda p, t, m: (error(p, t) * m).sum(1) / m.sum(1),
+        "one scalar for the batch, not one for each patch": lambda p, t, m: error(p, t) * m,
+        "that is the mean difference, in which errors cancel": lambda p, t, m: (p - t)[m].mean(),
+    }
+    compare(answer, hidden_error, [(prediction, target, mask), toy], slips)
 
 
 def xattn_decoder_parameters(width: int, sensors: int = 2, mlp_ratio: int = 4) -> int:
@@ -63,10 +108,28 @@ def xattn_decoder_parameters(width: int, sensors: int = 2, mlp_ratio: int = 4) -
 def check_xattn_decoder_parameters(answer: Callable[..., int]) -> None:
     from fusmae_lite.model.cross_attention import XAttnDecoder
 
+    right = xattn_decoder_parameters
+    slips = {
+        "for every sensor, not for one": lambda w, n=2, r=4: right(w, 1, r),
+        "for any number of sensors, not for two": lambda w, n=2, r=4: right(w, 2, r),
+        "the MLP is mlp_ratio times as wide, not always 4 times": lambda w, n=2, r=4: right(w, n, 4),
+        "the LayerNorms are missing": lambda w, n=2, r=4: right(w, n, r) - n * 4 * w,
+        "two LayerNorms for a sensor, not one": lambda w, n=2, r=4: right(w, n, r) - n * 2 * w,
+        "a LayerNorm has a scale and a shift": lambda w, n=2, r=4: right(w, n, r) - n * 2 * w,
+        "four projections, q, k, v and proj: the last is missing": lambda w, n=2, r=4: right(w, n, r) - n * (w * w + w),
+        "every Linear of the attention has a bias": lambda w, n=2, r=4: right(w, n, r) - n * 4 * w,
+        "the biases of the MLP are missing": lambda w, n=2, r=4: right(w, n, r) - n * (r * w + w),
+        "no bias was counted": lambda w, n=2, r=4: right(w, n, r) - n * (4 * w + r * w + w),
+        "the MLP has two layers": lambda w, n=2, r=4: right(w, n, r) - n * (r * w * w + w),
+        "the MLP is missing": lambda w, n=2, r=4: right(w, n, r) - n * (2 * r * w * w + r * w + w),
+        "the biases of the MLP are mlp_ratio * width and width": lambda w, n=2, r=4: right(w, n, r) - n * (r - 1) * w,
+    }
+    compare(answer, right, [(32, 2, 4), (16, 3, 2), (8, 1, 1), (24, 4, 3)], slips)
     for names, width, ratio in ((("s1", "s2"), 32, 4), (("s1", "s2", "x"), 16, 2)):
         wanted = sum(p.numel() for p in XAttnDecoder(names, width, 4, ratio).parameters())
         got = answer(width, len(names), ratio)
         assert got == wanted, f"{len(names)} sensors, width {width}, MLP x {ratio}: got {got}, the module has {wanted}"
+    assert answer(32) == right(32), "two sensors and an MLP of 4 times the width are the defaults"
 
 
 def seen_by_neither(mask_ratio: float, consistent: bool) -> float:
@@ -77,12 +140,17 @@ def seen_by_neither(mask_ratio: float, consistent: bool) -> float:
 
 
 def check_seen_by_neither(answer: Callable[..., float]) -> None:
-    from fusmae_lite.model.masking import sample_masks
-
-    for consistent, strategy in ((True, "consistent"), (False, "independent")):
-        for ratio in (0.25, 0.75):
-            draw = torch.Generator().manual_seed(0)
-            masks = sample_masks(strategy, 2000, 100, round(100 * (1 - ratio)), ("s1", "s2"), draw)
-            counted = float((masks["s1"] & masks["s2"]).float().mean())
-            got = answer(ratio, consistent)
-            assert abs(got - counted) < 0.01, f"{strategy}, {ratio:.0%} hidden: got {got:.3g}, counted {counted:.3g}"
+    slips = {
+        "the two strategies are swapped": lambda r, c: seen_by_neither(r, not c),
+        "that is the share seen by both": lambda r, c: 1 - r if c else (1 - r) ** 2,
+        "that is the share seen by at least one": lambda r, c: 1 - r if c else 1 - r**2,
+        "chances of independent draws are multiplied, not added": lambda r, c: r if c else min(1, 2 * r),
+        "independent draws: both must hide it, so multiply": lambda r, c: r,
+        "consistent masks hide the same places: once is twice": lambda r, c: r**2,
+        "that is the share seen by exactly one": lambda r, c: 0 if c else 2 * r * (1 - r),
+        "independent draws: multiply the ratio by itself, not by the share that is seen": lambda r, c: (
+            r if c else r * (1 - r)
+        ),
+    }
+    cases = [(ratio, consistent) for ratio in (0, 0.25, 0.5, 0.75, 0.9, 1) for consistent in (True, False)]
+    compare(answer, seen_by_neither, cases, slips)
