@@ -8,7 +8,8 @@ import os
 import shutil
 import socket
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,28 @@ def _alive(process: int) -> bool:
     except OSError:
         pass  # another user's
     return True
+
+
+def check_output(path: Path | str, overwrite: bool, endings: Sequence[str], inputs: Iterable[Path | str] = ()) -> Path:
+    """The path of a file that can be written, before hours of work; its folder is made.
+
+    InputError for another ending, a file that exists unless `overwrite`, one of the inputs, a folder without access.
+    """
+    path = Path(path).expanduser()
+    if path.suffix.lower() not in endings:
+        raise InputError(f"{path} is to be written, and has not the ending {endings[0]}", f"name it *{endings[0]}")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder", "name the file to write")
+    if path.exists() and any(Path(i).expanduser().exists() and path.samefile(Path(i).expanduser()) for i in inputs):
+        raise InputError(f"{path} is an input", "write to another name")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists", "give --overwrite, or another name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise InputError(f"{path.parent} cannot be written to ({error.strerror})", "choose another folder") from None
+    return path
 
 
 def refuse_special(path: Path | str) -> None:

@@ -21,6 +21,7 @@ from fusmae_lite.core.config import PRESETS, RunConfig, describe_fields, load_pr
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.course.endings import exit_status
 from fusmae_lite.course.parameters import parse
+from fusmae_lite.course.scene import embed, predict
 
 Preset = Annotated[str, Option(help=f"One of {', '.join(PRESETS)}.", metavar="NAME")]
 Assignments = Annotated[
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit status."""
     commands = Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
     commands.callback(invoke_without_command=True)(fusmae)
-    for run in (course, store, export, encode, synthesise):
+    for run in (course, store, export, encode, synthesise, embed, predict):
         add(commands, run)
     for run in (pretrain, evaluate, doctor):
         add(commands, run, FIELDS)

@@ -7,7 +7,8 @@ import math
 import re
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -161,26 +162,34 @@ def _read(
     """
     refuse_special(path)
     wanted = [band for band in modality.bands if band in on_disk]
+    what = f": {f'band {on_disk[0]} of {modality.title}' if len(on_disk) == 1 else 'image'}"
+    with told_if_damaged(path, what), rasterio.open(path, driver="GTiff") as file:
+        _check_header(file, path, on_disk, modality, side or modality.native_side(wanted[0]))
+        place = place_of(file, path, modality)
+        pixels = file.read([on_disk.index(band) + 1 for band in wanted])
+        if modality.units != CODES:  # of which 0 is one
+            _refuse_gaps(file, pixels, path)
+            pixels = in_unit(file, pixels, path, modality)
+    bands = dict(zip(wanted, pixels, strict=True))
+    for band, array in bands.items():
+        check_values(array, modality, band, path)
+    return bands, place
+
+
+@contextmanager
+def told_if_damaged(path: Path, what: str) -> Iterator[None]:
+    """InputError in place of what GDAL or NumPy say while a file is read; `what` it is, after its name."""
     try:
-        with rasterio.open(path, driver="GTiff") as file:
-            _check_header(file, path, on_disk, modality, side or modality.native_side(wanted[0]))
-            place = _place(file, path, modality)
-            pixels = file.read([on_disk.index(band) + 1 for band in wanted])
-            if modality.units != CODES:  # of which 0 is one
-                pixels = _apply(file, pixels, path, modality)
+        yield
     except InputError:
         raise
     except (RasterioError, OSError, ValueError, OverflowError, MemoryError) as error:
-        if reason := unopened(path, f": {f'band {on_disk[0]} of {modality.title}' if len(on_disk) == 1 else 'image'}"):
+        if reason := unopened(path, what):
             raise reason from None
         if codec := _CODEC.search(f"{error} {error.__cause__}"):
             cure = "write it again with deflate (gdal_translate -co COMPRESS=DEFLATE)"
             raise InputError(f"{path}: this rasterio cannot decode its compression ({codec[0]})", cure) from None
         raise InputError(f"{path}: truncated or no GeoTIFF", "download the patch again") from None
-    bands = dict(zip(wanted, pixels, strict=True))
-    for band, array in bands.items():
-        check_values(array, modality, band, path)
-    return bands, place
 
 
 def _check_header(
@@ -197,7 +206,7 @@ def _check_header(
         check_form(shape, becomes, path, band, side, modality.dtype, modality.units)
 
 
-def _place(file: rasterio.DatasetReader, path: Path, modality: Modality) -> Place:
+def place_of(file: rasterio.DatasetReader, path: Path, modality: Modality) -> Place:
     """CRS and bounds of a north-up grid; InputError for any other."""
     grid, bounds = file.transform, tuple(file.bounds)
     if grid.is_identity:  # what GDAL says of a file without a grid
@@ -210,13 +219,17 @@ def _place(file: rasterio.DatasetReader, path: Path, modality: Modality) -> Plac
     return Place(path, file.crs, bounds, (bounds[2] - bounds[0]) / finest / 2)
 
 
-def _apply(file: rasterio.DatasetReader, pixels: np.ndarray, path: Path, modality: Modality) -> np.ndarray:
-    """Pixels in the modality's unit: declared scale and offset applied; InputError where declared no-data occurs."""
+def _refuse_gaps(file: rasterio.DatasetReader, pixels: np.ndarray, path: Path) -> None:
+    """InputError where declared no-data occurs."""
     for value in {value for value in file.nodatavals if value is not None}:
         if gaps := int((pixels == value).sum()):
             raise InputError(f"{path}: {gaps} pixels are {value:g}, declared as no data", FILL)
     if any(MaskFlags.per_dataset in flags for flags in file.mask_flag_enums) and not file.dataset_mask().all():
         raise InputError(f"{path}: its mask declares pixels as no data", FILL)
+
+
+def in_unit(file: rasterio.DatasetReader, pixels: np.ndarray, path: Path, modality: Modality) -> np.ndarray:
+    """Pixels in the modality's unit: the declared scale and offset applied; InputError for others than are known."""
     declared, (scale, offset) = set(zip(file.scales, file.offsets, strict=True)), (file.scales[0], file.offsets[0])
     usable = len(declared) == 1 and math.isfinite(scale) and math.isfinite(offset) and scale != 0
     optical, accepted = modality.units == REFLECTANCE, "one scale and offset for all bands"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.core.sensors import DECIBEL, REFLECTANCE, known_modality
+from fusmae_lite.core.sensors import DECIBEL, REFLECTANCE, Modality, known_modality
 from fusmae_lite.data.archives.base import Archive
 from fusmae_lite.data.archives.pixels import ADDED
 
@@ -51,17 +52,24 @@ def check_archive(archive: Archive, modalities: Sequence[str] = ("s1", "s2")) ->
         modality = known_modality(name)
         if name in done or modality is None or modality.valid is None:
             continue
-        suspicions, seen = _SUSPICIONS.get(modality.units, ()), 0
-        for row in drawn.tolist():
-            if not suspicions:
-                break
-            try:
-                bands = archive.read(row, [name]).bands[name]
-            except InputError:
-                continue
-            suspicions = [suspicion for suspicion in suspicions if all(map(suspicion[0], bands.values()))]
-            seen += 1
-        if suspicions and seen >= FEWEST:
-            _, what, cure = suspicions[0]
-            raise InputError(f"{archive.root}: {modality.title} in each of {seen} pairs drawn: {what}", cure)
+        refuse_suspicious(modality, _readable(archive, name, drawn.tolist()), str(archive.root), "pairs")
         done.add(name)
+
+
+def _readable(archive: Archive, name: str, rows: Sequence[int]) -> Iterator[Mapping[str, np.ndarray]]:
+    for row in rows:
+        with suppress(InputError):
+            yield archive.read(row, [name]).bands[name]
+
+
+def refuse_suspicious(modality: Modality, drawn: Iterable[Mapping[str, np.ndarray]], where: str, what: str) -> None:
+    """InputError where each of some images, band -> pixels, looks as if it were in another unit; `what` they are."""
+    suspicions, seen = _SUSPICIONS.get(modality.units, ()), 0
+    for bands in drawn if suspicions else ():
+        suspicions = [suspicion for suspicion in suspicions if all(map(suspicion[0], bands.values()))]
+        seen += 1
+        if not suspicions:
+            return
+    if suspicions and seen >= FEWEST:
+        _, look, cure = suspicions[0]
+        raise InputError(f"{where}: {modality.title} in each of {seen} {what} drawn: {look}", cure)
