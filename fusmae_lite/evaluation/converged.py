@@ -20,6 +20,8 @@ from fusmae_lite.core.errors import RunError
 Array = NDArray[np.float64]
 
 GRADIENT = 1e-6  # largest entry of the gradient of the mean loss at which the probe has converged
+POLISH = 5  # Newton steps at most where L-BFGS ends before that
+FEWEST = 5  # patches that it takes to choose C; with fewer it is 0.1
 STEPS = 16  # C is searched in half decades around 0.1 and must not end at the edge of these many
 FLAT = 1e-5  # a validation loss that falls by less is flat
 
@@ -50,15 +52,16 @@ def converged_probe(x: Tensor, y: Tensor, val: tuple[Tensor, Tensor] | None = No
     Args:
         x: (patches, D) features.
         y: (patches, classes) 0 and 1.
-        val: features and labels that choose C by their loss; None: every fifth training patch does.
+        val: features and labels that choose C by their loss; None: every fifth training patch does. Fewer than
+            :data:`FEWEST` choose nothing: C is 0.1.
         scaled: each feature by its own deviation; False: all by one.
     """
     features, labels = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if val is not None and len(val[0]):
+    if val is not None and len(val[0]) >= FEWEST:
         return _best(features, labels, *val, scaled)
     strength = 0.1
-    if val is None and len(features) >= 5:
-        held = np.arange(len(features)) % 5 == 4
+    held = np.arange(len(features)) % 5 == 4
+    if val is None and held.sum() >= FEWEST:
         strength = _best(features[~held], labels[~held], features[held], labels[held], scaled).strength
     return _fit(features, labels, strength, scaled)
 
@@ -122,9 +125,17 @@ def _fit(x: Array, y: Array, strength: float, scaled: bool) -> Linear:
     limit = GRADIENT * min(1.0, float(scale.min())) / 2
     options = {"gtol": limit, "ftol": 0, "maxiter": 5000, "maxfun": 10_000, "maxcor": 20}
     solved = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options)
-    parameters, slope = (flat.reshape(-1, len(learnt)) for flat in (solved.x, objective(solved.x)[1]))
-    gradient = float(max(np.abs(axes.T @ (slope[:-1] / scale)).max(), np.abs(slope[-1]).max()))
-    if not gradient < GRADIENT:
-        raise RunError(f"the probe has not converged: gradient {gradient:.1e} after {solved.nit} steps; lower C")
+    design, ridge = np.hstack([z * scale.T, np.ones((patches, 1))]), np.diag(np.append(penalty * scale**2, 0))
+    parameters = solved.x.reshape(-1, len(learnt))
+    for newton in range(POLISH + 1):  # where values no longer tell two steps apart, the gradient still does
+        slope = objective(parameters.ravel())[1].reshape(parameters.shape)
+        gradient = float(max(np.abs(axes.T @ (slope[:-1] / scale)).max(), np.abs(slope[-1]).max()))
+        if gradient < GRADIENT:
+            break
+        if newton == POLISH:
+            raise RunError(f"the probe has not converged: gradient {gradient:.1e} after {solved.nit} steps; lower C")
+        positive = expit(design @ parameters)
+        hessians = (design.T * share @ design + ridge for share in (positive * (1 - positive) / patches).T)
+        parameters = parameters - np.stack([np.linalg.solve(h, g) for h, g in zip(hessians, slope.T, strict=True)], 1)
     head.weight[:, learnt], head.bias[learnt] = axes.T @ (parameters[:-1] * scale), parameters[-1]
     return replace(head, gradient=gradient)

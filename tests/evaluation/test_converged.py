@@ -11,7 +11,7 @@ from fusmae_lite.core.config import load_preset
 from fusmae_lite.core.errors import RunError
 from fusmae_lite.data.pairs import PairDataset
 from fusmae_lite.evaluation import average_precision, converged, converged_probe, floors, frozen_features, nearest_probe
-from fusmae_lite.evaluation.converged import GRADIENT, prior_head
+from fusmae_lite.evaluation.converged import GRADIENT, _fit, prior_head
 from fusmae_lite.evaluation.features import Features
 from fusmae_lite.evaluation.probe import probe
 
@@ -90,3 +90,17 @@ def test_floors_are_features_of_the_images(archive):
     assert torch.allclose(of["statistics"].x[2], torch.cat(expected), atol=1e-5)
     again = frozen_features(floors(config, ("s1", "s2"), seed=4)["convolutions"], archive, "val", ("s1", "s2"))
     assert not torch.allclose(of["convolutions"].x, again.x), "the filters follow their seed"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_handful_of_patches_converges(seed):
+    """Few patches of many features, equal ones and weak penalties: where L-BFGS ends before the gradient is small."""
+    rng = np.random.default_rng(seed)
+    patches, features = 2 + seed, 200
+    x, y = torch.from_numpy(rng.normal(size=(patches, features))), torch.from_numpy(rng.random((patches, 9)) < 0.4)
+    x[1] = x[0]
+    for val in (None, (x[:2], y[:2].float())):
+        head = converged_probe(x, y.float(), val)
+        assert head.gradient < GRADIENT and head.strength in (0.0, 0.1)
+    for strength in (1e-8, 1e-4, 1.0, 1e4, 1e8):
+        assert _fit(x.numpy(), y.double().numpy(), strength, True).gradient < GRADIENT
