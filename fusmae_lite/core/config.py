@@ -25,7 +25,7 @@ from fusmae_lite.core.architecture import (
 )
 from fusmae_lite.core.errors import InputError, choose
 
-PRESETS = ("smoke", "laptop", "paper")
+PRESETS = ("smoke", "laptop", "paper", "paper-small", "paper-large")
 #: In a notebook's parameters cell these mean "as the preset says".
 UNSET = ("", -1, "-1", None)
 
@@ -119,7 +119,7 @@ def fields_that(role: Any) -> set[str]:
 
 
 def load_preset(preset: str = "smoke", **overrides: Any) -> RunConfig:
-    """The configuration called `preset` (smoke, laptop, paper) with single fields replaced.
+    """The configuration called `preset`, one of :data:`PRESETS`, with single fields replaced.
 
     An override of ``""``, ``-1`` or ``None`` means "as the preset says", so that a notebook's parameters cell can name
     a field without deciding it. What a baseline's method sets (``SYSTEM_DEFAULTS``) comes before the preset, an
@@ -135,8 +135,10 @@ def load_preset(preset: str = "smoke", **overrides: Any) -> RunConfig:
 
 
 def _read_preset(name: str) -> dict[str, Any]:
+    """Fields of a preset; ``paper-small`` is ``paper`` with some changed."""
     text = resources.files("fusmae_lite.core").joinpath(f"presets/{name}.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    larger = name.partition("-")[0]
+    return {**(_read_preset(larger) if larger != name else {}), **tomllib.loads(text)}
 
 
 def project_root() -> Path:

@@ -136,21 +136,24 @@ def evaluate(
 
 def export(
     checkpoint: Annotated[str, Argument(help="xae-lite, xad-lite, or a .safetensors file.")],
-    format: Annotated[Literal["timm", "onnx"], Option(help="Of the file.")],
-    output: Annotated[str, Option(help="Replaced in one step if it exists.", metavar="FILE")],
-    sensors: Annotated[str, Option(help="s1, s2 or s1,s2.", metavar="NAMES")] = "s1,s2",
+    format: Annotated[Literal["timm", "onnx", "hf"], Option(help="Of the file; hf: a folder for the hub.")],
+    output: Annotated[str, Option(help="Replaced in one step if it exists; a new folder for hf.", metavar="FILE")],
+    sensors: Annotated[str, Option(help="s1, s2 or s1,s2; hf takes the whole model.", metavar="NAMES")] = "s1,s2",
 ) -> None:
-    """Write an encoder for timm or ONNX.
+    """Write an encoder for timm or ONNX, a model for Hugging Face.
 
     timm's VisionTransformer takes one sensor. The file is checked before it exists.
     """
     from fusmae_lite.systems.export import save_timm, to_onnx
+    from fusmae_lite.systems.folder import save_folder
     from fusmae_lite.systems.weights import load_pretrained
 
     model, path = load_pretrained(checkpoint), Path(output).expanduser()
-    if path.is_dir():
+    if format == "hf":
+        save_folder(path, model)
+    elif path.is_dir():
         raise InputError(f"{path} is a folder", "name the file to write")
-    if format == "timm":
+    elif format == "timm":
         save_timm(path, model, sensors)
     else:
         to_onnx(model, path, sensors)

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.progress import line
 from fusmae_lite.core.sensors import DECIBEL, Modality, get_modality
-from fusmae_lite.data.archives.base import Archive
+from fusmae_lite.data.archives.base import Archive, Patch
 from fusmae_lite.data.archives.sample import check_archive
 
 #: The most that `cache` keeps in memory, in each process.
@@ -93,7 +93,9 @@ class PairDataset(Dataset):
             )
 
     def _read(self, row: int) -> dict[str, Any]:
-        patch = self.archive.read(row, [modality.name for modality in self.modalities])
+        return self._item(self.archive.read(row, [modality.name for modality in self.modalities]), row)
+
+    def _item(self, patch: Patch, row: int) -> dict[str, Any]:
         labels = torch.tensor([name in patch.labels for name in self.archive.classes], dtype=torch.float32)
         item = {"labels": labels, "index": row}
         bands = {m: {b: torch.from_numpy(array) for b, array in native.items()} for m, native in patch.bands.items()}
@@ -102,6 +104,29 @@ class PairDataset(Dataset):
         batch = {name: {band: array[None] for band, array in native.items()} for name, native in bands.items()}
         images = {name: image[0] for name, image in assemble(batch, self.size, self.normalise).items()}
         return {"images": images, **item}
+
+
+class TorchGeoDataset(PairDataset):
+    """The pairs of one split as TorchGeo's samples: stacked channels, for its transforms, trainers and models.
+
+    Takes what :class:`PairDataset` takes. An item is ``{"image": (C, size, size) float32, "label": (n_classes,) int64,
+    "crs": "EPSG:32633", "bbox": (4,) float64, left, bottom, right, top}``; the channels are those of
+    `modalities`, one sensor after the other: VV VH B01 .. B12. Where a file has no place, crs is empty and bbox NaN.
+    """
+
+    def __init__(self, archive: Archive, split: str = "train", **options: Any) -> None:
+        if options.get("native"):
+            raise InputError("native bands have different sides and cannot be stacked", "leave native out")
+        super().__init__(archive, split, **options)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        item = super().__getitem__(i)
+        image, label = torch.cat(list(item["images"].values())), item["labels"].long()
+        return {"image": image, "label": label, "crs": item["crs"], "bbox": item["bbox"]}
+
+    def _item(self, patch: Patch, row: int) -> dict[str, Any]:
+        bbox = torch.tensor(patch.bounds or [torch.nan] * 4, dtype=torch.float64)
+        return {**super()._item(patch, row), "crs": patch.crs or "", "bbox": bbox}
 
 
 def assemble(bands: Mapping[str, Mapping[str, Tensor]], size: int = 120, normalised: bool = True) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from fusmae_lite.core.errors import InputError, choose
 from fusmae_lite.core.files import read_object
 from fusmae_lite.evaluation.own import as_system
 from fusmae_lite.systems import System
+from fusmae_lite.systems.hub import from_hub
 from fusmae_lite.systems.weights import digest_of, load_model, shipped_weights
 from fusmae_lite.train.checkpoints import latest_checkpoint
 
@@ -78,7 +79,7 @@ def find_weights(config: RunConfig, otherwise: str = "") -> Path:
 def weights_file(weights: Path | str) -> Path:
     """A shipped model's name, a file, a checkpoint's folder or a run's (its latest checkpoint) -> the file."""
     shipped = shipped_weights()
-    path = shipped.get(str(weights), Path(weights).expanduser())
+    path = from_hub(str(weights)) or shipped.get(str(weights), Path(weights).expanduser())
     if not path.exists():
         cure = f"{choose(weights, shipped, 'give one of')} or give a file or the folder of a run"
         raise InputError(f"no weights {str(weights)!r}", cure)

@@ -22,6 +22,7 @@ from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.model.system import System
 from fusmae_lite.model.tokens import Positions
 from fusmae_lite.systems import build_model
+from fusmae_lite.systems.hub import CONFIG, from_hub, read_config, weights_in
 
 FORMAT = "fusmae-lite 1"
 DAMAGED = "copy it again or retrain it"
@@ -116,9 +117,13 @@ def save_model(path: Path, model: System, extra: Mapping[str, object] | None = N
 
 def save_model_tensors(path: Path, weights: Tensors, config: ModelConfig, extra: Mapping[str, object]) -> None:
     """:func:`save_model` for weights that were gathered from several processes and have no module."""
+    save_tensors(path, weights, {**describe_model(config), "extra": json.dumps(extra)})
+
+
+def describe_model(config: ModelConfig) -> dict[str, str]:
+    """What weights are of no use without: format, and as JSON configuration and sensors."""
     sensors = json.dumps(describe_sensors(config.modalities))
-    metadata = {"format": FORMAT, "config": config.model_dump_json(), "sensors": sensors, "extra": json.dumps(extra)}
-    save_tensors(path, weights, metadata)
+    return {"format": FORMAT, "config": config.model_dump_json(), "sensors": sensors}
 
 
 def load_model(path: Path, expected: ModelConfig | None = None) -> System:
@@ -128,15 +133,18 @@ def load_model(path: Path, expected: ModelConfig | None = None) -> System:
     changed since it was written, or weights missing, of another shape or dtype than float32, or not finite.
     """
     tensors, metadata = read_tensors(path)
-    model = _skeleton(path, metadata, len(tensors))
+    facts, source = metadata, path
+    if "config" not in metadata and (beside := Path(path).with_name(CONFIG)).is_file():
+        facts, source = read_config(beside), beside
+    model = _skeleton(source, facts, len(tensors))
     for name in () if expected is None else ModelConfig.model_fields:
         trained, wanted = getattr(model.config, name), getattr(expected, name)
         if trained != wanted and name not in fields_that(LossOnly):
             cure = f"set {name} to that of the checkpoint, or choose another checkpoint"
             raise InputError(f"{path} was trained with {name}={trained!r}, not {wanted!r}", cure)
-    if _part(path, metadata, "sensors") != describe_sensors(model.config.modalities):
+    if _part(source, facts, "sensors") != describe_sensors(model.config.modalities):
         cure = "load it with the sensors it was trained with"
-        raise InputError(f"{path}: band order or statistics differ from those in sensors.py", cure)
+        raise InputError(f"{source}: band order or statistics differ from those in sensors.py", cure)
     _check_weights(path, model, tensors)
     check_digest(path, tensors, metadata)
     model.to_empty(device="cpu").load_state_dict(tensors)
@@ -146,7 +154,8 @@ def load_model(path: Path, expected: ModelConfig | None = None) -> System:
 def _skeleton(path: Path, metadata: Mapping[str, str], count: int) -> System:
     """The model that the header of a file of `count` tensors describes, without memory for its weights."""
     if "config" not in metadata:
-        raise InputError(f"{path} carries no configuration", "use a checkpoint written by fusmae-lite")
+        cure = f"use a checkpoint written by fusmae-lite, or put the {CONFIG} of its export beside it"
+        raise InputError(f"{path} carries no configuration", cure)
     if metadata.get("format", FORMAT) != FORMAT:
         raise InputError(f"{path} is in the format {metadata['format']!r}, not {FORMAT!r}", "update fusmae-lite")
     values = _part(path, metadata, "config")
@@ -188,16 +197,17 @@ def shipped_weights() -> dict[str, Path]:
 
 
 def load_pretrained(name: str | Path, image_size: int | None = None) -> System:
-    """A model by the name it is shipped under (``"xae-lite"``) or by the path of a checkpoint.
+    """A model by the name it is shipped under (``"xae-lite"``), by the path of a checkpoint or an exported folder, or
+    by its id on the Hugging Face hub, ``hf-hub:owner/name``; this one needs a connection the first time.
 
     `image_size` in pixels, a multiple of its patch size, makes it take images of another size, see :func:`resized`.
     """
     shipped = shipped_weights()
-    path = shipped.get(str(name), Path(name).expanduser())
+    path = from_hub(str(name)) or shipped.get(str(name), Path(name).expanduser())
     if not path.exists():
-        cure = f"choose one of {', '.join(shipped)} or give a .safetensors file"
+        cure = f"choose one of {', '.join(shipped)}, or give a .safetensors file, a folder, or hf-hub:owner/name"
         raise InputError(f"no pretrained model {str(name)!r}", cure)
-    model = load_model(path / "model.safetensors" if path.is_dir() else path)
+    model = load_model(weights_in(path) if path.is_dir() else path)
     return model if image_size is None else resized(model, image_size)
 
 

@@ -25,6 +25,13 @@ def test_the_paper_preset_is_the_paper():
     assert c.architecture() == ModelConfig()
 
 
+def test_the_papers_recipe_comes_in_three_sizes():
+    paper, small, large = (load_preset(name) for name in ("paper", "paper-small", "paper-large"))
+    assert [(c.width, c.depth, c.heads) for c in (small, paper, large)] == [(384, 12, 6), (768, 12, 12), (1024, 24, 16)]
+    size = {"preset", "width", "depth", "heads", "accumulate"}
+    assert paper.model_dump(exclude=size) == small.model_dump(exclude=size) == large.model_dump(exclude=size)
+
+
 def test_strings_from_papermill_are_converted_exactly():
     c = load_preset("smoke", learning_rate="1e-4", cache="true", epochs="7", modalities="s2, s1", betas=[0.9, 0.99])
     assert (c.learning_rate, c.cache, c.epochs, c.modalities, c.betas) == (1e-4, True, 7, ("s2", "s1"), (0.9, 0.99))

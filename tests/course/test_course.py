@@ -227,7 +227,7 @@ def test_dead_kernel_is_a_failed_run(sources: Path, tmp_path: Path) -> None:
         ({"seed": "1.5"}, "'seed': '1.5' is refused"),
         ({"seed": "-2"}, "'seed'"),
         ({"augment": "crop"}, "'augment': 'crop' is refused.*'none', 'flips' or 'crops'"),
-        ({"preset": "huge"}, "unknown preset 'huge'; choose one of smoke, laptop, paper"),
+        ({"preset": "huge"}, "unknown preset 'huge'; choose one of smoke, laptop, paper, paper-small, paper-large"),
     ],
 )
 def test_refused_before_anything_runs(sources: Path, tmp_path: Path, parameters: dict, message: str) -> None:

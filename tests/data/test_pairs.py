@@ -1,5 +1,6 @@
 """Tensors from patches: the one resampling, normalisation, and augmentation that keeps both sensors registered."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, default_collate
 
+from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import S1, S2
 from fusmae_lite.data import augment as module
 from fusmae_lite.data.archives import Patch, open_archive
 from fusmae_lite.data.augment import augment
-from fusmae_lite.data.pairs import PairDataset, assemble, denormalise, normalise, stack_bands
+from fusmae_lite.data.pairs import PairDataset, TorchGeoDataset, assemble, denormalise, normalise, stack_bands
 
 SAMPLES = Path(__file__).resolve().parents[2] / "data_samples"
 
@@ -266,3 +268,28 @@ def test_the_cache_is_bounded_and_says_so(archive, monkeypatch, capsys):
     items = [pairs[i] for i in range(6)]
     assert len(pairs._cache) == 3 and capsys.readouterr().out.count("keeps 3 of") == 1
     assert all(torch.equal(pairs[i]["bands"]["s1"]["VV"], item["bands"]["s1"]["VV"]) for i, item in enumerate(items))
+
+
+def test_samples_of_torchgeos_form(archive):
+    data, pairs = TorchGeoDataset(archive, "val", size=30, cache=True), PairDataset(archive, "val", size=30)
+    batch = next(iter(DataLoader(data, batch_size=3)))
+    assert set(batch) == {"image", "label", "crs", "bbox"} and batch["label"].dtype == torch.int64
+    for i in range(3):
+        item, row = pairs[i], int(pairs.indices[i])
+        assert torch.equal(batch["image"][i, :2], item["images"]["s1"])
+        assert torch.equal(batch["image"][i, 2:], item["images"]["s2"])
+        assert torch.equal(batch["label"][i], item["labels"].long()) and batch["label"][i].any()
+        patch = archive.read(row)
+        assert batch["crs"][i] == patch.crs and tuple(batch["bbox"][i].tolist()) == patch.bounds
+    assert all(torch.equal(data[0][name], batch[name][0]) for name in ("image", "label", "bbox"))
+    assert set(pairs[0]) == {"images", "labels", "index"}
+
+
+def test_samples_of_one_sensor_in_physical_units_and_of_no_place(archive, monkeypatch):
+    data = TorchGeoDataset(archive, "val", modalities=("s1",), normalise=False)
+    assert data[0]["image"].shape == (2, 120, 120) and data[0]["image"].mean() < -5
+    read = archive.read
+    monkeypatch.setattr(archive, "read", lambda *which: replace(read(*which), crs=None, bounds=None))
+    assert data[0]["crs"] == "" and data[0]["bbox"].isnan().all()
+    with pytest.raises(InputError, match="native"):
+        TorchGeoDataset(archive, native=True)
