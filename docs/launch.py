@@ -2,7 +2,8 @@
 
 The address of the repository stands in ``.binder/repository.txt`` and nowhere else by hand. From it this script writes
 
-- into each notebook, above its imports, the lines that fetch the course when the notebook was opened alone on Colab,
+- into each notebook, below its title, the hidden cell that fetches the course when it was opened alone on Colab, and
+  into its first and last cell the way to the notebooks before and after it and to both services,
 - the links of ``docs/launch.md``,
 - ``.binder/requirements.txt``, the pinned packages for Binder.
 
@@ -26,6 +27,9 @@ from fusmae_lite.core.files import write_text
 from fusmae_lite.course.parameters import find_notebooks
 
 ADDRESS = re.compile(r"https://[\w.-]+(?:/[\w.-]+)+")
+GITHUB = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+)")
+#: Folded in JupyterLab, on Colab and on the site.
+HIDDEN = {"jupyter": {"source_hidden": True}, "cellView": "form", "tags": ["hide-input"]}
 ON_COLAB = 'if "google.colab" in str(get_ipython()):'
 CELL = """\
 {condition}  # opened alone: fetch the course, install its pinned packages
@@ -53,36 +57,51 @@ def repository(root: Path) -> str:
 
 
 def colab_lines(address: str) -> str:
-    """The lines for the top of the import cell. Unless an address is known, the variable FUSMAE_REPOSITORY names it."""
+    """The cell for Colab. Unless an address is known, the variable FUSMAE_REPOSITORY names it."""
     return CELL.format(condition=ON_COLAB, address=f"${{FUSMAE_REPOSITORY:-{address}}}" if address else ASK)
 
 
-def import_cell(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
-    """The first cell that imports the package; raises :class:`InputError` in a notebook without one."""
-    for cell in notebook.cells:
-        if cell.cell_type == "code" and re.search(r"^(?:from|import) fusmae_lite\b", cell.source, flags=re.M):
-            return cell
-    raise InputError(f"{name}: no cell imports fusmae_lite", "import it below the parameters")
+def prepare(notebook: nbformat.NotebookNode, name: str, names: list[str], address: str) -> None:
+    """Below the title of a notebook the hidden cell for Colab, in its first and last cell the way to its neighbours."""
+    cells = notebook.cells
+    if not any(cell.cell_type == "code" and cell.source.startswith(ON_COLAB) for cell in cells):
+        cells.insert(1, nbformat.v4.new_code_cell(metadata=HIDDEN))
+    cells[1].source = colab_lines(address).rstrip()
+    for cell in (cells[0], cells[-1]):
+        cell.source = re.sub(r"\n+Course: .*\Z", "", cell.source) + f"\n\nCourse: {way(name, names, address)}"
 
 
-def prepared(source: str, address: str) -> str:
-    """The source of an import cell with the lines for Colab on top, those of an earlier address replaced."""
-    rest = re.sub(rf"\A{re.escape(ON_COLAB)}.*\n(?:    .*\n|\n)*", "", source)
-    return f"{colab_lines(address)}\n{rest}"
+def way(name: str, names: list[str], address: str) -> str:
+    """Links from a notebook to the one before, the map, the one after and, once an address is known, the services."""
+    place = names.index(name)
+    before, after = names[max(place - 1, 0) : place], names[place + 1 : place + 2]
+    parts = [f"[← {other.replace('_', ' ')}]({other}.ipynb)" for other in before]
+    parts += ["[the map](00_start_here.ipynb#the-map)"]
+    parts += [f"[{other.replace('_', ' ')} →]({other}.ipynb)" for other in after]
+    if hosted := GITHUB.fullmatch(address):
+        parts += [f"[{service}]({link})" for service, link in services(hosted[1], name).items()]
+    return " · ".join(parts)
+
+
+def services(repository: str, name: str) -> dict[str, str]:
+    """Where a notebook of a repository on GitHub, ``owner/name``, opens."""
+    return {
+        "open on Colab": f"https://colab.research.google.com/github/{repository}/blob/HEAD/notebooks/{name}.ipynb",
+        "open on Binder": f"https://mybinder.org/v2/gh/{repository}/HEAD?labpath=notebooks%2F{name}.ipynb",
+    }
 
 
 def links(address: str, names: list[str]) -> str:
     """A table of launch links, or a sentence that says why there are none."""
-    hosted = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+)", address)
+    hosted = GITHUB.fullmatch(address)
     if not address:
         return UNKNOWN
     if not hosted:
         return "Colab and Binder open notebooks by a link only from GitHub; elsewhere use the two ways below."
     rows = ["| notebook | Colab | Binder |", "|---|---|---|"]
     for name in names:
-        colab = f"https://colab.research.google.com/github/{hosted[1]}/blob/HEAD/notebooks/{name}.ipynb"
-        binder = f"https://mybinder.org/v2/gh/{hosted[1]}/HEAD?labpath=notebooks%2F{name}.ipynb"
-        rows.append(f"| [{name}](../notebooks/{name}.ipynb) | [open on Colab]({colab}) | [open on Binder]({binder}) |")
+        opened = " | ".join(f"[{service}]({link})" for service, link in services(hosted[1], name).items())
+        rows.append(f"| [{name}](../notebooks/{name}.ipynb) | {opened} |")
     return "\n".join(rows)
 
 
@@ -103,10 +122,9 @@ def write_all(root: Path) -> list[str]:
     notebooks = find_notebooks(root / "notebooks", [])
     for path in notebooks:
         notebook = nbformat.read(path, as_version=4)
-        cell = import_cell(notebook, path.name)
-        source = prepared(cell.source, address)
-        if source != cell.source:
-            cell.source = source
+        old = nbformat.writes(notebook)
+        prepare(notebook, path.stem, [other.stem for other in notebooks], address)
+        if nbformat.writes(notebook) != old:
             end = "\n" * path.read_text(encoding="utf-8").endswith("\n")  # the diff is the cell alone
             write_text(path, nbformat.writes(notebook).rstrip("\n") + end)
             changed.append(path.name)

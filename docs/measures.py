@@ -41,7 +41,7 @@ def row(path: Path) -> str:
     lines = [len(cell.source.splitlines()) for cell in code]
     pictures = sum("image/png" in output.get("data", {}) for cell in code for output in cell.get("outputs", []))
     text = "\n".join(prose).lower()
-    exercises = sum(cell.source.startswith("check(") for cell in code)
+    exercises = sum(len(re.findall(r"^check\(", cell.source, re.M)) for cell in code)
     numbers = [
         len(cells), f"{len(prose) / len(code):.2f}", f"{statistics.median(lines):g}", max(lines), f"{words(prose):,}",
         f"{path.stat().st_size / 1e6:.2f}", pictures, text.count("predict, then run"), text.count("pitfall."),

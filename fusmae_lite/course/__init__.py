@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-_WHERE = {"begin": "notebook", "record": "notebook", "check": "exercises"}
+_WHERE = {"begin": "notebook", "record": "notebook", "check": "exercises", "quiz": "exercises"}
 
 
 def __getattr__(name: str) -> Any:  # begin needs torch, which `fusmae --help` must not wait for

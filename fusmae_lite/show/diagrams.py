@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -18,6 +19,8 @@ from fusmae_lite.show.pictures import COLOURS
 WIDTH, HEIGHT = 10.2, 4.15
 #: (bottom, top) of each lane; ``both`` spans the two sensors, ``use`` is what follows pretraining.
 LANES = {"s1": (2.74, 3.79), "s2": (1.44, 2.49), "both": (1.44, 3.79), "use": (0.28, 1.02)}
+LANES |= {"xae": LANES["s1"], "xad": LANES["s2"]}  # two models, each of both sensors
+FORK, JOIN = 3.62, 7.50  # where the sensors enter the two models and leave them
 INK, SHARED, FADED_INK, FADED_EDGE = "#222222", "#5B5B5B", "#A3A3A3", "#D9D9D9"
 
 
@@ -38,21 +41,24 @@ BOXES = (
     Box("tokens", "s2", 1.34, 0.92, "Tokens", "8 x 8 px\n+ position", "eq. 1"),
     Box("masking", "s1", 2.50, 0.92, "Mask 75 %", "", "sec. 3.3"),
     Box("masking", "s2", 2.50, 0.92, "Mask 75 %", "", "sec. 3.3"),
-    Box("xattn_encoder", "both", 3.66, 1.14, "XAttnEncoder", "cross-attention\nbefore encoding", "eqs. 2-5"),
-    Box("encoder", "both", 5.04, 1.08, "Encoder", "self-attention\nover all tokens", "eqs. 6-8"),
-    Box("xattn_decoder", "both", 6.36, 1.14, "XAttnDecoder", "cross-attention\nafter encoding", "eqs. 10-11"),
+    Box("xattn_encoder", "xae", 3.90, 1.46, "XAttnEncoder", "cross-attention", "eqs. 2-5"),
+    Box("encoder", "xae", 5.76, 1.46, "Encoder", "self-attention", "eqs. 6-8"),
+    Box("encoder", "xad", 3.90, 1.46, "Encoder", "self-attention", "eqs. 6-8"),
+    Box("xattn_decoder", "xad", 5.76, 1.46, "XAttnDecoder", "cross-attention", "eqs. 10-11"),
     Box("decoders", "s1", 7.74, 0.98, "Decoder 1", "", "eq. 9"),
     Box("decoders", "s2", 7.74, 0.98, "Decoder 2", "", "eq. 9"),
     Box("loss", "both", 8.96, 1.12, "Loss", "squared error,\nhidden patches", "sec. 3.2"),
-    Box("features", "use", 4.88, 1.40, "Frozen features", "mean of all tokens", ""),
-    Box("probe", "use", 6.62, 2.10, "Linear probe", "average precision  (sec. 4)", ""),
+    Box("features", "use", 3.90, 1.46, "Frozen features", "mean of all tokens", ""),
+    Box("probe", "use", 5.76, 2.10, "Linear probe", "average precision  (sec. 4)", ""),
 )
 PARTS = tuple(dict.fromkeys(box.part for box in BOXES))
-#: What stands beside the boxes: height, text, size.
+#: What stands beside the boxes: left, height, text, size.
 NOTES = (
-    (3.99, "Pretraining: rebuild what was hidden", 9.5),
-    (0.84, "Use: the encoder stays as it is", 9.5),
-    (0.48, "XAE fuses early (XAttnEncoder), XAD late (XAttnDecoder);\neach may be left out.", 8.5),
+    (0.12, 3.99, "Pretraining: rebuild what was hidden", 9.5),
+    (3.90, 3.96, "XAE: the sensors meet before the encoder", 9.0),
+    (3.90, 2.615, "or XAD: they meet after it", 9.0),
+    (0.12, 0.84, "Use: the encoder stays as it is", 9.5),
+    (0.12, 0.48, "XAE and XAD are two models. A model with\nboth blocks, or with neither, is possible too.", 8.5),
 )
 
 
@@ -69,16 +75,21 @@ def overview(highlight: Iterable[str] | str | None = None) -> Figure:
     axes.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
     axes.axis("off")
     axes.plot((0.12, WIDTH - 0.12), (1.23, 1.23), color="#C8C8C8", lw=1, ls=(0, (2, 3)))
-    for height, text, size in NOTES:
-        _text(axes, 0.12, height, text, SHARED, ha="left", fontsize=size, linespacing=1.3)
-    for lane in ("s1", "s2", "use"):
-        row = [box for box in BOXES if box.lane == lane or (box.lane == "both" and lane != "use")]
+    for left, height, text, size in NOTES:
+        _text(axes, left, height, text, SHARED, ha="left", fontsize=size, linespacing=1.3)
+    for x in (FORK, JOIN):
+        axes.plot((x, x), [sum(LANES[lane]) / 2 for lane in ("s1", "s2")], color=SHARED, lw=2.5, zorder=3)
+    for lane in LANES.keys() - {"both"}:
         height = sum(LANES[lane]) / 2
-        for one, other in zip(row, row[1:], strict=False):
-            colour = COLOURS.get(lane, SHARED) if chosen & {one.part, other.part} else FADED_EDGE
-            _arrow(axes, (one.left + one.width + 0.03, height), (other.left - 0.03, height), colour)
+        row = [box for box in BOXES if box.lane == lane or (box.part == "loss" and lane in ("s1", "s2"))]
+        stops = [(box.left, box.left + box.width, box.part) for box in row]
+        stops += [(x, x, "") for x in (FORK, JOIN) if lane != "use"]
+        for (_, start, one), (end, _, other) in pairwise(sorted(stops)):
+            if (start, end) != (FORK, JOIN):
+                colour = COLOURS.get(lane, SHARED) if chosen & {one, other} else FADED_EDGE
+                _arrow(axes, (start + 0.03, height), (end - 0.03, height), colour)
     down = SHARED if chosen & {"features", "encoder"} else FADED_EDGE
-    _arrow(axes, (5.58, LANES["both"][0] - 0.03), (5.58, LANES["use"][1] + 0.03), down)
+    _arrow(axes, (4.63, LANES["both"][0] - 0.03), (4.63, LANES["use"][1] + 0.03), down)
     for box in BOXES:
         _draw_box(axes, box, box.part in chosen)
     return figure
@@ -106,10 +117,11 @@ def _draw_box(axes: Axes, box: Box, lit: bool) -> None:
     _text(axes, middle, bottom + 0.14, box.source, ink, style="italic")
     colours = {lane: colour if lit else FADED_EDGE for lane, colour in COLOURS.items()}
     if box.part.startswith("xattn"):
-        for lane, start, end in (("s1", 2.80, 1.98), ("s2", 1.98, 2.80)):
-            _arrow(axes, (box.left + 0.25, start), (box.left + box.width - 0.25, end), colours[lane], lw=1.8)
+        for lane, start, end in (("s1", 0.50, 0.30), ("s2", 0.30, 0.50)):
+            ends = (box.left + 0.35, bottom + start), (box.left + box.width - 0.35, bottom + end)
+            _arrow(axes, *ends, colours[lane], lw=1.8)
     if box.part == "encoder":
-        _text(axes, middle + 0.13, 1.845, "CLS", ink, ha="left")
+        _text(axes, middle + 0.48, bottom + 0.41, "CLS", ink, ha="left")
     for low, fills, columns, cell in _squares(box, lit, colours):
         for index, fill in enumerate(fills):
             row, column = divmod(index, columns)
@@ -131,5 +143,5 @@ def _squares(box: Box, lit: bool, colours: dict[str, str]) -> list[tuple[float, 
         blank, lows = "#EFEFEF" if lit else "#F2F2F2", {"s1": 2.55, "s2": 1.98}
         return [(lows[lane], [blank if s else colours[lane] for s in visible[lane]], 8, 0.095) for lane in lows]
     if box.part == "encoder":
-        return [(1.78, [colours[lane] for lane in ("cls", *["s2"] * 3, *["s1"] * 3)], 1, 0.17)]
+        return [(bottom + 0.35, [colours[lane] for lane in (*["s1"] * 3, *["s2"] * 3, "cls")], 7, 0.13)]
     return []

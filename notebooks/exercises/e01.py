@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-
-from fusmae_lite.course.exercises import compare
+from judging import compare
 
 
 def average_db(db: np.ndarray) -> float:

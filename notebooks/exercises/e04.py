@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-
-from fusmae_lite.course.exercises import compare
+from judging import compare
 
 
 def lay_out(latents: torch.Tensor, index: torch.Tensor, mask_token: torch.Tensor, n_patches: int) -> torch.Tensor:

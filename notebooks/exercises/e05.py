@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from fusmae_lite.course.exercises import compare
+from judging import compare
 
 
 def schedule_at(step: int, total: int, warmup: int, peak: float) -> float:

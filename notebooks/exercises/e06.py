@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-
-from fusmae_lite.course.exercises import compare
+from judging import compare
 
 
 def paste_visible(original: torch.Tensor, prediction: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from judging import compare
 from sklearn.metrics import average_precision_score
-
-from fusmae_lite.course.exercises import compare
 
 
 def precision_at(labels: np.ndarray, scores: np.ndarray, k: int) -> float:

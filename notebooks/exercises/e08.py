@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-
-from fusmae_lite.course.exercises import compare
+from judging import compare
 
 
 def scene_label(codes: np.ndarray, groups: dict[str, tuple[int, ...]]) -> str:

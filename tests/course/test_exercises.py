@@ -57,7 +57,7 @@ def test_skeleton_keeps_the_task_and_drops_the_solution(folder: Path) -> None:
     [
         ("return 15", "side: solved"),
         ("return 14", "side: not yet: 225 tokens lie on a grid of 15 x 15"),
-        ("raise NotImplementedError", "side: to do: replace `raise NotImplementedError` and run both cells again"),
+        ("raise NotImplementedError", "side: to do: replace `raise NotImplementedError` and run again"),
         ("return 1 / 0", "side: stopped with ZeroDivisionError: division by zero"),
     ],
 )
@@ -103,7 +103,8 @@ def test_notebook_shows_the_generated_skeleton_and_checks_it(number: str, name: 
     assert len(paths) == 1, f"exercises e{number}.py belong to exactly one notebook"
     notebook = nbformat.read(paths[0], as_version=4)
     cells = [cell.source.strip() for cell in notebook.cells if cell.cell_type == "code"]
-    assert exercises.skeleton(number, name) in cells, f"{paths[0].name}: the cell of {name} is not its skeleton"
+    shown = exercises.skeleton(number, name)
+    assert any(cell.startswith(shown) for cell in cells), f"{paths[0].name}: the cell of {name} is not its skeleton"
     assert any(f'check("{number}", {name})' in cell for cell in cells), f"{paths[0].name}: {name} is never checked"
 
 

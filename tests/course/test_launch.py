@@ -54,20 +54,29 @@ launch = load_launch()
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_fetches_the_course_on_colab(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
-    source = launch.import_cell(notebook, path.name).source
-    assert source == launch.prepared(source, launch.repository(ROOT)), "run `python docs/launch.py`"
-    before = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    before = before[: before.index(source)]
-    assert not any(re.search(r"^\s*(import|from) ", text, flags=re.M) for text in before), "nothing is imported earlier"
+    stored = nbformat.writes(notebook)
+    launch.prepare(notebook, path.stem, [other.stem for other in NOTEBOOKS], launch.repository(ROOT))
+    assert nbformat.writes(notebook) == stored, "run `python docs/launch.py`"
+    assert notebook.cells[1].source.startswith(launch.ON_COLAB), "nothing is imported earlier"
+    assert notebook.cells[1].metadata == launch.HIDDEN, "the cell for Colab is folded"
+    neighbours = [other.name for other in NOTEBOOKS if abs(NOTEBOOKS.index(other) - NOTEBOOKS.index(path)) == 1]
+    for cell in (notebook.cells[0], notebook.cells[-1]):
+        assert all(f"]({name})" in cell.source for name in neighbours), "previous and next"
 
 
 def test_lines_of_another_address_are_replaced_and_nothing_else() -> None:
-    cell = "import os\n\nfrom fusmae_lite import FusMAE\n"
-    first = launch.prepared(cell, "")
-    second = launch.prepared(first, "https://github.com/owner/name")
-    assert first.endswith(cell) and second.endswith(cell)
-    assert second.count("google.colab") == 1 and "owner/name" in second and "owner/name" not in first
-    assert launch.prepared(second, "") == first
+    cells = [nbformat.v4.new_markdown_cell("# One"), nbformat.v4.new_code_cell("import os")]
+    notebook = nbformat.v4.new_notebook(cells=[*cells, nbformat.v4.new_markdown_cell("End")])
+    texts = []
+    for address in ("", "https://github.com/owner/name", "https://example.org/owner/name", ""):
+        launch.prepare(notebook, "01_one", ["00_zero", "01_one"], address)
+        texts.append([cell.source for cell in notebook.cells])
+    assert texts[0] == texts[3] and len(texts[0]) == 4 and texts[0][2] == "import os"
+    assert "owner/name" not in "".join(texts[0]) and "owner/name course" not in texts[0][1]
+    assert "clone -q --depth 1 ${FUSMAE_REPOSITORY:-https://github.com/owner/name} course" in texts[1][1]
+    for text in (texts[1][0], texts[1][3]):
+        assert "[← 00 zero](00_zero.ipynb)" in text and text.count("owner/name") == 2
+    assert "Colab" not in texts[2][0]
 
 
 def play_colab(folder: Path, address: str | None) -> subprocess.CompletedProcess[str]:
