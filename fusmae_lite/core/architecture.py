@@ -26,7 +26,7 @@ SYSTEM_DEFAULTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 # The model finds each by its name: `<name>_masks` of model/masking.py, `<name>_positions` of model/tokens.py
-Masking = Literal["independent", "consistent"]
+Masking = Literal["independent", "consistent", "cloud"]
 Embedding = Literal["sincos", "learned"]
 
 # Bounds lie above anything of use: beyond them are typing errors, and machines that hang
@@ -73,7 +73,7 @@ class ModelConfig(BaseModel):
     )
     positions: Embedding = setting("sincos", "E_emb of eq. 1; sincos is fixed")
     position_temperature: float = setting(10_000, "of sincos; 20 tells patches of a small grid apart", gt=1, le=1e9)
-    masking: LossOnly[Masking] = setting("independent", "section 3.3")
+    masking: LossOnly[Masking] = setting("independent", "section 3.3; cloud is ours")
     mask_ratio: LossOnly[float] = setting(0.75, "share of each modality's patches that is removed", gt=0, lt=1)
     decoder_width: Width = setting(256, "width of the decoders D_i")
     decoder_depth: int = setting(2, "blocks of each decoder D_i", ge=0, le=1000)

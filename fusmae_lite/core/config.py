@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from pydantic import field_validator, model_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
 from fusmae_lite.core.architecture import (
     SYSTEM_DEFAULTS,
@@ -55,6 +56,9 @@ class RunConfig(ModelConfig):
     jitter: RateOrZero = setting(0.0, "strength of a random gain, offset and offset of each band; 1: usual")
     synthetic: bool = setting(False, "half of each batch are synthetic scenes, each seen once")
     sensor_dropout: Chance = setting(0.0, "chance that a step shows each sensor alone (not dino)")
+    loss_weights: dict[str, RateOrZero] = setting(
+        {}, "of sensors' losses, as in s1=0.5,s2=2; 1 unless named (not dino, satvit)"
+    )
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto: bf16 where the hardware has it")
     device: Free[Literal["auto", "cpu", "cuda", "mps"]] = setting("auto", "auto: cuda, then mps, then cpu")
     compile: Free[Literal["auto", "on", "off"]] = setting("auto", "torch.compile each block; auto: on CUDA")
@@ -103,8 +107,33 @@ class RunConfig(ModelConfig):
     def _none_as_text(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.strip().lower() in ("none", "null") else value
 
+    @field_validator("loss_weights", mode="before")
+    @classmethod
+    def _as_weights(cls, value: Any) -> Any:
+        """``s1=0.5,s2=2``, or a dict as it is printed, as a dict."""
+        if isinstance(value, dict):
+            return value
+        text = re.sub(r"[\s{}'\"]", "", str(value)).replace(":", "=")
+        pairs = [part.split("=") for part in text.split(",") if text]
+        if any(len(pair) != 2 for pair in pairs) or len({name for name, *_ in pairs}) != len(pairs):
+            raise ValueError("write sensor=weight,sensor=weight, each sensor once")
+        return dict(pairs)
+
+    @field_validator("loss_weights", mode="after")
+    @classmethod
+    def _of_known_sensors(cls, weights: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        """Weights of 1 are left out, so that one run has one configuration."""
+        names = info.data.get("modalities", tuple(weights))
+        if unknown := [name for name in weights if name not in names]:
+            raise ValueError(f"no sensor {shown(unknown[0])} in modalities {', '.join(names)}")
+        if not any(weights.get(name, 1.0) for name in names):
+            raise ValueError("all are 0, and nothing would be learned")
+        return {name: weight for name, weight in sorted(weights.items()) if weight != 1}
+
     @model_validator(mode="after")
     def _run_is_possible(self) -> Self:
+        if self.system in ("dino", "satvit") and self.loss_weights:
+            raise ValueError(f"system {self.system} has one loss for all sensors; leave loss_weights out")
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate {self.accumulate} does not divide batch_size {self.batch_size}")
         if self.system == "dino" and self.sensor_dropout:

@@ -1,4 +1,7 @@
-"""Section 3.3: which patches the encoder may see. ``True`` means masked, that is hidden from the encoder."""
+"""Section 3.3: which patches the encoder may see. ``True`` means masked, that is hidden from the encoder.
+
+Independent and consistent masks are the paper's, cloud masks ours.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,10 @@ from torch import Tensor
 
 from fusmae_lite.core.architecture import Masking
 from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.sensors import DECIBEL, get_modality
+
+#: Puffs that a synthetic cloud is made of.
+PUFFS = 4
 
 
 def random_mask(batch: int, tokens: int, kept: int, generator: torch.Generator | None = None) -> Tensor:
@@ -31,6 +38,26 @@ def consistent_masks(
 ) -> dict[str, Tensor]:
     """One draw, the same patches hidden in every modality: modality -> (B, N)."""
     return dict.fromkeys(modalities, random_mask(batch, tokens, kept, generator))
+
+
+def cloud_shapes(batch: int, tokens: int, hidden: int, generator: torch.Generator | None = None) -> Tensor:
+    """Synthetic cloud shapes, a few overlapping puffs on a square grid: bool (B, N), `hidden` True a row."""
+    grid = round(tokens**0.5)
+    places = torch.cartesian_prod(torch.arange(grid), torch.arange(grid)).float()
+    middle = grid * torch.rand(batch, 1, 2, generator=generator)
+    puffs = middle + grid / 6 * torch.randn(batch, PUFFS, 2, generator=generator)
+    size = 0.5 + torch.rand(batch, 1, PUFFS, generator=generator)
+    nearest = (torch.cdist(places.expand(batch, -1, -1), puffs) / size).amin(dim=-1).argsort(dim=1)
+    return torch.zeros(batch, tokens, dtype=torch.bool).scatter_(1, nearest[:, :hidden], True)
+
+
+def cloud_masks(
+    batch: int, tokens: int, kept: int, modalities: Sequence[str], generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """One cloud hides the same area of every optical sensor; radar sees through and draws its own patches."""
+    cloud = cloud_shapes(batch, tokens, tokens - kept, generator)
+    radar = {name: get_modality(name).units == DECIBEL for name in modalities}
+    return {name: random_mask(batch, tokens, kept, generator) if sees else cloud for name, sees in radar.items()}
 
 
 STRATEGIES = {name: globals()[f"{name}_masks"] for name in get_args(Masking)}

@@ -14,7 +14,7 @@ from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import get_modality, known_modality
 from fusmae_lite.show.figures import TEXT, TITLE, new_figure, show_panels
 from fusmae_lite.show.panels import MATRIX_MAP, Panel, Scale
-from fusmae_lite.show.pictures import COLOURS, colour_of, outline
+from fusmae_lite.show.pictures import COLOURS, SPARE_COLOURS, colour_of, outline
 
 #: Colour of a score by its sensors.
 SENSOR_COLOURS = {"S1": COLOURS["s1"], "S2": COLOURS["s2"], "S1+S2": COLOURS["cls"]}
@@ -181,6 +181,25 @@ def show_scores(
     names = table["system"].where(sensors == "none", table["system"] + ", " + sensors)
     axes[0, 0].set_yticks(places, names)
     axes[0, 0].invert_yaxis()
+    return figure
+
+
+def show_calibration(
+    levels: Sequence[float], covered: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]], title: str = ""
+) -> Figure:
+    """Share of the truth within intervals that state `levels`: name -> share, low and high, of each level in [0, 1].
+
+    On the diagonal an interval holds what it states; below it, it is too narrow.
+    """
+    figure, ((axis,),) = new_figure(1, 1, 5, 3.6, title)
+    axis.plot([0, 1], [0, 1], color="black", ls="--", lw=1, label="as stated")
+    for number, (name, (share, low, high)) in enumerate(covered.items()):
+        errors = np.abs(np.asarray(share) - np.asarray([low, high]))
+        colour = SPARE_COLOURS[number % len(SPARE_COLOURS)]
+        axis.errorbar(levels, share, errors, fmt="os^Dv"[number % 5] + "-", color=colour, capsize=3, label=name)
+    axis.set(xlabel="stated", ylabel="share of the truth inside", xlim=(0.4, 1), ylim=(0, 1.02), axisbelow=True)
+    axis.grid(color="#E6E6E6")
+    axis.legend(fontsize=TEXT, frameon=False, loc="lower right")
     return figure
 
 

@@ -28,6 +28,7 @@ from fusmae_lite.data.identity import identity_of
 from fusmae_lite.data.loader import told_when_killed
 from fusmae_lite.model.drop_path import draw_by_place, place
 from fusmae_lite.model.masking import draw_together
+from fusmae_lite.model.system import Losses
 from fusmae_lite.systems import System, build_model
 from fusmae_lite.systems.weights import load_model
 from fusmae_lite.train.checkpoints import Progress, kept, latest_checkpoint, read_progress, restore, save_checkpoint
@@ -206,10 +207,18 @@ def _accumulate(run: _Run, images: dict[str, Tensor], masks: dict[str, Tensor], 
         with run.model.no_sync() if alone else nullcontext():
             with autocast(processes.device, config):
                 result = run.model({k: images[k][rows] for k in sensors}, {k: v[rows] for k, v in masks.items()})
-            (result.loss * (share * processes.size)).backward()  # a batch adds the gradients of its rows
-        parts = [result.losses.get(name, torch.zeros_like(result.loss)) for name in names]
-        losses += torch.stack([result.loss, *parts]).detach() * share
+            loss = _weighted(result, config)
+            (loss * (share * processes.size)).backward()  # a batch adds the gradients of its rows
+        parts = [result.losses.get(name, torch.zeros_like(loss)) for name in names]
+        losses += torch.stack([loss, *parts]).detach() * share
     return processes.sum(losses)
+
+
+def _weighted(result: Losses, config: RunConfig) -> Tensor:
+    """The system's own loss, in the paper the plain sum over sensors (below eq. 9); weights on its parts are ours."""
+    if not config.loss_weights:
+        return result.loss
+    return sum(config.loss_weights.get(name, 1.0) * loss for name, loss in result.losses.items())
 
 
 def _check_heldout(losses: dict[str, float], checkpoint: Path, new: bool) -> None:

@@ -118,7 +118,7 @@ TOO_MUCH = {
 def test_every_number_is_bounded_and_finite():
     numbers = {name for name, field in RunConfig.model_fields.items() if field.annotation not in (str, bool)}
     numbers -= {name for name in numbers if "Literal" in str(RunConfig.model_fields[name].annotation)}
-    assert numbers - {"modalities"} == set(TOO_MUCH)
+    assert numbers - {"modalities", "loss_weights"} == set(TOO_MUCH)
     for name, value in TOO_MUCH.items():
         wrong = [value, str(value) if name != "betas" else [-0.1, 0.9], "1" * 20_000]
         if isinstance(value, float | tuple):
@@ -130,6 +130,38 @@ def test_every_number_is_bounded_and_finite():
             with pytest.raises(InputError, match=name) as caught:
                 load_preset(**{name: odd})
             assert len(str(caught.value)) < 600 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["s1=0.5,s2=2", " s2 = 2 , s1=.5", {"s2": 2, "s1": 0.5}, {"s1": "0.5", "s2": "2"}])
+def test_loss_weights_are_the_same_however_they_are_written(given):
+    config = load_preset("laptop", loss_weights=given)
+    assert config.loss_weights == {"s1": 0.5, "s2": 2.0}
+    assert RunConfig(**config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("given", ["s1=1", "s2=1.00,s1=1", {"s1": 1, "s2": 1.0}, {}])
+def test_a_weight_of_one_is_no_weight(given):
+    assert load_preset("laptop", loss_weights=given) == load_preset("laptop")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["s1=-1", "s1=nan", "s1=inf", "s1=11", "s1=0,s2=0", "s3=1", "s1", "s1=2,s1=3", "s1=2,", "s1=x", "1,2", 3, [1, 2],
+     {"s1": None}, {"s1": -0.5}, {1: 2}, "s1=2=3"],
+)  # fmt: skip
+def test_loss_weights_that_say_nothing_are_refused(bad):
+    with pytest.raises(InputError, match="loss_weights") as caught:
+        load_preset("laptop", loss_weights=bad)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("system", ["dino", "satvit"])
+def test_loss_weights_need_a_loss_of_each_sensor(system):
+    assert load_preset("laptop", system=system).loss_weights == {}
+    with pytest.raises(InputError, match="loss_weights"):
+        load_preset("laptop", system=system, loss_weights="s1=2")
+    with pytest.raises(InputError, match="loss_weights"):
+        load_preset("laptop", modalities="s2", loss_weights="s1=2")
 
 
 def test_bounds_leave_room_for_real_models():

@@ -10,7 +10,7 @@ from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import S1, Modality, get_modality, register
 from fusmae_lite.model.cross_attention import CrossAttention
 from fusmae_lite.model.fusmae import FusMAE, masked_mse
-from fusmae_lite.model.masking import consistent_masks, independent_masks, sample_masks, visible_indices
+from fusmae_lite.model.masking import cloud_shapes, consistent_masks, independent_masks, sample_masks, visible_indices
 from fusmae_lite.model.tokens import PatchProjection, patchify, unpatchify
 
 FUSIONS = ("xae", "xad", "both", "none")
@@ -36,7 +36,7 @@ def masks_for(model: FusMAE, batch: int, strategy: str) -> dict[str, torch.Tenso
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
-@pytest.mark.parametrize("strategy", ["independent", "consistent"])
+@pytest.mark.parametrize("strategy", ["independent", "consistent", "cloud"])
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_masked_pixels_never_reach_the_encoder(fusion, strategy, batch):
     model, images = make(fusion), pair(batch)
@@ -238,3 +238,22 @@ def test_sensor_table_is_consistent():
         register(Modality("s1", "Other", ("x",), (10,), "", "float32", (0.0,), (1.0,)))
     with pytest.raises(InputError, match="give one each"):
         Modality("odd", "Odd", ("x", "y"), (10,), "", "float32", (0.0,), (1.0,))
+
+
+def test_a_cloud_hides_one_area_of_optical_sensors_and_leaves_radar_its_own_draw():
+    masks = sample_masks("cloud", 20, 225, 56, ("s1", "s2"), torch.Generator().manual_seed(0))
+    again = sample_masks("cloud", 20, 225, 56, ("s1", "s2"), torch.Generator().manual_seed(0))
+    edges = {}
+    for name, mask in masks.items():
+        assert (mask.sum(dim=1) == 169).all() and torch.equal(mask, again[name])
+        assert len({tuple(row.tolist()) for row in mask}) > 15
+        grid = mask.view(-1, 15, 15)
+        edges[name] = sum(grid.diff(dim=side).sum() for side in (1, 2)) / 20
+    assert edges["s2"] < edges["s1"] / 3  # few borders between hidden and visible
+    assert set(sample_masks("cloud", 1, 4, 1, ["s2"])) == {"s2"}
+
+
+@pytest.mark.parametrize("hidden", [0, 1, 7, 8, 9])
+def test_cloud_shapes_have_the_size_asked_for(hidden):
+    shapes = cloud_shapes(5, 9, hidden, torch.Generator().manual_seed(1))
+    assert shapes.dtype == torch.bool and shapes.shape == (5, 9) and (shapes.sum(dim=1) == hidden).all()

@@ -258,6 +258,14 @@ def test_loss_curves_keep_the_colours_and_draw_the_baseline():
         charts.show_loss_curves([{"step": 1}])
 
 
+def test_calibration_draws_shares_with_their_intervals_beside_the_diagonal():
+    covered = {"spread": ((0.2, 0.4), (0.1, 0.3), (0.25, 0.6)), "fitted": ((0.5, 0.9), (0.4, 0.8), (0.6, 1.0))}
+    axis = charts.show_calibration((0.5, 0.9), covered).axes[0]
+    assert axis.get_legend_handles_labels()[1] == ["as stated", "spread", "fitted"]
+    lines, bars = axis.get_legend_handles_labels()[0][1].lines[0], axis.containers[0].lines[2][0].get_segments()
+    assert np.allclose(lines.get_ydata(), (0.2, 0.4)) and np.allclose(bars[1][:, 1], (0.3, 0.6))
+
+
 def test_loss_curves_leave_room_for_a_held_out_loss_on_top():
     figure = charts.show_loss_curves([{"step": s, "loss_s1": 1.0} for s in (1, 2)], heldout={"s1": 2.0})
     low, high = figure.axes[0].get_ylim()

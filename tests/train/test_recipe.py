@@ -115,6 +115,37 @@ def test_a_step_of_sensors_alone_is_the_loss_of_each_alone(tiny, archive):
     assert 1 < state["sums"]["loss_s1"] < 10  # a mean over the batch, once
 
 
+def weights_after(config, archive, folder, **changes):
+    """Weights and sums after one step in a folder of its own."""
+    config = config.model_copy(update={"max_steps": 1, "run_dir": str(folder), **changes})
+    result = pretrain(config, archive, True)
+    return load_model(result.checkpoint / "model.safetensors").state_dict(), json.loads(
+        (result.checkpoint / "state.json").read_text()
+    )["sums"]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1.0])
+def test_a_sensor_without_weight_teaches_its_decoder_nothing(tiny, archive, tmp_path, dropout):
+    changes = {"sensor_dropout": dropout, "weight_decay": 0.0}
+    plain, sums = weights_after(tiny, archive, tmp_path / "plain", **changes)
+    light, weighted = weights_after(tiny, archive, tmp_path / "light", loss_weights={"s1": 0.0}, **changes)
+    torch.manual_seed(derive("initialise", tiny.seed))
+    fresh = build_model(tiny).state_dict()
+    still = {
+        name for name in fresh if torch.equal(fresh[name], light[name]) and not torch.equal(fresh[name], plain[name])
+    }
+    assert {name for name in still if name.startswith("decoders.s1")} and not any("decoders.s2" in n for n in still)
+    assert weighted["loss"] == pytest.approx(sums["loss_s2"]) and weighted["loss_s1"] == pytest.approx(sums["loss_s1"])
+
+
+def test_weights_of_losses_identify_a_run(tiny, archive, tmp_path):
+    weights_after(tiny, archive, tmp_path / "run")
+    with pytest.raises(InputError, match="loss_weights"):
+        weights_after(tiny, archive, tmp_path / "run", loss_weights={"s2": 3.0})
+    _, sums = weights_after(tiny, archive, tmp_path / "more", loss_weights={"s1": 3.0, "s2": 0.5})
+    assert sums["loss"] == pytest.approx(3 * sums["loss_s1"] + 0.5 * sums["loss_s2"])
+
+
 def test_dino_drops_sensors_its_own_way():
     assert load_preset("smoke", system="dino").sensor_dropout == 0
     with pytest.raises(InputError, match="sensor_drop"):
