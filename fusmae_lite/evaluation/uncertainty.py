@@ -1,8 +1,7 @@
 """How sure a reconstruction is: the spread over what else might have been hidden, and whether it can be believed.
 
-Each draw hides some more of what is visible; the deviation between the predictions is the stated uncertainty. It knows
-nothing of noise that no prediction can have (speckle, texture), so widths are fitted on other pairs: the quantile of
-errors in units of the spread, which is split conformal prediction.
+Each draw hides some more of what is visible; predictions deviate. That knows nothing of what no prediction can have
+(speckle, texture), so widths are fitted on other pairs: quantiles of the errors in deviations (split conformal).
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.stats import norm
@@ -65,3 +65,21 @@ def fit_widths(ratios: Tensor, levels: Sequence[float] = LEVELS) -> NDArray[np.f
 def coverage(ratios: Tensor, widths: NDArray[np.float64]) -> NDArray[np.float64]:
     """Share of each pair's truth within the intervals: `ratios` (B, pixels) -> (B, levels)."""
     return np.stack([(ratios.numpy() <= width).mean(axis=1) for width in widths], axis=1)
+
+
+def cross_fitted(ratios: Tensor, half: NDArray[np.bool_], levels: Sequence[float] = LEVELS) -> NDArray[np.float64]:
+    """:func:`coverage` of each pair by widths fitted on the pairs of the other half; `half` is (B,)."""
+    shares = np.empty((len(ratios), len(levels)))
+    for fit in (half, ~half):
+        shares[~fit] = coverage(ratios[~fit], fit_widths(ratios[fit], levels))
+    return shares
+
+
+def over_groups(
+    shares: NDArray[np.float64], groups: Sequence[object], redraws: int = 500
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Mean of (B, levels), low and high of its 95 % interval: groups (B,), such as tiles, are redrawn whole."""
+    members = pd.Series(range(len(shares))).groupby(list(groups)).apply(list).tolist()
+    drawn = np.random.default_rng(0).integers(len(members), size=(redraws, len(members)))
+    means = [shares[np.concatenate([members[group] for group in draw])].mean(axis=0) for draw in drawn]
+    return shares.mean(axis=0), *np.quantile(means, [0.025, 0.975], axis=0)

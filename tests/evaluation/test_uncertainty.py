@@ -8,7 +8,16 @@ import torch
 from conftest import TINY
 
 from fusmae_lite import FusMAE, InputError, ModelConfig
-from fusmae_lite.evaluation.uncertainty import LEVELS, coverage, fit_widths, hide_more, spread, stated_widths
+from fusmae_lite.evaluation.uncertainty import (
+    LEVELS,
+    coverage,
+    cross_fitted,
+    fit_widths,
+    hide_more,
+    over_groups,
+    spread,
+    stated_widths,
+)
 from fusmae_lite.model.masking import random_mask, sample_masks
 
 SMALL = ModelConfig(**{name: value for name, value in TINY.items() if name in ModelConfig.model_fields})
@@ -59,3 +68,15 @@ def test_fitted_widths_hold_on_others_of_the_same_kind_whatever_their_form():
     assert (coverage(errors[1], stated_widths()).mean(axis=0) < np.array(LEVELS) - 0.1).all()
     held = coverage(errors[1], fit_widths(errors[0]))
     assert held.shape == (30, 4) and np.allclose(held.mean(axis=0), LEVELS, atol=0.01)
+    half = np.arange(30) % 3 == 0
+    crossed = cross_fitted(errors[0], half)
+    assert np.array_equal(crossed[half], coverage(errors[0][half], fit_widths(errors[0][~half])))
+    assert np.allclose(crossed.mean(axis=0), LEVELS, atol=0.01)
+
+
+def test_pairs_of_one_tile_are_redrawn_together():
+    shares = np.repeat([[0.2], [0.8]], 50, axis=0)
+    mean, low, high = over_groups(shares, ["a"] * 50 + ["b"] * 50)
+    assert mean == pytest.approx([0.5]) and low == pytest.approx([0.2]) and high == pytest.approx([0.8])
+    _, low, high = over_groups(shares, range(100))
+    assert 0.4 < low[0] < 0.5 < high[0] < 0.6

@@ -19,7 +19,7 @@ def mask_viewer(archive) -> MaskViewer:
 def test_each_control_of_the_masks_changes_the_picture(mask_viewer):
     viewer = mask_viewer
     for control, values in (
-        (viewer.pair, (5,)), (viewer.percent, (0, 99)), (viewer.seed, (7,)), (viewer.strategy, ("consistent",))
+        (viewer.pair, (5,)), (viewer.percent, (0, 99)), (viewer.seed, (7,)), (viewer.strategy, ("consistent", "cloud"))
     ):  # fmt: skip
         holds_still(viewer, control, values)
 

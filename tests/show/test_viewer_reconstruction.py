@@ -34,7 +34,7 @@ def reconstruction(archive, model) -> ReconstructionViewer:
 def test_each_control_of_the_reconstruction_changes_the_picture(reconstruction):
     viewer = reconstruction
     for control, values in (
-        (viewer.pair, (5,)), (viewer.percent, (0, 99)), (viewer.seed, (7,)), (viewer.strategy, ("consistent",)),
+        (viewer.pair, (5,)), (viewer.percent, (0, 99)), (viewer.seed, (7,)), (viewer.strategy, ("consistent", "cloud")),
         (viewer.looks["s2"], ("swir",)), (viewer.cross, viewer.cross.options[1:]),
     ):  # fmt: skip
         holds_still(viewer, control, values)
@@ -47,6 +47,9 @@ def test_cross_sensor_masks_leave_one_patch_or_one_sensor(reconstruction):
     assert "Sentinel-2: the encoder sees 1 of 25 patches" in reconstruction.description
     reconstruction.cross.value = "S1 encoded alone"
     assert list(reconstruction.predictions["model 1"]) == ["s1"]
+    reconstruction.strategy.value, reconstruction.cross.value = "cloud", "S1 shown whole"
+    assert not reconstruction.masks["s1"].any() and (~reconstruction.masks["s2"]).sum() == 6
+    assert "Sentinel-1: the encoder sees 25 of 25 patches" in reconstruction.description
 
 
 def test_visible_patches_are_pasted_back_and_hidden_ones_predicted(reconstruction):

@@ -111,11 +111,10 @@ def visible_patches(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return page.reshape(grid, grid, side, side, 3).swapaxes(1, 2).reshape(rgb.shape)
 
 
-def cross_choices(modalities: Sequence[str]) -> dict[str, tuple[tuple[str, ...] | None, str | None]]:
-    """What the cross-sensor control offers -> (sensors encoded, None: all; sensor reduced to one visible patch)."""
-    hidden = {f"{name.upper()} hidden but one patch": (None, name) for name in modalities}
-    alone = {f"{name.upper()} encoded alone": ((name,), None) for name in modalities}
-    return {AS_DRAWN: (None, None), **hidden, **alone}
+def cross_choices(modalities: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """What the cross-sensor control offers -> (what happens to a sensor, its name)."""
+    ways = {"hidden but one patch": "reduced", "shown whole": "whole", "encoded alone": "alone"}
+    return {AS_DRAWN: ("", ""), **{f"{m.upper()} {title}": (way, m) for title, way in ways.items() for m in modalities}}
 
 
 def draw_masks(config: ModelConfig, strategy: str, percent: int, seed: int, cross: str = AS_DRAWN) -> dict[str, Tensor]:
@@ -126,14 +125,14 @@ def draw_masks(config: ModelConfig, strategy: str, percent: int, seed: int, cros
     names, choices = config.modalities, cross_choices(config.modalities)
     if cross not in choices:
         raise InputError(f"no choice {cross!r} for {', '.join(names)}", f"choose one of {', '.join(choices)}")
-    alone, reduced = choices[cross]
+    way, chosen = choices[cross]
     kept = max(1, round(config.tokens * (100 - percent) / 100))
     masks = sample_masks(strategy, 1, config.tokens, kept, names, torch.Generator().manual_seed(seed))
-    if reduced:
-        first = int((~masks[reduced][0]).nonzero()[0])
-        masks[reduced] = torch.ones_like(masks[reduced])
-        masks[reduced][0, first] = False
-    return {name: mask for name, mask in masks.items() if alone is None or name in alone}
+    if way in ("reduced", "whole"):
+        first = int((~masks[chosen][0]).nonzero()[0])
+        masks[chosen] = torch.full_like(masks[chosen], way == "reduced")
+        masks[chosen][0, first] = False
+    return {name: mask for name, mask in masks.items() if way != "alone" or name == chosen}
 
 
 class ReconstructionViewer(PairViewer):
