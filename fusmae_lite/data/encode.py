@@ -1,7 +1,7 @@
 """``fusmae encode``: any archive -> an LMDB of safetensors that is read at the speed of memory.
 
-Many processes decode, one writes. Each commit of pairs is followed by one of their records in a second, small LMDB,
-the journal: a pair with a record is done, whatever is killed and when. The table is made of the records at the end.
+Many processes decode, one writes. A commit holds some pairs and the record of each, its row of the table: a pair with a
+record is done, whatever is killed and when. At the end the table is made of the records, and they go.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import lmdb
 
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.files import write_text
-from fusmae_lite.core.locks import LOCK, only_job
+from fusmae_lite.core.locks import only_job
 from fusmae_lite.core.progress import duration, line
 from fusmae_lite.data.archives import Archive
 from fusmae_lite.data.archives.base import SYNTHETIC, is_synthetic
-from fusmae_lite.data.archives.lmdb_store import DATA, JOURNAL, release
+from fusmae_lite.data.archives.lmdb_store import CHECKSUM, DATA, JOURNAL, RECORD, SOURCE, release
 from fusmae_lite.data.archives.sample import check_archive
 from fusmae_lite.data.archives.tensors import Layout
 from fusmae_lite.data.encoded import SKIPPED, decode, finished, layout_of, verify_values, write_skipped, write_table
@@ -31,8 +31,6 @@ from fusmae_lite.data.loader import each, followed
 
 #: Pairs per commit; each commit is flushed to the disk.
 BATCH = 128
-#: The journal's key for what it was begun from; no pair has this name.
-_BEGUN = "\n"
 
 
 @dataclass(frozen=True)
@@ -87,17 +85,18 @@ def encode(source: Archive, destination: Path | str, *, workers: int | None = No
     with only_job(folder):
         _check_free(folder, source)  # another job may have finished it meanwhile
         try:
-            with contextlib.closing(_Store(folder / JOURNAL)) as journal, contextlib.closing(_Store(folder)) as store:
-                done = _done(source, journal)
+            _begin(folder / JOURNAL, source)
+            with contextlib.closing(_Store(folder)) as store:
+                done = _done(source, store)
                 # neighbours in name are neighbours in the tree and on disk
                 left = sorted(set(range(len(source))) - done, key=source.names.__getitem__)
-                skipped = _write_pairs(source, left, layouts, store, journal, workers)
-                rows = sorted(done.union(left) - skipped.keys())
+                skipped = _write_pairs(source, left, layouts, store, workers)
+                rows = [row for row in range(len(source)) if row not in skipped]
                 reasons = tuple((source.names[row], reason) for row, reason in skipped.items())
                 if not rows:
                     raise InputError(f"{source.root}: no patch can be read, first {reasons[0][1]}", "mend the archive")
                 sums = (
-                    (key, journal.record(source.names[row])["crc32"][modality])
+                    (key, store.record(source.names[row])[CHECKSUM + modality])
                     for row in rows
                     for modality, key in source.keys(row).items()
                 )
@@ -105,9 +104,10 @@ def encode(source: Archive, destination: Path | str, *, workers: int | None = No
                 write_skipped(folder, (*reasons, *source.left_out))
                 if is_synthetic(source.root):  # what is synthetic stays marked as such
                     write_text(folder / SYNTHETIC, (source.root / SYNTHETIC).read_text(encoding="utf-8"))
-                write_table(folder, source, journal.record, rows, layouts)
-            if partial or not skipped:
-                (folder / JOURNAL).unlink()
+                write_table(folder, source, store.record, rows, layouts)
+                if partial or not skipped:
+                    store.write(dict.fromkeys(RECORD + source.names[row] for row in rows))
+                    (folder / JOURNAL).unlink()
         except (OSError, lmdb.Error) as error:
             raise RunError(
                 f"{folder} cannot be written ({error}); free space or mend it, then run the same command: "
@@ -117,78 +117,69 @@ def encode(source: Archive, destination: Path | str, *, workers: int | None = No
 
 
 class _Store:
-    """An environment being written, in a folder or a file; its map grows by itself."""
+    """An environment being written; its map grows by itself."""
 
-    def __init__(self, path: Path) -> None:
-        data = path / DATA if path.is_dir() else path
+    def __init__(self, folder: Path) -> None:
+        data = folder / DATA
         size = max(2**26, 2 * data.stat().st_size if data.is_file() else 0)
         try:  # no lock file of LMDB's: ours keeps a second writer away
-            self.env = lmdb.open(str(path), map_size=size, subdir=path.is_dir(), lock=False, readahead=False)
+            self.env = lmdb.open(str(folder), map_size=size, lock=False, readahead=False)
         except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
             raise InputError(f"{data} cannot be continued ({error})", "encode into another folder") from None
         self.close = self.env.close
 
-    def write(self, items: Mapping[str, bytes]) -> None:
-        """All of them or none."""
+    def write(self, items: Mapping[str, bytes | None]) -> None:
+        """All of them or none; None removes a key."""
         while True:
             try:
                 with self.env.begin(write=True) as transaction:
                     for key, value in items.items():
-                        transaction.put(key.encode(), value)
+                        transaction.delete(key.encode()) if value is None else transaction.put(key.encode(), value)
                 return
             except lmdb.MapFullError:
                 self.env.set_mapsize(2 * self.env.info()["map_size"])
 
     def record(self, name: str) -> Any:
-        """What :meth:`write` put there as JSON; None if nothing."""
+        """That of a pair; None if it has none."""
         with self.env.begin() as transaction:
-            return json.loads(transaction.get(name.encode(), b"null"))
+            return json.loads(transaction.get((RECORD + name).encode(), b"null"))
 
 
-def _done(source: Archive, journal: _Store) -> set[int]:
-    """Rows that are committed and whose source has not changed since."""
+def _begin(journal: Path, source: Archive) -> None:
+    """Note what the folder is of; InputError if it was begun from another archive."""
     begun = digest(json.dumps([source.kind, *source.names]).encode())  # not from which path: disks move
-    before = journal.record(_BEGUN)
-    if before is None:
-        journal.write({_BEGUN: json.dumps(begun).encode()})
-    elif before != begun:
-        raise InputError(f"{journal.env.path()} was begun from another archive", "choose an empty folder")
-    done, changed = set(), 0
-    for row, name in enumerate(source.names):
-        if record := journal.record(name):
-            same = record["source"] == signature(source, row)
-            done.update([row] if same else [])
-            changed += not same
-    if changed:
+    if not journal.is_file():
+        write_text(journal, begun)
+    elif journal.read_bytes() != begun.encode():
+        raise InputError(f"{journal} was begun from another archive", "choose an empty folder")
+
+
+def _done(source: Archive, store: _Store) -> set[int]:
+    """Rows that are committed and whose source has not changed since."""
+    records = {row: record for row, name in enumerate(source.names) if (record := store.record(name))}
+    done = {row for row, record in records.items() if record[SOURCE] == signature(source, row)}
+    if changed := len(records) - len(done):
         line(f"{changed} pairs may have changed since they were encoded: they are encoded again")
     return done
 
 
 def _write_pairs(
-    source: Archive,
-    rows: Sequence[int],
-    layouts: Mapping[str, Layout],
-    store: _Store,
-    journal: _Store,
-    workers: int | None,
+    source: Archive, rows: Sequence[int], layouts: Mapping[str, Layout], store: _Store, workers: int | None
 ) -> dict[int, str]:
     """Decode and commit; returns row -> reason of patches that cannot be read."""
     skipped: dict[int, str] = {}
-    records: dict[str, bytes] = {}
-    values: dict[str, bytes] = {}
+    items: dict[str, bytes | None] = {}
     with contextlib.closing(each(decode, (source, layouts), rows, workers)) as decoded:
-        for number, (record, pair) in enumerate(followed(decoded, "encode", len(rows)), 1):
-            row = rows[number - 1]
+        for number, (row, (record, values)) in enumerate(
+            followed(zip(rows, decoded, strict=True), "encode", len(rows)), 1
+        ):
             if "reason" in record:
                 skipped[row] = record["reason"]
-            else:
-                records[source.names[row]] = json.dumps(record).encode()
-                values |= pair
-            if len(records) == BATCH or number == len(rows):
-                store.write(values)  # first: a value without its record is written again
-                journal.write(records)
-                values.clear()
-                records.clear()
+                values, record = dict.fromkeys(source.keys(row).values()), None  # what an earlier try left
+            items |= values | {RECORD + source.names[row]: record and json.dumps(record).encode()}
+            if number % BATCH == 0 or number == len(rows):
+                store.write(items)
+                items.clear()
     return skipped
 
 
@@ -223,5 +214,5 @@ def _check_free(folder: Path, source: Archive) -> None:
     if finished(folder):
         cure = "choose another folder, or check this one with --verify"
         raise InputError(f"{folder} is an encoded archive already", cure)
-    if folder.is_dir() and not (folder / JOURNAL).is_file() and any(e.name != LOCK for e in folder.iterdir()):
+    if folder.is_dir() and not (folder / JOURNAL).is_file() and any(e.name[0] != "." for e in folder.iterdir()):
         raise InputError(f"{folder} is not empty and not from an encode", "choose an empty folder")

@@ -35,10 +35,15 @@ from fusmae_lite.data.loader import each
 
 SKIPPED = "skipped.csv"
 _ROWS_AT_ONCE = 4096
+_FLAG = "contains_"  # how the names of reBEN's columns of yes and no begin
 
 
 def decode(shared: tuple[Archive, Mapping[str, Layout]], row: int) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The record of a pair, and key -> safetensors bytes; of one that cannot be read a record of the reason alone."""
+    """The record of a pair, and key -> safetensors bytes; of one that cannot be read a record of the reason alone.
+
+    The record is its row of metadata.parquet: the source's own columns, patch_id, the name of each other key, labels,
+    split as reBEN spells it, crs, left, bottom, right, top, the source's signature, and a CRC-32 for each key.
+    """
     source, layouts = shared
     name, keys = source.names[row], source.keys(row)
     state = signature(source, row)  # before it is read: what changes now is seen later
@@ -50,12 +55,15 @@ def decode(shared: tuple[Archive, Mapping[str, Layout]], row: int) -> tuple[dict
         return {"reason": str(error)}, {}
     values = {modality: pack(bands) for modality, bands in patch.bands.items()}
     record = {
-        "labels": patch.labels,
-        "meta": patch.meta,
-        "crs": patch.crs,
-        "bounds": patch.bounds,
-        "source": state,
-        "crc32": {modality: zlib.crc32(value) for modality, value in values.items()},
+        **{field: text == "true" if field.startswith(_FLAG) else text for field, text in patch.meta.items()},
+        **{column: keys[modality] for modality, column in _key_columns(source, row).items()},
+        "patch_id": name,
+        "labels": [label for label in source.classes if label in patch.labels],
+        "split": "validation" if patch.meta["split"] == "val" else patch.meta["split"],
+        CRS: patch.crs,
+        SOURCE: state,
+        **dict(zip(EDGES, patch.bounds or [None] * 4, strict=True)),
+        **{CHECKSUM + modality: zlib.crc32(value) for modality, value in values.items()},
     }
     return record, {keys[modality]: value for modality, value in values.items()}
 
@@ -65,6 +73,11 @@ def layout_of(bands: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Layout
     return {m: {b: (array.shape[0], array.dtype.name) for b, array in arrays.items()} for m, arrays in bands.items()}
 
 
+def _key_columns(source: Archive, row: int) -> dict[str, str]:
+    """Modality -> column of its keys."""
+    return {m: "patch_id" if key == source.names[row] else f"{m}_name" for m, key in source.keys(row).items()}
+
+
 def write_table(
     folder: Path,
     source: Archive,
@@ -72,43 +85,21 @@ def write_table(
     rows: Sequence[int],
     layouts: Mapping[str, Layout],
 ) -> None:
-    """metadata.parquet from the records of some rows of the source.
-
-    Columns: patch_id, the name of each other key, labels, split as reBEN spells it, the source's own, crs, left,
-    bottom, right, top, the source's signature, and a CRC-32 for each key. The file's metadata note what an archive of
-    it offers.
-    """
-    names = [source.names[row] for row in rows]
-    columns = {m: "patch_id" if key == names[0] else f"{m}_name" for m, key in source.keys(rows[0]).items()}
-    fields = dict.fromkeys(field for name in names for field in record(name)["meta"])
-    flags = {field for field in fields if field.startswith("contains_")}  # as in reBEN's
-    types = dict.fromkeys(("patch_id", *columns.values()), pa.string())
-    types |= {"labels": pa.list_(pa.string()), "split": pa.string()}
-    types = {**dict.fromkeys([*types, *fields, CRS], pa.string()), **types, **dict.fromkeys(flags, pa.bool_())}
-    types |= {**dict.fromkeys(EDGES, pa.float64()), SOURCE: pa.uint32()}
-    types |= {CHECKSUM + modality: pa.uint32() for modality in columns}
+    """metadata.parquet from the records of some rows; the file's metadata note what an archive of it offers."""
+    names, columns = [source.names[row] for row in rows], _key_columns(source, rows[0])
+    first = dict.fromkeys(("patch_id", *columns.values()), pa.string())
+    first |= {"labels": pa.list_(pa.string()), "split": pa.string()}
+    last = {CRS: pa.string(), **dict.fromkeys(EDGES, pa.float64()), SOURCE: pa.uint32()}
+    last |= {CHECKSUM + modality: pa.uint32() for modality in columns}
+    own = dict.fromkeys(field for name in names for field in record(name) if field not in first | last)
+    types = first | {field: pa.bool_() if field.startswith(_FLAG) else pa.string() for field in own} | last
     note = {"kind": source.kind, "classes": source.classes, "keys": columns, "bands": layouts}
     schema = pa.schema(list(types.items()), metadata={NOTE: json.dumps(note)})
 
-    def as_row(row: int) -> dict[str, Any]:
-        entry, keys = record(source.names[row]), source.keys(row)
-        meta = {field: text == "true" if field in flags else text for field, text in entry["meta"].items()}
-        return {
-            **meta,
-            **{column: keys[modality] for modality, column in columns.items()},
-            "patch_id": source.names[row],
-            "labels": entry["labels"],
-            "split": "validation" if meta["split"] == "val" else meta["split"],
-            CRS: entry["crs"],
-            SOURCE: entry["source"],
-            **dict(zip(EDGES, entry["bounds"] or [None] * 4, strict=True)),
-            **{CHECKSUM + modality: crc for modality, crc in entry["crc32"].items()},
-        }
-
     def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, schema) as writer:
-            for first in range(0, len(rows), _ROWS_AT_ONCE):
-                part = [as_row(row) for row in rows[first : first + _ROWS_AT_ONCE]]
+            for start in range(0, len(names), _ROWS_AT_ONCE):
+                part = [record(name) for name in names[start : start + _ROWS_AT_ONCE]]
                 writer.write_table(pa.Table.from_pylist(part, schema=schema))
 
     write_whole(folder / METADATA, write)
@@ -161,7 +152,6 @@ def compare(folder: Path | str, source: Archive, workers: int | None = None) -> 
         RunError: pairs of the source have changed, gone or come since; names the first.
     """
     archive = LmdbArchive(folder)
-    sums = {modality: archive.stored_crc32(modality) for modality in archive.layouts}
     signatures = archive.table.rest[SOURCE].to_pylist() if SOURCE in archive.table.rest else [None] * len(archive)
     encoded = {name: i for i, name in enumerate(archive.names)}
     path = archive.folder / SKIPPED
@@ -172,9 +162,7 @@ def compare(folder: Path | str, source: Archive, workers: int | None = None) -> 
     suspects = [(row, i) for row, i in shared if signatures[i] != signature(source, row)]
     records = each(decode, (source, archive.layouts), [row for row, _ in suspects], workers)
     for (row, i), (record, _) in zip(suspects, track(records, "compare", len(suspects)), strict=True):
-        stored = {modality: int(column[i]) for modality, column in sums.items() if column is not None}
-        labels = set(np.array(archive.classes, dtype=object)[archive.labels[i]])
-        if record.get("crc32") != stored or set(record["labels"]) != labels or record["meta"] != archive.meta(i):
+        if {**record, SOURCE: 0} != {**decode((archive, archive.layouts), i)[0], SOURCE: 0}:
             different.append(source.names[row])
     if different:
         raise RunError(

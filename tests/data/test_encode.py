@@ -129,9 +129,9 @@ def test_a_journal_of_another_archive_is_refused(archive, source, tmp_path, monk
         encode(other, tmp_path / "lmdb", workers=0)
 
 
-@pytest.mark.parametrize(("stop", "kept"), [(5, 1), (6, 2), (7, 2)])
+@pytest.mark.parametrize(("stop", "kept"), [(2, 1), (3, 2), (4, 3)])
 def test_stopped_at_any_commit_it_continues_without_decoding_again(source, tmp_path, monkeypatch, stop, kept):
-    """Writes: the journal's first entry, then the values and the record of each pair."""
+    """Each pair is one commit, of its values and its record."""
     monkeypatch.setattr(module, "BATCH", 1)
     original, decode, commits, decoded = module._Store.write, module.decode, [], []
 

@@ -37,8 +37,8 @@ from fusmae_lite.data.archives.pixels import first_with_offset, offset_left
 from fusmae_lite.data.archives.tensors import Layout, unpack
 
 DATA = "data.mdb"
-#: What ``fusmae encode`` keeps beside the data until it has finished.
-JOURNAL = "encode.journal"
+#: What ``fusmae encode`` keeps until it has finished: a file beside the data, and keys that begin like no name.
+JOURNAL, RECORD = "encode.journal", "\n"
 #: Columns that ``fusmae encode`` adds: a checksum per key, and the place on the ground.
 CHECKSUM = "crc32_"
 CRS = "crs"
@@ -89,7 +89,8 @@ def all_keys(folder: Path) -> set[str]:
     """Every key; reads no value."""
     try:
         with environment(folder).begin() as transaction, transaction.cursor() as cursor:
-            return {key.decode(errors="replace") for key in cursor.iternext(keys=True, values=False)}
+            keys = {key.decode(errors="replace") for key in cursor.iternext(keys=True, values=False)}
+            return {key for key in keys if not key.startswith(RECORD)}
     except lmdb.Error as error:
         raise _unreadable(folder, error) from None
 
