@@ -18,10 +18,9 @@ from pathlib import Path, PurePosixPath
 
 from pages import Stage, find_pages, staged
 
-from fusmae_lite.core.errors import InputError, RunError
+from fusmae_lite.core.errors import InputError, RunError, exit_status
 from fusmae_lite.core.files import write_text
 from fusmae_lite.core.progress import duration, line
-from fusmae_lite.course.endings import exit_status
 
 HERE = Path(__file__).resolve().parent
 NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")

@@ -1,11 +1,16 @@
-"""The one exception that means "your input, not our code": a single line naming the thing and the cure."""
+"""The one exception that means "your input, not our code", a line with the cure; and how a command ends for errors."""
 
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import re
+import signal
+import sys
+import threading
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 #: A word (a value without blanks) and a half of a message are shown up to these lengths; beyond, with their ends.
 _LONGEST_WORD = 400
@@ -68,3 +73,34 @@ def choose(name: object, names: Iterable[str], words: str = "those that exist:")
     names = list(names)
     near = difflib.get_close_matches(str(name)[:100], names, n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else f"{words} {', '.join(names)}"
+
+
+def exit_status(run: Callable[..., int | None], *arguments: object, **options: object) -> int:
+    """Call a function; an error that a user can mend becomes one line on stderr."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        status = run(*arguments, **options) or 0
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt as error:
+        status, word = (143, "terminated") if isinstance(error, Terminated) else (130, "interrupted")
+        return _fail(status, f"{word}; the same command continues")
+    except (InputError, RunError) as error:
+        return _fail(2 if isinstance(error, InputError) else 1, error)
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC):  # nor may Python try again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:  # the reader, as `head`, has seen enough
+            return 1
+        place = error.filename or "the output"
+        return _fail(1, RunError(f"{place}: {error.strerror or error}; free space there, or choose another place"))
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # pathlib's, for ~nobody
+            raise
+        return _fail(2, InputError(f"a path begins with ~ and no user of that name: {error}", "write the path out"))
+
+
+def _fail(status: int, why: object) -> int:
+    print(f"error: {why}", file=sys.stderr)
+    return status

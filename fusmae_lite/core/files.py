@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from fusmae_lite.core.errors import InputError
 
 _KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device"}
@@ -64,19 +66,9 @@ def _temporary(path: Path) -> Path:
     start = f".{path.name}.{socket.gethostname()}-"
     for left in path.parent.glob(f"{glob.escape(start)}*.tmp"):
         owner = left.name.removeprefix(start).removesuffix(".tmp")
-        if owner.isdigit() and not _alive(int(owner)):
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
     return path.with_name(f"{start}{os.getpid()}.tmp")
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # another user's
-    return True
 
 
 def check_output(path: Path | str, overwrite: bool, endings: Sequence[str], inputs: Iterable[Path | str] = ()) -> Path:

@@ -36,13 +36,11 @@ def only_job(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror})", "choose another folder") from None
-    try:
         with tempfile.TemporaryFile(dir=folder) as trial:  # before hours of work, not after
             trial.write(b"0" * 4096)
     except OSError as error:
-        raise InputError(f"{folder} cannot be written to ({error.strerror})", "free space, or choose another") from None
+        what = f"{folder} cannot be {'written to' if folder.is_dir() else 'made'} ({error.strerror})"
+        raise InputError(what, "free space, or choose another folder") from None
     path = folder / LOCK
     mine = (os.getpid(), os.path.realpath(path))
     if mine in _mine:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
 
 Item = TypeVar("Item")
+_SECONDS_BETWEEN_LINES = 30
 
 
 def interactive() -> bool:
@@ -20,6 +22,17 @@ def interactive() -> bool:
 def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
     """Iterate with a tqdm bar when :func:`interactive`; silently otherwise, where callers print a :func:`line`."""
     yield from tqdm(items, desc=title, total=total, leave=False, disable=not interactive())
+
+
+def followed(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
+    """Iterate with a bar or, where none can move, with a line now and then."""
+    started = last = time.monotonic()
+    for number, item in enumerate(track(items, title, total), 1):
+        yield item
+        if not interactive() and time.monotonic() - last > _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            rate = number / (last - started)
+            line(f"{title}: {number} of {total}, {rate:.1f} a second, {duration((total - number) / rate)} to go")
 
 
 def line(text: str) -> None:

@@ -33,12 +33,8 @@ class Modality:
 
     def __post_init__(self) -> None:
         for field in ("resolution", "mean", "std"):
-            entries = len(getattr(self, field))
-            self._need(
-                entries == len(self.bands),
-                f"{field} has {entries} entries for {len(self.bands)} bands",
-                "give one each",
-            )
+            entries, bands = len(getattr(self, field)), len(self.bands)
+            self._need(entries == bands, f"{field} has {entries} entries for {bands} bands", "give one each")
         key = re.fullmatch(r"[A-Za-z0-9_-]+", self.name) and self.name != "cls"
         self._need(key, "this name cannot be a key", "choose letters, digits, - and _, and not 'cls'")
         unique = 0 < len(self.bands) == len(set(self.bands))
@@ -50,9 +46,8 @@ class Modality:
         for mean, std in zip(self.mean, self.std, strict=True):
             self._need(0 < std < math.inf, f"a standard deviation of {std}", "give one above 0 for each band")
             self._need(math.isfinite(mean), f"a mean of {mean}", "give a finite one for each band")
-            self._need(
-                low < mean < high, f"a mean of {mean} outside valid={self.valid}", "give least and largest value"
-            )
+            inside = low < mean < high
+            self._need(inside, f"a mean of {mean} outside valid={self.valid}", "give least and largest value")
         numeric = re.fullmatch(r"u?int(8|16|32|64)|float(16|32|64)", str(self.dtype))
         self._need(numeric, f"dtype {self.dtype!r} holds no numbers", "give NumPy's name of one that does")
 

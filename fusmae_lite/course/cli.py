@@ -18,8 +18,7 @@ from typer import Argument, Context, Exit, Option, Typer
 
 from fusmae_lite import __version__
 from fusmae_lite.core.config import PRESETS, RunConfig, describe_fields, load_preset, project_root
-from fusmae_lite.core.errors import InputError
-from fusmae_lite.course.endings import exit_status
+from fusmae_lite.core.errors import InputError, exit_status
 from fusmae_lite.course.parameters import parse
 from fusmae_lite.course.scene import embed, predict
 
@@ -226,7 +225,7 @@ def doctor(
     print("\n".join(lines))
     if check or all:
         from fusmae_lite.data.archives import open_data
-        from fusmae_lite.data.checkup import check_up
+        from fusmae_lite.data.archives.sample import check_up
 
         lines, sound = check_up(open_data(config), all)
         print("\n".join(lines))

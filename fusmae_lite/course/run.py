@@ -6,7 +6,6 @@ run on what, so that a second call continues) and whatever the notebooks themsel
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -27,7 +26,7 @@ from fusmae_lite.course.engine import Execution, execute, short_title
 from fusmae_lite.course.notebook import metrics_file, write_json
 from fusmae_lite.course.parameters import check, declared, find_notebooks
 from fusmae_lite.data.archives import open_archive, open_data
-from fusmae_lite.data.identity import identity
+from fusmae_lite.data.identity import digest, identity, package
 
 #: Number of a notebook -> those whose results it reads.
 NEEDS = {"06": ("05",), "07": ("05",), "08": ("05",)}
@@ -101,7 +100,7 @@ class Course:
         self.folder = config.folder().resolve()
         self.executed: tuple[str, ...] = ()
         self.skipped: tuple[str, ...] = ()
-        self.package = _hash_files(Path(__file__).parents[1])
+        self.package = package()
         own = [open_data(config)] if config.data_dir or config.split != "official" else []
         self.pairs = [identity(archive) for archive in (open_archive(), *own)]  # notebooks read the bundled ones too
         self.state, self.entries = self.folder / "course.json", {}
@@ -118,7 +117,7 @@ class Course:
         stems = {path.stem for path in self.every if path.stem < source.stem}
         before = {stem: entry.finished for stem, entry in self.entries.items() if stem in stems}
         text = json.dumps([cells, values, self.package, before], sort_keys=True)
-        return {"made_from": hashlib.sha256(text.encode()).hexdigest(), "pairs": self.pairs}
+        return {"made_from": digest(text.encode()), "pairs": self.pairs}
 
     def finished(self, source: Path, values: dict[str, Any]) -> bool:
         """True if this notebook's stored results still stand; says so if the pairs are why they do not."""
@@ -169,12 +168,3 @@ class Course:
         }
         write_json(self.folder / "metrics.json", metrics)
         pages.write_index(self.folder, self.every, metrics)
-
-
-def _hash_files(folder: Path) -> str:
-    """Fingerprint of the package: code, presets, statistics and weights."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in (".py", ".toml", ".json", ".safetensors"):
-            digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()

@@ -19,15 +19,15 @@ import lmdb
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.files import write_text
 from fusmae_lite.core.locks import only_job
-from fusmae_lite.core.progress import duration, line
+from fusmae_lite.core.progress import duration, followed, line
 from fusmae_lite.data.archives import Archive
 from fusmae_lite.data.archives.base import SYNTHETIC, is_synthetic
 from fusmae_lite.data.archives.lmdb_store import CHECKSUM, DATA, JOURNAL, RECORD, SOURCE, release
+from fusmae_lite.data.archives.pixels import Layout
 from fusmae_lite.data.archives.sample import check_archive
-from fusmae_lite.data.archives.tensors import Layout
 from fusmae_lite.data.encoded import SKIPPED, decode, finished, layout_of, verify_values, write_skipped, write_table
 from fusmae_lite.data.identity import digest, signature
-from fusmae_lite.data.loader import each, followed
+from fusmae_lite.data.loader import each
 
 #: Pairs per commit; each commit is flushed to the disk.
 BATCH = 128
@@ -170,9 +170,8 @@ def _write_pairs(
     skipped: dict[int, str] = {}
     items: dict[str, bytes | None] = {}
     with contextlib.closing(each(decode, (source, layouts), rows, workers)) as decoded:
-        for number, (row, (record, values)) in enumerate(
-            followed(zip(rows, decoded, strict=True), "encode", len(rows)), 1
-        ):
+        pairs = followed(zip(rows, decoded, strict=True), "encode", len(rows))
+        for number, (row, (record, values)) in enumerate(pairs, 1):
             if "reason" in record:
                 skipped[row] = record["reason"]
                 values, record = dict.fromkeys(source.keys(row).values()), None  # what an earlier try left

@@ -29,7 +29,7 @@ from fusmae_lite.data.archives.lmdb_store import (
     environment,
 )
 from fusmae_lite.data.archives.metadata import METADATA, NOTE
-from fusmae_lite.data.archives.tensors import Layout, pack
+from fusmae_lite.data.archives.pixels import Layout, pack
 from fusmae_lite.data.identity import signature
 from fusmae_lite.data.loader import each
 
@@ -152,7 +152,7 @@ def compare(folder: Path | str, source: Archive, workers: int | None = None) -> 
         RunError: pairs of the source have changed, gone or come since; names the first.
     """
     archive = LmdbArchive(folder)
-    signatures = archive.table.rest[SOURCE].to_pylist() if SOURCE in archive.table.rest else [None] * len(archive)
+    signatures = archive.rest[SOURCE].to_pylist() if SOURCE in archive.rest else [None] * len(archive)
     encoded = {name: i for i, name in enumerate(archive.names)}
     path = archive.folder / SKIPPED
     skipped = set(pd.read_csv(path, dtype=str, keep_default_na=False)["name"]) if path.is_file() else set()

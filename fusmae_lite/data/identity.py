@@ -83,10 +83,11 @@ def signature(archive: Archive, row: int) -> int:
 
 
 @lru_cache(maxsize=1)
-def package() -> str:
-    """Fingerprint of this package's code."""
-    folder = Path(__file__).parents[1]
-    return digest(*(path.read_bytes() for path in sorted(folder.rglob("*.py"))))
+def package(folder: Path = Path(__file__).parents[1]) -> str:
+    """Fingerprint of this package: code, presets, statistics and weights."""
+    kinds = (".py", ".toml", ".json", ".safetensors")
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in kinds]
+    return digest(*(path.relative_to(folder).as_posix().encode() + path.read_bytes() for path in files))
 
 
 def digest(*parts: bytes) -> str:

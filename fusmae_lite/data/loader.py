@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -16,14 +16,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fusmae_lite.core.errors import InputError, RunError
-from fusmae_lite.core.progress import duration, interactive, line, track
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 #: Items in flight for each process: a slow disk must not fill the memory.
 _AHEAD = 16
-_SECONDS_BETWEEN_LINES = 30
 _TOLD = (InputError, OSError, lmdb.Error)
 _KILLED = "DataLoader worker (pid"  # how torch's RuntimeError begins
 
@@ -59,17 +57,6 @@ def each(
     own = torch.Generator()  # or each loader would draw a seed from the global one
     calls = _Calls(partial(function, shared), items)
     yield from _loaded(calls, workers, batch_size=None, collate_fn=_as_it_is, generator=own, **options)
-
-
-def followed(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
-    """Iterate with a bar or, where none can move, with a line now and then."""
-    started = last = time.monotonic()
-    for number, item in enumerate(track(items, title, total), 1):
-        yield item
-        if not interactive() and time.monotonic() - last > _SECONDS_BETWEEN_LINES:
-            last = time.monotonic()
-            rate = number / (last - started)
-            line(f"{title}: {number} of {total}, {rate:.1f} a second, {duration((total - number) / rate)} to go")
 
 
 @contextmanager

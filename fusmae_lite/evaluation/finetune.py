@@ -180,8 +180,8 @@ def rate_at(epoch: float, epochs: int) -> float:
 
 def set_drop_path(model: nn.Module, rate: float) -> None:
     """Stochastic depth in the encoder's blocks, from 0 in the first to `rate` in the last."""
-    layers = {module: _block(name) for name, module in model.named_modules() if isinstance(module, Block)}
-    layers = {module: layer for module, layer in layers.items() if layer is not None}
+    blocks = ((module, _block(name)) for name, module in model.named_modules() if isinstance(module, Block))
+    layers = {module: layer for module, layer in blocks if layer is not None}
     for module, layer in layers.items():
         share = rate * layer / max(*layers.values(), 1)
         module.drop_path1, module.drop_path2 = DropPath(share), DropPath(share)

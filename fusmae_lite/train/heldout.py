@@ -117,10 +117,8 @@ def heldout_losses(
     if not len(rows):
         return {}
     device = next(model.parameters()).device
-    predicts = (
-        against and model.reconstructs and not config.normalize_target
-    )  # pixels, in units a constant can be given in
-    if predicts:
+    predicts = against and model.reconstructs and not config.normalize_target
+    if predicts:  # pixels, in units a constant can be given in
         means = band_means(archive, config, limit)
         train = list(hidden_pairs(archive, config, drawn_rows(archive.split("train"), CHOSEN_ON, config.seed)))
         kernels = {name: best("kernel", train, name) for name in config.modalities}

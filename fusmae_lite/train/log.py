@@ -121,11 +121,8 @@ class TrainingLog:
         """Turn the sums into a row and write it, after so many steps; twenty lines a run are printed at most."""
         self.read()
         config, device, steps = self.showing.config, self.showing.processes.device, self.showing.steps_per_epoch
-        epoch, rate, elapsed = (
-            step // steps,
-            learning_rate_at(step - 1, steps, config),
-            time.perf_counter() - self._started,
-        )
+        epoch, rate = step // steps, learning_rate_at(step - 1, steps, config)
+        elapsed = time.perf_counter() - self._started
         memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
         row = {"step": step, "epoch": epoch} | {name: value / steps for name, value in self.sums.items()}
         row |= validated | {"learning_rate": rate, "pairs_per_second": self._seen / elapsed}

@@ -50,7 +50,7 @@ def write(folder: Path, name: str, *code: str, parameters: str = PARAMETERS) -> 
     return path
 
 
-hash_files = course_run._hash_files  # the real one
+fingerprint = course_run.package.__wrapped__  # the real one, afresh at each call
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     for name in ("code.py", "preset.toml", "statistics.json", "weights.safetensors", "notes.md"):
         (folder / name).write_text("1")
-    monkeypatch.setattr(course_run, "_hash_files", lambda _: hash_files(folder.parent))
+    monkeypatch.setattr(course_run, "package", lambda: fingerprint(folder.parent))
     return folder
 
 
@@ -123,21 +123,21 @@ def test_a_changed_package_runs_everything_again(sources: Path, tmp_path: Path, 
 
 
 def test_the_fingerprint_of_the_package_is_that_of_all_that_changes_a_result(package: Path) -> None:
-    seen = {hash_files(package)}
+    seen = {fingerprint(package)}
     (package / "__pycache__").mkdir()
     (package / "__pycache__" / "code.pyc").write_text("1")
     (package / "notes.md").write_text("2")
-    assert hash_files(package) in seen
+    assert fingerprint(package) in seen
     for number, name in enumerate(("code.py", "preset.toml", "statistics.json", "weights.safetensors"), 2):
         (package / name).write_text("2")
-        seen.add(hash_files(package))
+        seen.add(fingerprint(package))
         assert len(seen) == number, name
     (package / "code.py").rename(package / "other.py")
-    assert hash_files(package) not in seen
+    assert fingerprint(package) not in seen
     (package / "other.py").unlink()
-    assert hash_files(package) not in seen
+    assert fingerprint(package) not in seen
     ours = Path(course_run.__file__).parents[1]
-    assert hash_files(ours) == hash_files(ours) not in seen
+    assert fingerprint(ours) == fingerprint(ours) not in seen
 
 
 def test_failure_names_the_cell_and_a_second_call_continues(

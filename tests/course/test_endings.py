@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
-from fusmae_lite.core.errors import InputError, Terminated
+from fusmae_lite.core.errors import InputError, Terminated, exit_status
 from fusmae_lite.core.files import write_folder, write_text
 from fusmae_lite.core.locks import only_job
 from fusmae_lite.course.cli import main
-from fusmae_lite.course.endings import exit_status
 from fusmae_lite.systems.weights import save_tensors
 from fusmae_lite.train.checkpoints import list_checkpoints
 

@@ -18,7 +18,7 @@ from fusmae_lite.core.errors import InputError
 from fusmae_lite.data.archives import LmdbArchive, open_archive
 from fusmae_lite.data.archives.lmdb_store import all_keys, environment, release
 from fusmae_lite.data.archives.metadata import METADATA
-from fusmae_lite.data.archives.tensors import pack, unpack
+from fusmae_lite.data.archives.pixels import pack, unpack
 from fusmae_lite.data.pairs import PairDataset
 
 

@@ -20,10 +20,9 @@ from fusmae_lite.course.cli import main
 from fusmae_lite.data.archives import Archive, Patch, open_archive
 from fusmae_lite.data.archives.geotiff import band_files, read_images
 from fusmae_lite.data.archives.lmdb_store import release
-from fusmae_lite.data.archives.pixels import check_pixels, first_with_offset, obviously_right
+from fusmae_lite.data.archives.pixels import check_pixels, first_with_offset, obviously_right, pack, unpack
 from fusmae_lite.data.archives.sample import check_archive
 from fusmae_lite.data.archives.sen12ms import LAND_COVER
-from fusmae_lite.data.archives.tensors import pack, unpack
 from fusmae_lite.data.encoded import layout_of
 from fusmae_lite.data.pairs import PairDataset
 

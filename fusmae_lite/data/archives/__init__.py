@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from fusmae_lite.core.config import RunConfig, project_root
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.core.progress import duration, interactive, line, track
+from fusmae_lite.core.progress import followed
 from fusmae_lite.data.archives.base import Archive, Patch
 from fusmae_lite.data.archives.bigearthnet import BigEarthNetV1, ReBEN
 from fusmae_lite.data.archives.lmdb_store import LmdbArchive
@@ -15,21 +14,11 @@ from fusmae_lite.data.archives.sen12ms import SEN12MS
 from fusmae_lite.data.archives.splits import with_random_split
 
 __all__ = [
-    "FORMATS",
-    "SEN12MS",
-    "Archive",
-    "BigEarthNetV1",
-    "LmdbArchive",
-    "Patch",
-    "ReBEN",
-    "open_archive",
-    "open_data",
-]
+    "FORMATS", "SEN12MS", "Archive", "BigEarthNetV1", "LmdbArchive", "Patch", "ReBEN", "open_archive", "open_data",
+]  # fmt: skip
 
 #: Every format, tried in this order. A new one is added here and nowhere else.
 FORMATS: list[type[Archive]] = [BigEarthNetV1, ReBEN, SEN12MS, LmdbArchive]
-#: Pairs after which the time is told, and the time (seconds) that is worth telling.
-_TIMED, _LONG = 32, 30
 
 
 def open_archive(
@@ -68,18 +57,13 @@ def _leave_out_damaged(archive: Archive) -> None:
     A run cannot do that on its way: its batches and steps follow from the number of pairs.
     """
     reasons: dict[int, str] = {}
-    started, pairs = time.monotonic(), len(archive)
-    for row in track(range(pairs), "partial: reading every pair"):
+    pairs = len(archive)
+    title = "partial: reads every pair once (`fusmae encode --partial` does so for good)"
+    for row in followed(range(pairs), title, pairs):
         try:
             archive.read(row)
         except InputError as error:
             reasons[row] = str(error)
-        left = (time.monotonic() - started) / _TIMED * (pairs - _TIMED)
-        if row + 1 == _TIMED and left > _LONG and not interactive():
-            line(
-                f"partial: reads all {pairs} pairs once, in about {duration(left)}, to leave out what is damaged; "
-                "`fusmae encode --partial` does so for good"
-            )
     if len(reasons) == pairs:
         raise InputError(f"{archive.root}: no pair can be read, first {reasons[0]}", "mend the archive")
     archive.leave_out(reasons)

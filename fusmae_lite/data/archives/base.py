@@ -111,8 +111,8 @@ class Archive(ABC):
         """Forget all pairs but those of a (len,) bool mask. A format that holds more by row extends it."""
         self.names = tuple(compress(self.names, rows))
         self.columns = {modality: tuple(compress(names, rows)) for modality, names in self.columns.items()}
-        for cached in ("splits", "labels"):
-            self.__dict__.pop(cached, None)
+        for known in {"splits", "labels"} & self.__dict__.keys():
+            setattr(self, known, getattr(self, known)[rows])
 
     def leave_out(self, reasons: Mapping[int, str]) -> None:
         """Forget these rows and note the reasons in `left_out`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -99,6 +98,7 @@ class BigEarthNetV1(BigEarthNet):
         self._rows = read_lists(self.root)
         partners = {s2: row["s1_name"] for s2, row in self._rows.items()} or self._partners_from_json(on_disk, partial)
         self.names = tuple(partners)
+        self.splits = np.array([self._rows.get(name, {}).get("split", "") for name in self.names], dtype="<U5")
         self._set_columns(tuple(partners.values()), self.names, self.root, 1)
         strays = {} if self._rows else without_row(self.columns, on_disk)
         self._join(on_disk, self.root, partial)
@@ -107,11 +107,6 @@ class BigEarthNetV1(BigEarthNet):
             raise InputError(f"{self.root / S2_FOLDER} holds no patch with its partner", "unpack the archive there")
         if self._rows and not partial:
             self._ask_partners()
-
-    @cached_property
-    def splits(self) -> np.ndarray:  # type: ignore[override]
-        """(len,) of ``"train"``, ``"val"``, ``"test"`` or ``""``, from the lists."""
-        return np.array([self._rows.get(name, {}).get("split", "") for name in self.names], dtype="<U5")
 
     def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
         """Decode one patch: S1 (120, 120) float32 dB, S2 uint16 at 120, 60 and 20 px."""
@@ -196,16 +191,16 @@ class ReBEN(TableArchive, BigEarthNet):
 
     def __init__(self, root: Path | str, *, partial: bool = False, snow_and_clouds: bool = False) -> None:
         self._start(root)
-        self.table = read_reben_table(self.root, snow_and_clouds)
-        self._set_columns(self.table.keys["s1_name"], self.table.names, self.table.where, 2)
+        table = read_reben_table(self.root, snow_and_clouds)
+        self._set_columns(table.keys["s1_name"], table.names, table.where, 2)
         on_disk = {modality: self._on_disk(modality) for modality in _V2}
-        self._take(on_disk, self.root, "has files but no row in the tables", partial)
+        self._take(table, on_disk, self.root, "has files but no row in the tables", partial)
         if (late := first_with_offset(self.names)) and not partial:
             read_images(self._images("s2", late), get_modality("s2"))  # refuses an offset that is not declared
 
     def meta(self, index: int) -> dict[str, str]:
         """Split, tile and acquisition_date (from the names) and every further column of the table as text."""
-        return super().meta(index) | self.table.row(index)
+        return super().meta(index) | self._row(index, self.rest)
 
     def _path(self, modality: str, name: str) -> Path:
         return self.root / _V2[modality] / name.rsplit("_", _OWN_FIELDS[modality])[0] / name

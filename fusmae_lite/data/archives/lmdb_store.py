@@ -33,8 +33,7 @@ from fusmae_lite.data.archives.names import (
     unopened,
     version,
 )
-from fusmae_lite.data.archives.pixels import first_with_offset, offset_left
-from fusmae_lite.data.archives.tensors import Layout, unpack
+from fusmae_lite.data.archives.pixels import Layout, first_with_offset, offset_left, unpack
 
 DATA = "data.mdb"
 #: What ``fusmae encode`` keeps until it has finished: a file beside the data, and keys that begin like no name.
@@ -135,21 +134,20 @@ class LmdbArchive(TableArchive):
                 raise InputError(f"{path} has no second table", "leave snow_and_clouds out; give it when encoding")
             self.classes, sources, self.layouts = note.classes, note.keys, note.bands
             _check_layouts(note.bands)
-            self.table = read_metadata(path, self.classes, keys=tuple(sources.values()), no_split=True)
-            for names in self.table.keys.values():
-                check_names(names, self.table.where)
-            _check_places(self.table)
+            table = read_metadata(path, self.classes, keys=tuple(sources.values()), no_split=True)
+            for names in table.keys.values():
+                check_names(names, table.where)
+            _check_places(table)
         else:
-            self.table = read_reben_table(path.parent, snow_and_clouds, path)
-            names, where = self.table.names, self.table.where
-            check_s2_names(names, where, version(next(iter(names), "")) or 2)
-            check_s1_names(self.table.keys["s1_name"], where)
-            if late := first_with_offset(names):
+            table = read_reben_table(path.parent, snow_and_clouds, path)
+            check_s2_names(table.names, table.where, version(next(iter(table.names), "")) or 2)
+            check_s1_names(table.keys["s1_name"], table.where)
+            if late := first_with_offset(table.names):
                 raise offset_left(f"{path}: {late}")
-        self.columns = {modality: self.table.keys[column] for modality, column in sources.items()}
-        self._rest = [c for c in self.table.rest if c not in _PLACE and not c.startswith((CHECKSUM, SOURCE))]
+        self.columns = {modality: table.keys[column] for modality, column in sources.items()}
+        self._told = [c for c in table.rest if c not in _PLACE and not c.startswith((CHECKSUM, SOURCE))]
         on_disk = dict.fromkeys(self.columns, all_keys(self.folder))
-        self._take(on_disk, path.parent, "has no row in the table", partial)
+        self._take(table, on_disk, path.parent, "has no row in the table", partial)
 
     @classmethod
     def matches(cls, root: Path) -> bool:
@@ -170,28 +168,28 @@ class LmdbArchive(TableArchive):
             raise _unreadable(self.folder, error) from None
         crs, bounds = None, None
         if self._noted:
-            crs, *edges = (self.table.rest[name][index].as_py() for name in _PLACE)
+            crs, *edges = (self.rest[name][index].as_py() for name in _PLACE)
             bounds = None if None in edges else tuple(edges)
         return Patch(self.names[index], bands, self._labels_of(index), self.meta(index), crs, bounds)
 
     def meta(self, index: int) -> dict[str, str]:
         """Split and every further column of the table as text; for a table of reBEN also tile and acquisition_date."""
         named = {} if self._noted else place_and_day(self.names[index], self.columns["s1"][index])
-        return {"split": str(self.splits[index]), **named, **self.table.row(index, self._rest)}
+        return {"split": str(self.splits[index]), **named, **self._row(index, self._told)}
 
     def checksums(self) -> Iterator[tuple[str, int]]:
         """(key, CRC-32) of every value, where ``fusmae encode`` wrote the table; else InputError."""
         for modality, names in self.columns.items():
             sums = self.stored_crc32(modality)
             if sums is None:
-                raise InputError(f"{self.table.where} has no checksums", "only `fusmae encode` writes them")
+                raise InputError(f"{self.where} has no checksums", "only `fusmae encode` writes them")
             yield from zip(names, sums.tolist(), strict=True)
 
     def stored_crc32(self, modality: str) -> np.ndarray | None:
         """Of every value, where ``fusmae encode`` wrote the table."""
         name = CHECKSUM + modality
-        column = self.table.rest.get(name)
-        return None if column is None else typed(column, name, pa.uint32(), self.table.where).to_numpy()
+        column = self.rest.get(name)
+        return None if column is None else typed(column, name, pa.uint32(), self.where).to_numpy()
 
 
 def _find(root: Path) -> Path | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import compress
 from pathlib import Path
 from typing import Annotated
@@ -37,22 +36,19 @@ _PLAIN = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types
 _MAP = "_reference_map"
 
 
+_Side = Annotated[int, Field(gt=0, le=10_000)]  # in pixels
+_Dtype = Annotated[str, Field(pattern="^(bool|(u?int|float)[0-9]{1,2})$")]
+
+
 class Note(BaseModel, strict=True):
     """What ``fusmae encode`` notes of an archive, in sizes that a patch can have."""
 
     classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=10_000)]
     keys: Annotated[dict[str, str], Field(min_length=1)]  # modality -> column of its keys
-    bands: dict[  # modality -> band -> (side in pixels, dtype)
-        str, Annotated[dict[str, tuple[Annotated[int, Field(gt=0, le=10_000)], str]], Field(min_length=1)]
-    ]
+    bands: dict[str, Annotated[dict[str, tuple[_Side, _Dtype]], Field(min_length=1)]]  # modality -> band -> its form
 
     @model_validator(mode="after")
     def _fits(self) -> Note:
-        for _, dtype in (band for bands in self.bands.values() for band in bands.values()):
-            try:
-                np.dtype(dtype)
-            except TypeError as error:
-                raise ValueError(str(error)) from None
         if self.keys.keys() != self.bands.keys() or len(set(self.classes)) < len(self.classes):
             raise ValueError("keys and bands are of other sensors, or a class occurs twice")
         return self
@@ -69,48 +65,35 @@ class Metadata:
     where: str  # the file, or files, for messages
     keys: dict[str, list[str]]  # the columns that name files or keys, each name once
 
-    def row(self, index: int, names: Sequence[str] | None = None) -> dict[str, str]:
-        """Further columns (all, or those named) of one row as text, without those that are empty there."""
-        values = ((name, self.rest[name][index].as_py()) for name in (self.rest if names is None else names))
-        return {n: str(v).lower() if isinstance(v, bool) else str(v) for n, v in values if v is not None}
-
-    def take(self, rows: np.ndarray) -> Metadata:
-        """Only the rows of a (n,) bool mask."""
-        rest = {name: column.filter(pa.array(rows)) for name, column in self.rest.items()}
-        keys = {key: list(compress(column, rows)) for key, column in self.keys.items()}
-        return Metadata(tuple(compress(self.names, rows)), self.splits[rows], self.labels[rows], rest, self.where, keys)
-
 
 class TableArchive(Archive):
-    """Pairs whose labels, splits and names are columns of a `table`."""
+    """Pairs whose labels, splits and names are columns of a table."""
 
-    table: Metadata
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(len, n_classes) bool in the order of `classes`, from the table."""
-        return self.table.labels
-
-    @cached_property
-    def splits(self) -> np.ndarray:  # type: ignore[override]
-        """(len,) of ``"train"``, ``"val"``, ``"test"`` or ``""``, from the table."""
-        return self.table.splits
+    labels: np.ndarray = None  # type: ignore[assignment]  # (len, n_classes) bool
+    rest: dict[str, pa.Array]  # further columns
+    where: str  # the table, for messages
 
     def keep(self, rows: np.ndarray) -> None:
         """See :class:`Archive`."""
         super().keep(rows)
-        self.table = self.table.take(rows)
+        self.rest = {name: column.filter(pa.array(rows)) for name, column in self.rest.items()}
+
+    def _row(self, index: int, names: Iterable[str]) -> dict[str, str]:
+        """Some columns of one row as text, without those that are empty there."""
+        values = ((name, self.rest[name][index].as_py()) for name in names)
+        return {n: str(v).lower() if isinstance(v, bool) else str(v) for n, v in values if v is not None}
 
     def _labels_of(self, index: int) -> tuple[str, ...]:
         return tuple(compress(self.classes, self.labels[index]))
 
-    def _take(self, on_disk: Mapping[str, set[str]], folder: Path, reason: str, partial: bool) -> None:
-        """The rows of the `table`, whose `columns` are set, that are whole.
+    def _take(self, table: Metadata, on_disk: Mapping[str, set[str]], folder: Path, reason: str, partial: bool) -> None:
+        """The rows of the `table` that are whole; `columns` are set.
 
         Files of a second table in `folder` may lie on disk without a row; others are refused for the `reason`.
         """
-        self.names, columns = self.table.names, self.columns
-        self._join(on_disk, self.table.where, partial)
+        self.names, self.splits, self.labels, self.rest = table.names, table.splits, table.labels, table.rest
+        self.where, columns = table.where, self.columns
+        self._join(on_disk, self.where, partial)
         strays, cure = without_row(columns, on_disk), "download the tables again, remove the files"
         if not (folder / SNOW).is_file():
             cure = f"if it is one of the snowy or cloudy patches, put {SNOW} there"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -72,6 +71,9 @@ class SEN12MS(GeoTiffArchive):
             kind: [f"{season}_{kind}_{scene}_p{number}" for season, scene, number in rows] for kind in on_disk
         }
         self.names = tuple(self.columns["s2"])
+        held = {f"{season}_s2_{scene}" for season, scenes in HELD_OUT.items() for scene in scenes}
+        parts = ["test" if name.rpartition("_")[0] in held else "train" for name in self.names]
+        self.splits = np.array(parts, dtype="<U5")
         self._join(on_disk, self.root, partial)
         self.columns = {kind: self.columns[kind] for kind in ("s1", "s2")}
         if NAN_TRIPLET in self.names:
@@ -79,12 +81,6 @@ class SEN12MS(GeoTiffArchive):
             self.leave_out({row: "its radar image holds NaN; the authors leave it out too"})
         if not self.names:
             raise InputError(f"{self.root} holds no complete triplet", "unpack s1, s2 and lc of a season there")
-
-    @cached_property
-    def splits(self) -> np.ndarray:  # type: ignore[override]
-        """(len,) of ``"train"`` or ``"test"``, from the scene alone."""
-        held = {f"{season}_s2_{scene}" for season, scenes in HELD_OUT.items() for scene in scenes}
-        return np.array(["test" if name.rpartition("_")[0] in held else "train" for name in self.names], dtype="<U5")
 
     def meta(self, index: int) -> dict[str, str]:
         """split, season, scene and the name of the radar file (s1_name)."""

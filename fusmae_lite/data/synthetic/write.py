@@ -23,11 +23,12 @@ import rasterio
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import write_folder
+from fusmae_lite.core.progress import followed
 from fusmae_lite.data.archives.base import SYNTHETIC
 from fusmae_lite.data.archives.labels import BEN19, TO_19
+from fusmae_lite.data.archives.pixels import pack
 from fusmae_lite.data.archives.sen12ms import BANDS_ON_DISK, HELD_OUT, IGBP10, SIDE
-from fusmae_lite.data.archives.tensors import pack
-from fusmae_lite.data.loader import each, followed, processors
+from fusmae_lite.data.loader import each, processors
 from fusmae_lite.data.synthetic.scene import Scenes, SyntheticPair
 from fusmae_lite.data.synthetic.truth import Truth
 
@@ -43,13 +44,9 @@ SPLIT_OF = ("train", "train", "train", "validation", "test")
 CRS = "EPSG:32631"
 WEST, NORTH = 500_000, 120_000
 #: The columns of reBEN's table.
-_COLUMNS = {
-    "patch_id": pa.string(),
+_COLUMNS = dict.fromkeys(("patch_id", "labels", "split", "country", "s1_name", "s2v1_name"), pa.string())
+_COLUMNS |= {
     "labels": pa.list_(pa.string()),
-    "split": pa.string(),
-    "country": pa.string(),
-    "s1_name": pa.string(),
-    "s2v1_name": pa.string(),
     "contains_seasonal_snow": pa.bool_(),
     "contains_cloud_or_shadow": pa.bool_(),
 }
