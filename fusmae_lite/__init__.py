@@ -7,8 +7,6 @@ Eight rooms, each importing only from those before it::
 Each public name is loaded when first used: opening an archive or asking for help needs no torch.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

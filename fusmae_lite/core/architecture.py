@@ -4,8 +4,6 @@ Values may come as strings (papermill's ``-p`` delivers ``true`` and ``1e-4`` as
 conversion is exact and refused, in one line, where it is not.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator

@@ -1,7 +1,5 @@
 """One typed, flat configuration. Presets are TOML files of it; notebooks and the console override single fields."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from importlib import resources

@@ -1,7 +1,5 @@
 """The one exception that means "your input, not our code", a line with the cure; and how a command ends for errors."""
 
-from __future__ import annotations
-
 import difflib
 import errno
 import os
@@ -43,7 +41,7 @@ class InputError(ValueError):
         super().__init__(f"{printable(what)}; {printable(cure)}")
         self.parts = what, cure
 
-    def __reduce__(self) -> tuple[type[InputError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type["InputError"], tuple[str, str]]:
         """Rebuild it from the arguments of __init__ when it crosses from one process to another."""
         return type(self), self.parts
 

@@ -1,7 +1,5 @@
 """Reading and writing files: what is written exists whole or not at all, none that is not a file is read."""
 
-from __future__ import annotations
-
 import glob
 import json
 import os

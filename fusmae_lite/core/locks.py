@@ -1,7 +1,5 @@
 """One job per folder: a lock that the system takes back when its process ends, however it ends."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """Progress that suits where it is shown: a bar that moves on a terminal or in a notebook, plain lines in a log."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -1,7 +1,5 @@
 """Randomness that depends on where a run is, not on how it got there: what makes resuming exact."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

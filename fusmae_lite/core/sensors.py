@@ -3,8 +3,6 @@
 To add a third sensor, build one more :class:`Modality` and call :func:`register`.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What this machine has and what would run on it: for ``fusmae doctor``, and for metrics.json."""
 
-from __future__ import annotations
-
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any

@@ -1,7 +1,5 @@
 """Executes notebooks: papermill, plus a line a minute in a log and the peak memory of the kernel."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

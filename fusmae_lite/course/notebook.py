@@ -1,7 +1,5 @@
 """What the notebooks of the course share: how one begins, and where its numbers go."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -24,7 +22,7 @@ RUN_DIR_VARIABLE = "FUSMAE_RUN_DIR"
 FEW = 256
 
 
-def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunConfig, Archive]:
+def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunConfig, "Archive"]:
     """Check the parameters of a notebook (``"05"``), open the archive, seed torch; prints one line on all of it.
 
     `parameters` are fields of :class:`RunConfig`; ``""`` and ``-1`` mean "as the preset says". Raises

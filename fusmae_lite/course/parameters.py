@@ -1,7 +1,5 @@
 """Parameters of the course: which exist, of what type, and whether the values fit. Checked before anything runs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any

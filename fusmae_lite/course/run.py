@@ -4,8 +4,6 @@ A run folder holds the executed notebooks and their HTML, ``metrics.json``, ``in
 run on what, so that a second call continues) and whatever the notebooks themselves write. Sources are only read.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -53,7 +51,7 @@ def run_course(
     force: bool = False,
     keep_going: bool = False,
     notebooks: Path | None = None,
-) -> Course:
+) -> "Course":
     """Run the notebooks of the course, or those with the numbers in `only`, in their order.
 
     One that finished before on the same source, package, parameters, pairs and predecessors is skipped, unless `force`.

@@ -1,7 +1,5 @@
 """Random changes to a batch of images (B, C, H, W), H = W: the geometry of both sensors together, the level of each."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Literal
 

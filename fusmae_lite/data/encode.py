@@ -4,8 +4,6 @@ Many processes decode, one writes. A commit holds some pairs and the record of e
 record is done, whatever is killed and when. At the end the table is made of the records, and they go.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time

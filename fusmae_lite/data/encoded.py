@@ -1,7 +1,5 @@
 """What an encode stores of a pair, the table of all and the list of those left out; checks that nothing has changed."""
 
-from __future__ import annotations
-
 import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ Of a few pairs (the bundled 84) every file is read, so that a copy is the same a
 times of all files count and a drawn sample is read; a table by ``fusmae encode`` has checksums instead.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -47,7 +45,7 @@ def identity(
     return _joined(archive, chosen, parts, splits=archive.splits.tolist() if rows is None else None, **more)
 
 
-def identity_of(dataset: PairDataset, sensors: Sequence[str] = ()) -> str:
+def identity_of(dataset: "PairDataset", sensors: Sequence[str] = ()) -> str:
     """:func:`identity` of a data set as some sensors show it; files are looked at once, when first asked."""
     parts: dict[str, tuple[str, str]] = dataset.__dict__.setdefault("_identities", {})
     names = [modality.name for modality in dataset.modalities if not sensors or modality.name in sensors]

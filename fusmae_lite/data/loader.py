@@ -1,7 +1,5 @@
 """Work shared among processes, in order, with bounded memory; what goes wrong in one is one line, as in this one."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import threading

@@ -3,8 +3,6 @@
 Letters: B batch, C channels, H = W side in pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any

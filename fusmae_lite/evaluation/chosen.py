@@ -1,7 +1,5 @@
 """Which weights are evaluated: those of this run or those asked for, and never others in their place."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 A probe that counts epochs measures its own schedule as well: with few labels the paper's 20 epochs are 20 to 100 steps.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

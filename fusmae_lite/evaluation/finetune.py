@@ -1,7 +1,5 @@
 """Fine-tuning (section 4): a linear head on the encoder, and both are trained."""
 
-from __future__ import annotations
-
 import math
 import re
 import sys
@@ -49,7 +47,7 @@ class FineTuned:
 
     scores: Tensor  # (test patches, classes) logits
     losses: list[float]  # mean training loss of each epoch
-    model: Classifier  # encoder, a trained copy, and head
+    model: "Classifier"  # encoder, a trained copy, and head
 
 
 class Classifier(nn.Module):

@@ -1,7 +1,5 @@
 """Floors: features that need no training. An encoder that does not pass them has learnt nothing worth its training."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Scores of a whole test set: average precision, the columns of Table 2, intervals, and whether two systems differ."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -41,7 +39,7 @@ class Comparison(NamedTuple):
         return "better" if self.low > 0 else "worse" if self.high < 0 else "not told apart"
 
     @classmethod
-    def of(cls, first: NDArray[np.float64], second: NDArray[np.float64]) -> Comparison:
+    def of(cls, first: NDArray[np.float64], second: NDArray[np.float64]) -> "Comparison":
         """Compare two systems' values on the same redraws, (1 + draws,) each, the undrawn test set first."""
         return cls(float(first[0] - second[0]), *interval(first - second))
 

@@ -1,7 +1,5 @@
 """Linear evaluation (section 4): only a linear head is trained, on frozen features, from a share of the labels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The plain Transformer blocks of an encoder, and how weights start."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 

@@ -4,8 +4,6 @@ The paper writes them for two modalities. Here a modality attends to the concate
 is the paper's equation to the letter and for three or more grows linearly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

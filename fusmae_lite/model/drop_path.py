@@ -1,7 +1,5 @@
 """Stochastic depth drawn for the whole batch: which samples skip a block depends neither on devices nor on pieces."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

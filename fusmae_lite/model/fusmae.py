@@ -1,7 +1,5 @@
 """Fus-MAE. Read :meth:`FusMAE.forward` first; it is the paper's section 3 from top to bottom."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What every model checks of the images it is given, in one place: which sensors, what form, what values."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -3,8 +3,6 @@
 Independent and consistent masks are the paper's, cloud masks ours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import get_args
 

@@ -1,7 +1,5 @@
 """What every model here is, Fus-MAE and those it is compared with: a :class:`System`, and what it returns."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -106,7 +104,7 @@ class System(nn.Module):
     def after_step(self, step: int, steps: int, reduce: Callable[[Tensor], Tensor]) -> None:
         """Called after optimiser step `step` of `steps`; `reduce` sums a tensor over processes."""
 
-    def to_fine_tune(self) -> System:
+    def to_fine_tune(self) -> "System":
         """A trainable copy of the part that encodes."""
         return copy.deepcopy(self)
 

@@ -1,7 +1,5 @@
 """Equation 1: from images to unimodal tokens, and back from patches to images."""
 
-from __future__ import annotations
-
 from typing import get_args
 
 from timm.layers import build_sincos2d_pos_embed
@@ -64,7 +62,7 @@ class Positions(nn.Module):
         self.table = EMBEDDINGS[kind](grid, width, temperature)
 
     @classmethod
-    def of(cls, config: ModelConfig, width: int) -> Positions:
+    def of(cls, config: ModelConfig, width: int) -> "Positions":
         """The positions of a configuration, at its encoder's or its decoders' width."""
         return cls(config.grid, width, config.positions, config.position_temperature)
 

@@ -1,7 +1,5 @@
 """Attention, loss curves and scores as figures, in the style of :mod:`fusmae_lite.show.figures`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

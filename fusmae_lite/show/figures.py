@@ -3,8 +3,6 @@
 Images are in physical units (dB, reflectance x 10,000), masks are True where the encoder sees nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial

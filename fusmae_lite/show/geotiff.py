@@ -1,7 +1,5 @@
 """What a model made of a pair, as a GeoTIFF that a GIS opens where the pair lies."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 matplotlib, by which ``figures.py`` draws the same panels, takes some hundred milliseconds for axes and text.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Images in dB or reflectance x 10,000 to RGB, by fixed stretches: two patches that look alike are alike."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 

@@ -12,8 +12,6 @@ off in BigEarthNet's, and training drifts to the uniform output; one norm of all
 layer is not frozen in the first epoch; positions and CLS do not decay; the teacher's temperature is constant.
 """
 
-from __future__ import annotations
-
 import copy
 from collections import deque
 from collections.abc import Callable, Sequence

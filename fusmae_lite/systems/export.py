@@ -5,8 +5,6 @@ deviation. Every file written here says so in its metadata: ``sensors`` (band or
 ``resampling`` and ``config``.
 """
 
-from __future__ import annotations
-
 import copy
 import importlib.util
 import json

@@ -4,8 +4,6 @@ The RGB kernel of the patch projection is repeated over the channels and scaled 
 are resampled to patches of P pixels, positions to the grid of the images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -5,8 +5,6 @@ gains from two sensors it gains by itself. SatViT is Fuller et al., GRSL 2022 [1
 one matrix cannot be enough.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

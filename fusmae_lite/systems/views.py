@@ -5,8 +5,6 @@ Both change 8-bit pictures; here 0 is a band's mean over the archive at hand and
 batch, V views (global ones first), M sensors, C channels of all sensors, s side of a view in pixels.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

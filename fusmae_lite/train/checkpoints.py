@@ -4,8 +4,6 @@
 moments by parameter name) and ``state.json`` (:class:`Progress`). One process, many and sharded weights write the same.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

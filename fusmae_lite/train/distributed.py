@@ -4,8 +4,6 @@ A batch and everything random about it is drawn for all processes alike and then
 changes how fast a run is and not what it computes (but for the order in which floats are added).
 """
 
-from __future__ import annotations
-
 import os
 import re
 import warnings

@@ -4,8 +4,6 @@ Interpolation fills in patch means, a value a band; pixels then get their patch'
 the patches' centres. B pairs, N patches, C bands, K = C * P * P.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Pretraining in several processes that this one starts and ends."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What a training run writes about itself: a row an epoch to metrics.jsonl, to TensorBoard if wanted, and to people."""
 
-from __future__ import annotations
-
 import json
 import math
 import time

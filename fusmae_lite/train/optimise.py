@@ -1,7 +1,5 @@
 """Section 4's recipe: AdamW without decay where it does not belong, warm-up then cosine, and a step's precision."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@ Every random choice of step t is drawn from a seed derived from (seed, t), so th
 AdamW's moments and t. That is all a checkpoint holds, and a resumed run repeats the undisturbed one exactly.
 """
 
-from __future__ import annotations
-
 import math
 import shutil
 import signal

@@ -3,8 +3,6 @@
 Everything is drawn for the whole batch, from (seed, step); each process then takes its rows.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from functools import lru_cache

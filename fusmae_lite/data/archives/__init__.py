@@ -1,7 +1,5 @@
 """Archives as they lie on disk. :func:`open_archive` finds the format; nothing downstream cares which it was."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from fusmae_lite.core.config import RunConfig, project_root

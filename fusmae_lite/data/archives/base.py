@@ -1,7 +1,5 @@
 """What every archive offers, whatever lies on disk: patches by index, labels, splits. No torch, no resampling here."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence

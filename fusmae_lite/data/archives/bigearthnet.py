@@ -1,7 +1,5 @@
 """BigEarthNet-MM v1 and reBEN (v2): one GeoTIFF per band, one folder per patch and sensor, as the tar files unpack."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path

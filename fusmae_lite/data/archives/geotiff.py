@@ -1,7 +1,5 @@
 """Reading GeoTIFFs as archives of patches store them: header, then pixels, with what it declares applied."""
 
-from __future__ import annotations
-
 import logging
 import math
 import re

@@ -4,8 +4,6 @@ Sources: Sumbul et al., "BigEarthNet-MM", IEEE GRSM 2021, table 1; the order is 
 replace by the alphabet. Schmitt et al., "SEN12MS", ISPRS Annals 2019.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """LMDB of safetensors, as rico-hdl, BigEarthNet's own high-throughput tool, and ``fusmae encode`` write it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

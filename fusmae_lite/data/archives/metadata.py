@@ -1,7 +1,5 @@
 """metadata.parquet: one row per pair, as reBEN publishes it and as ``fusmae encode`` writes it; no loop over rows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -48,7 +46,7 @@ class Note(BaseModel, strict=True):
     bands: dict[str, Annotated[dict[str, tuple[_Side, _Dtype]], Field(min_length=1)]]  # modality -> band -> its form
 
     @model_validator(mode="after")
-    def _fits(self) -> Note:
+    def _fits(self) -> "Note":
         if self.keys.keys() != self.bands.keys() or len(set(self.classes)) < len(self.classes):
             raise ValueError("keys and bands are of other sensors, or a class occurs twice")
         return self

@@ -4,8 +4,6 @@ A name becomes part of paths and of messages, so whatever a table, list, folder 
 pyarrow takes a fifth of the time of Python's re for half a million names.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Pixels are what they are taken for: other units, offsets and gaps are refused. And bands as the bytes of an LMDB."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What one patch cannot tell but several can: an offset on every pixel, pictures for measurements; what all hold."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress

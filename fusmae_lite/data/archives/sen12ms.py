@@ -3,8 +3,6 @@
 Source: Schmitt et al., "SEN12MS", ISPRS Annals 2019; the split lists are those of its repository, schmitt-muc/SEN12MS.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path

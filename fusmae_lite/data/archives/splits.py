@@ -1,7 +1,5 @@
 """Random splits, and how much they leak: how many test patches lie beside a training patch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from copy import copy
 

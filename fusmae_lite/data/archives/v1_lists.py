@@ -1,7 +1,5 @@
 """Which patches belong to a BigEarthNet v1 archive: split lists and index.csv; and what a patch's json says."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Synthetic archives of any size with known properties, always labelled as synthetic. See :func:`synthesise`."""
 
-from __future__ import annotations
-
 from fusmae_lite.data.archives.base import is_synthetic
 from fusmae_lite.data.synthetic.scene import Scenes, SyntheticPair
 from fusmae_lite.data.synthetic.truth import Truth, read_truth

@@ -4,8 +4,6 @@ Radar is in dB and optics in ln of the stored value, so that differences of land
 negative. Letters: 14 features, VV VH and the 12 optical bands in sensor order; k layers.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Known truth: which class shows in which sensor. Made for asking whether a fusion finds what is there to be found."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path

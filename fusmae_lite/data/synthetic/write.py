@@ -4,8 +4,6 @@ Names keep each format's grammar but no place on Earth has them: tiles are calle
 country is "Synthetic", and coordinates lie in the Gulf of Guinea.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from contextlib import closing

@@ -1,7 +1,5 @@
 """Where a patch looks: cross-attention and self-attention of a model, patch by patch and as a whole."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import lru_cache
 from itertools import permutations

@@ -1,7 +1,5 @@
 """What viewers share: controls above one picture that states itself in words, a pair to look at, clickable patches."""
 
-from __future__ import annotations
-
 import base64
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence

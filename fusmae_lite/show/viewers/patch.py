@@ -1,7 +1,5 @@
 """An archive, patch by patch: composites, single bands, what normalisation makes of them, labels, place on a map."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A training run, running or finished, as its metrics file tells it."""
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 from pathlib import Path
