@@ -83,13 +83,13 @@ def nearest_probe(x: Tensor, y: Tensor, test_x: Tensor, k: int = 5) -> Tensor:
 
 def _best(x: Array, y: Array, val_x: Tensor | Array, val_y: Tensor | Array, scaled: bool) -> Linear:
     """The head whose C has the lowest validation loss: from 0.1 by half decades until both neighbours are worse."""
-    target, best = np.asarray(val_y, dtype=np.float64), -2
+    target, best, parts = np.asarray(val_y, dtype=np.float64), -2, _decomposed(x, prior_head(x, y, scaled))
     heads: dict[int, Linear] = {}
     losses: dict[int, float] = {}
     while abs(best) < STEPS:
         for step in (best - 1, best, best + 1):
             if step not in losses:
-                heads[step] = _fit(x, y, 10 ** (step / 2), scaled)
+                heads[step] = _fit(x, y, 10 ** (step / 2), scaled, parts)
                 scores = heads[step].logits(val_x).double().numpy()
                 losses[step] = float((np.logaddexp(0, scores) - target * scores).mean())
         lower = min(losses, key=losses.__getitem__)
@@ -100,13 +100,18 @@ def _best(x: Array, y: Array, val_x: Tensor | Array, val_y: Tensor | Array, scal
     raise RunError(f"{what}; use more validation patches")
 
 
-def _fit(x: Array, y: Array, strength: float, scaled: bool) -> Linear:
+def _decomposed(x: Array, head: Linear) -> tuple[Array, ...]:
+    """The singular value decomposition of the standardised features: the same for every C."""
+    return np.linalg.svd((x - head.mean) / head.std, full_matrices=False)
+
+
+def _fit(x: Array, y: Array, strength: float, scaled: bool, parts: tuple[Array, ...] | None = None) -> Linear:
     """The minimum of the mean loss + |W|^2 / (2 C n), in the principal axes of `x`, each scaled by its curvature."""
     head, patches = replace(prior_head(x, y, scaled), strength=strength), len(x)
     learnt = np.flatnonzero((y.min(axis=0) == 0) & (y.max(axis=0) == 1))
     if not len(learnt):
         return head
-    u, sizes, axes = np.linalg.svd((x - head.mean) / head.std, full_matrices=False)
+    u, sizes, axes = parts or _decomposed(x, head)
     z, penalty = u * sizes, 1 / (strength * patches)
     target = y[:, learnt]
     scale = (1 / np.sqrt(0.1 * sizes**2 / patches + penalty))[:, None]

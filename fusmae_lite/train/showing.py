@@ -42,7 +42,11 @@ class Showing:
         self.steps_per_epoch = len(self.dataset) // self.pairs
         self.planned_steps = config.epochs * self.steps_per_epoch
         self.last_step = min(self.planned_steps, config.max_steps or self.planned_steps)
-        self.scenes = _scenes_like(self.dataset, config) if made else None
+        self.scenes = None
+        if made:  # of the same side as the pairs, on one grid if those are
+            sides = [{band.shape[-1] for band in parts.values()} for parts in self.dataset[0]["bands"].values()]
+            several = any(len(parts) > 1 for parts in sides) or config.modalities == ("s1",)
+            self.scenes = Scenes(derive("scenes", config.seed), side=max(map(max, sides)), one_grid=not several)
 
     def rows(self, step: int) -> Tensor:
         """The pairs that a step sees, in all processes together; an epoch's incomplete last batch is dropped."""
@@ -94,10 +98,3 @@ class Showing:
 @lru_cache(maxsize=2)
 def _order(length: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(length, generator=generator("order", seed, epoch))
-
-
-def _scenes_like(dataset: PairDataset, config: RunConfig) -> Scenes:
-    """Synthetic scenes of the same side as the dataset's pairs, on one grid if those are."""
-    sides = [{band.shape[-1] for band in parts.values()} for parts in dataset[0]["bands"].values()]
-    several = any(len(parts) > 1 for parts in sides) or config.modalities == ("s1",)
-    return Scenes(derive("scenes", config.seed), side=max(map(max, sides)), one_grid=not several)

@@ -15,7 +15,7 @@ from fusmae_lite.data.archives.splits import (
     archive_leakage,
     neighbour_leakage,
     random_split,
-    with_random_split,
+    resplit,
 )
 from fusmae_lite.data.pairs import PairDataset
 
@@ -94,7 +94,7 @@ def test_the_bundled_patches_are_scattered():
 
 def test_an_archive_under_a_random_split():
     archive = open_archive(SAMPLES)
-    other = with_random_split(archive, seed=7)
+    other = resplit(archive, random_split(archive, 7), "random split, seed 7")
     assert [len(other.split(part)) for part in ("train", "val", "test", "all")] == [50, 17, 17, 84]
     row = int(other.split("val")[0])
     assert other.meta(row)["split"] == other.read(row, ["s1"]).meta["split"] == "val"

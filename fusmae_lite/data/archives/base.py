@@ -41,8 +41,10 @@ class Archive(ABC):
     """A folder of patches. Opening one reads names and lists, never pixels.
 
     A new format is a subclass in a sibling module, listed in ``FORMATS`` of ``archives/__init__.py``. It sets `kind`,
-    `layout` and `classes`, fills `root`, `names` and `columns` in ``__init__``, implements the abstract methods, and
-    passes what it reads through :mod:`~fusmae_lite.data.archives.pixels`. ``tests/data/test_archives.py`` tests it.
+    `layout` and `classes`, fills `root`, `names` and `columns` in ``__init__``, where :meth:`_join` refuses or leaves
+    out rows without their files, and implements the abstract methods. ``read`` asks :meth:`_chosen` for the names to
+    read, and passes bands, in the order of ``get_modality(name).bands``, to ``check_form`` and ``check_pixels`` of
+    :mod:`~fusmae_lite.data.archives.pixels`; :meth:`files` lets pairs be known by times and sizes without reading.
     """
 
     kind: ClassVar[str]  # what messages call the format

@@ -23,29 +23,17 @@ SAMPLE = 64
 SHOWN = 5
 #: Deviations of the data set by which the mean of a band may differ from its statistics before it is pointed at.
 FAR = 1.0
-#: Units -> looks that every band of a sound pair may have, but never all pairs of an archive: test, what, cure.
-_SUSPICIONS = {
-    REFLECTANCE: (
-        (
-            lambda band: band.min() >= 0.9 * ADDED,
-            f"no pixel of any band is below {0.9 * ADDED:g}: that looks like the {ADDED} that is added from processing "
-            "baseline 04.00 on",
-            f"subtract {ADDED} (clip at 0), or declare the offset -{ADDED} in the files",
-        ),
-        (
-            lambda band: band.max() <= 255,
-            "no pixel of any band is above 255: that looks like pictures of 8 bits",
-            f"take the bands of the product itself, {REFLECTANCE}",
-        ),
-    ),
-    DECIBEL: (
-        (
-            lambda band: not -45 <= band.mean() <= -3,
-            "the mean of no band lies between -45 and -3 dB, where radar images lie",
-            "convert the archive to decibels: 10 * log10(power)",
-        ),
-    ),
-}
+#: Unit, a look that every band of a sound pair may have, but never all pairs of an archive, what it tells, the cure.
+_SUSPICIONS = [
+    (REFLECTANCE, lambda band: band.min() >= 0.9 * ADDED,
+     f"no pixel of any band is below {0.9 * ADDED:g}: that looks like the {ADDED} that is added from processing "
+     "baseline 04.00 on", f"subtract {ADDED} (clip at 0), or declare the offset -{ADDED} in the files"),
+    (REFLECTANCE, lambda band: band.max() <= 255,
+     "no pixel of any band is above 255: that looks like pictures of 8 bits", f"take the bands of the product itself, {REFLECTANCE}"),
+    (DECIBEL, lambda band: not -45 <= band.mean() <= -3,
+     "the mean of no band lies between -45 and -3 dB, where radar images lie",
+     "convert the archive to decibels: 10 * log10(power)"),
+]  # fmt: skip
 
 
 def check_archive(archive: Archive, modalities: Sequence[str] = ("s1", "s2")) -> None:
@@ -71,7 +59,7 @@ def _readable(archive: Archive, name: str, rows: Sequence[int]) -> Iterator[Mapp
 
 def refuse_suspicious(modality: Modality, drawn: Iterable[Mapping[str, np.ndarray]], where: str, what: str) -> None:
     """InputError where each of some images, band -> pixels, looks as if it were in another unit; `what` they are."""
-    suspicions, seen = _SUSPICIONS.get(modality.units, ()), 0
+    suspicions, seen = [row[1:] for row in _SUSPICIONS if row[0] == modality.units], 0
     for bands in drawn if suspicions else ():
         suspicions = [suspicion for suspicion in suspicions if all(map(suspicion[0], bands.values()))]
         seen += 1
