@@ -29,7 +29,8 @@ _SUSPICIONS = [
      f"no pixel of any band is below {0.9 * ADDED:g}: that looks like the {ADDED} that is added from processing "
      "baseline 04.00 on", f"subtract {ADDED} (clip at 0), or declare the offset -{ADDED} in the files"),
     (REFLECTANCE, lambda band: band.max() <= 255,
-     "no pixel of any band is above 255: that looks like pictures of 8 bits", f"take the bands of the product itself, {REFLECTANCE}"),
+     "no pixel of any band is above 255: that looks like pictures of 8 bits",
+     f"take the bands of the product itself, {REFLECTANCE}"),
     (DECIBEL, lambda band: not -45 <= band.mean() <= -3,
      "the mean of no band lies between -45 and -3 dB, where radar images lie",
      "convert the archive to decibels: 10 * log10(power)"),
