@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.progress import followed
 from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.data.grids import Box
-from fusmae_lite.data.loader import followed
 from fusmae_lite.data.pairs import denormalise, normalise
 from fusmae_lite.data.scenes import Hidden, Scene
 from fusmae_lite.model.masking import visible_indices

@@ -13,9 +13,10 @@ from rasterio.warp import transform
 from torch.utils.data import default_collate
 
 from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.progress import followed
 from fusmae_lite.data.archives import Archive, Patch
 from fusmae_lite.data.archives.sample import check_archive
-from fusmae_lite.data.loader import each, followed
+from fusmae_lite.data.loader import each
 from fusmae_lite.data.outputs import Corners, Row
 from fusmae_lite.data.pairs import assemble
 from fusmae_lite.data.scenes import Scene
