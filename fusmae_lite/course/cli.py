@@ -5,8 +5,6 @@ Exit status: 0 done, 1 the run failed, 2 bad input, 130 interrupted (Ctrl-C), 14
 Each subcommand is a function: typer reads its arguments from the signature and its help from the docstring.
 """
 
-from __future__ import annotations
-
 import functools
 import sys
 from collections.abc import Callable, Sequence

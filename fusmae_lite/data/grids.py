@@ -1,7 +1,5 @@
 """Grids of a scene's files: what their headers tell, and whether all of them are one."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What is made of scenes and archives, in formats that a GIS opens: GeoParquet of vectors, Cloud-Optimised GeoTIFF."""
 
-from __future__ import annotations
-
 import json
 import struct
 import tempfile

@@ -1,7 +1,5 @@
 """A scene of any size: two sensors on one grid of 10 m, read window by window; what is no data stays a mask."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence

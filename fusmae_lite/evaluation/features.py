@@ -1,7 +1,5 @@
 """Frozen features: the encoder runs once over each patch, its output is kept, the probe trains on that."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,7 +35,7 @@ class Origin:
     pooling: str  # how tokens became one vector
     encoder: str  # fingerprint of its configuration, its weights and this package's code
 
-    def require(self, wanted: Origin, fields: Iterable[str], where: str, cure: str) -> None:
+    def require(self, wanted: "Origin", fields: Iterable[str], where: str, cure: str) -> None:
         """InputError naming the first of `fields` in which this differs from what is wanted."""
         for name in fields:
             values = [getattr(origin, name) for origin in (self, wanted)]

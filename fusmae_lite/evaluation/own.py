@@ -4,8 +4,6 @@ The protocol of an encoder: a torch module whose ``forward`` takes images, modal
 as :mod:`~fusmae_lite.core.sensors` says, and returns one vector for each pair, (B, D).
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -71,7 +69,7 @@ class Own(System):
         return Latents({}, {"mean": x})
 
     @torch.no_grad()
-    def shuffled(self, seed: int) -> Own | None:
+    def shuffled(self, seed: int) -> "Own | None":
         """Its control: a copy, the entries of each weight in a random order; None if there are no weights, or no copy.
 
         What is left is the architecture and the size of the weights. How others draw untrained ones is not known here.

@@ -3,8 +3,6 @@
 ``similar`` (n, m) are cosines of queries with a database, ``allowed`` (n, m) is True where a query may find a pair.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

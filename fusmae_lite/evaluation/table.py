@@ -1,7 +1,5 @@
 """One system's rows of Table 1 or 2 on whatever archive is given, with the rows a reader needs to judge it by."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

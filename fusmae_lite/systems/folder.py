@@ -1,7 +1,5 @@
 """A model as a folder for the Hugging Face hub: ``config.json``, ``model.safetensors``, and ``README.md``, its card."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Folders in the manner of the Hugging Face hub, and the hub itself: ``config.json`` beside ``model.safetensors``."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -4,8 +4,6 @@ The scene is worked off in boxes of about :data:`BOX` pixels. Patches with a pix
 encoder, and so is what lies beyond the edge of the scene.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple

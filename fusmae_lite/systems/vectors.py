@@ -1,7 +1,5 @@
 """Vectors of a scene's or an archive's images as rows of GeoParquet, with place, day and labels."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import date
 from typing import Any

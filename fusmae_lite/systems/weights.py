@@ -1,7 +1,5 @@
 """Models on disk: one safetensors file that carries its own configuration, bands and statistics."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
