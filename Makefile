@@ -1,4 +1,4 @@
-# make course | test | lab | notebooks | results | weights | site | lint. The first call sets everything up in .venv; nothing outside is touched.
+# make course | test | lab | notebooks | results | weights | site | slides | lint. The first call sets everything up in .venv; nothing outside is touched.
 PYTHON ?= python3
 PRESET ?= smoke
 BIN := .venv/bin
@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH JUPYTER_PATH
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: course test lab notebooks results weights site lint setup help
+.PHONY: course test lab notebooks results weights site slides lint setup help
 help:
 	@echo "make course [PRESET=smoke|laptop|paper] [ARGS='-p seed=1']   run all notebooks; results in runs/<preset>/"
 	@echo "make test [ARGS='-m \"not slow\"']                             run all tests, or the quick ones"
@@ -18,6 +18,8 @@ help:
 	@echo "make results [PRESET=laptop]                                 every table and figure of RESULTS.md"
 	@echo "make weights                                                 train the two shipped models again, one after the other"
 	@echo "make site                                                    build the course as a website that needs no network"
+	@echo "make slides [ARGS='--only 03']                               slides of the notebooks, in runs/slides/"
+	@echo "make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu  set up with torch for processors only: gigabytes smaller"
 	@echo "make lint                                                    ruff, and the form of notebooks and pages"
 
 course: $(READY)
@@ -49,6 +51,9 @@ weights: $(READY)
 site: $(READY)
 	@$(BIN)/python docs/site/build.py $(ARGS)
 
+slides: $(READY)
+	@$(BIN)/python docs/slides.py $(ARGS)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,15 +66,16 @@ install = if [ -t 1 ]; then $(PIP) install -c constraints.txt $(1); else \
 	  { $(PIP) install --progress-bar off -c constraints.txt $(1) || touch .venv/.failed; } | while IFS= read -r line; do \
 	    case $$line in Collecting*|*Downloading*[MG]B*|Installing*) echo "$${line%%:*}";; esac; done; test ! -e .venv/.failed; fi
 
-# torch and torchvision first and as a pair: the rest then resolves around them.
+# torch and torchvision first and as a pair: the rest then resolves around them. Of an index for processors pip takes
+# 2.14.1+cpu, which counts as later than 2.14.1.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "error: $(PYTHON) is missing or older than Python 3.11; install one and name it: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
 	  echo "error: $(PYTHON) cannot make a virtual environment; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	@echo "setting up .venv: about 6 GB are fetched and unpacked the first time, most of it torch; 2 to 5 minutes"
+	@echo "setting up .venv: about $(if $(TORCH_INDEX),2,6) GB are fetched and unpacked the first time, most of it torch; 2 to 5 minutes"
 	@rm -f .venv/.failed
-	@$(call install,torch==2.14.1 torchvision==0.29.1)
+	@$(call install,torch==2.14.1 torchvision==0.29.1$(if $(TORCH_INDEX), --extra-index-url $(TORCH_INDEX)))
 	@$(call install,-e '.[test$(comma)site]')
 	@echo "set up; for commands of your own, once in each terminal: source .venv/bin/activate"
 	@touch $@

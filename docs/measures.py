@@ -14,7 +14,7 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = (
     "notebook", "cells", "prose per code", "median lines", "longest", "words", "MB", "pictures", "predict, then run",
-    "pitfalls", "exercises",
+    "pitfalls", "exercises", "minutes to read", "with exercises",
 )  # fmt: skip
 HEAD = """# The notebooks in numbers
 
@@ -22,6 +22,7 @@ Written by `python docs/measures.py`; `tests/lint/test_generated.py` keeps it cu
 repositories we learned most from: 40 to 90 cells (20 for the opening one), 1.0 to 1.8 prose cells for a code cell,
 code cells of 3 to 9 lines in the median and none above 40, 1,500 to 3,500 words (800 for the opening one), below
 1.5 MB stored, at least one picture, three to five exercises (none in the opening one).
+Minutes: 200 words in one, a quarter for a code cell, one for a picture, four for an exercise; talk comes on top.
 
 """
 
@@ -42,10 +43,11 @@ def row(path: Path) -> str:
     pictures = sum("image/png" in output.get("data", {}) for cell in code for output in cell.get("outputs", []))
     text = "\n".join(prose).lower()
     exercises = sum(len(re.findall(r"^check\(", cell.source, re.M)) for cell in code)
+    minutes = words(prose) / 200 + len(code) / 4 + pictures
     numbers = [
         len(cells), f"{len(prose) / len(code):.2f}", f"{statistics.median(lines):g}", max(lines), f"{words(prose):,}",
         f"{path.stat().st_size / 1e6:.2f}", pictures, text.count("predict, then run"), text.count("pitfall."),
-        exercises,
+        exercises, round(minutes), round(minutes + 4 * exercises),
     ]  # fmt: skip
     return f"| [{path.stem}](../notebooks/{path.name}) | " + " | ".join(map(str, numbers)) + " |\n"
 
