@@ -4,8 +4,6 @@ By rule, so that nobody keeps two texts: a slide for each heading, with the para
 each question (Predict, then run) and each pitfall; and for each picture.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import re
