@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from pages import Stage, find_pages, staged
@@ -25,6 +27,8 @@ from fusmae_lite.core.progress import duration, line
 HERE = Path(__file__).resolve().parent
 NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
 MATHJAX = "tex-svg-full.js"
+PLAYGROUND = PurePosixPath("docs/playground.md")
+MARK = "<!-- the playground, on the site -->"  # in that page
 CELL = 10_000  # myst-nb counts lines of a notebook as cell * 10,000 + line + 1
 
 
@@ -41,7 +45,13 @@ def build(root: Path, out: Path) -> Path:
     for folder in (stage, fresh):
         shutil.rmtree(folder, ignore_errors=True)
     lay_out(root, stage)
-    run_sphinx(stage, fresh, out)
+    write_assets = embed_playground(stage / PLAYGROUND)
+    with ThreadPoolExecutor(1) as beside:  # the model is exported while Sphinx renders
+        assets = beside.submit(write_assets, out / "playground") if write_assets else None
+        run_sphinx(stage, fresh, out)
+    if assets:
+        assets.result()
+        shutil.copytree(out / "playground", fresh / "_static" / "playground", dirs_exist_ok=True)
     for template in (fresh / "_static").glob("*.html"):  # the theme's, which are no pages
         template.unlink()
     shutil.rmtree(html, ignore_errors=True)
@@ -68,12 +78,28 @@ def lay_out(root: Path, folder: Path) -> None:
     shutil.copyfile(mathjax, folder / "_static" / "mathjax" / MATHJAX)
 
 
+def embed_playground(page: Path) -> Callable[[Path], None] | None:
+    """Put the playground into its staged page, if there is one; returns what writes its files into a folder.
+
+    Where it cannot be built, the page says why.
+    """
+    if not page.is_file():
+        return None
+    import playground  # brings torch along
+
+    if obstacle := playground.obstacle():
+        line(f"note: the playground stays a picture: {obstacle}")
+    embedded = f"*This copy of the site was built without it: {obstacle}.*" if obstacle else playground.FRAGMENT
+    write_text(page, page.read_text(encoding="utf-8").replace(MARK, embedded))
+    return None if obstacle else playground.write_assets
+
+
 def navigation(pages: list[PurePosixPath]) -> str:
     """The hidden tables of contents that make up the sidebar."""
     groups: dict[str, list[str]] = {"The course": [], "To look up": [], "The project": []}
     for page in pages[1:]:
         in_docs = page.parent.name == "docs" or page.name == "RESULTS.md"
-        group = "The course" if page.suffix == ".ipynb" else "To look up" if in_docs else "The project"
+        group = "The course" if page.suffix == ".ipynb" or page == PLAYGROUND else "To look up" if in_docs else "The project"
         groups[group].append(str(staged(page).with_suffix("")))
     return "".join(
         "\n".join(["\n", "```{toctree}", ":hidden:", f":caption: {name}", "", *entries, "```", ""])

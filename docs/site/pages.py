@@ -33,7 +33,7 @@ LARGEST = 400_000  # bytes of a file that is still shown as text
 def find_pages(root: Path) -> list[PurePosixPath]:
     """Pages of the repository at `root`, in the order of the navigation: README, notebooks, docs, the rest."""
     found = [root / "README.md", *sorted((root / "notebooks").glob("*.ipynb"))]
-    first = [root / "RESULTS.md", root / "docs" / "glossary.md", root / "docs" / "symbols.md"]
+    first = [root / "docs" / "playground.md", root / "RESULTS.md", root / "docs" / "glossary.md", root / "docs" / "symbols.md"]
     found += [path for path in first if path.is_file()]
     found += sorted((root / "docs").glob("*.md"))
     found += [path for path in sorted(root.glob("*/README.md")) if not path.parent.name.startswith(".")]

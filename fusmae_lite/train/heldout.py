@@ -28,6 +28,7 @@ from fusmae_lite.systems import System
 
 #: Training pairs on which the width of the kernel is chosen, at most.
 CHOSEN_ON = 200
+WIDTHS = (0.5, 0.7, 1.0, 1.4, 2.0)  # of kernels that are tried, in patches
 OTHER_WIDTH = 0.5  # of the kernel through which ridge sees the other sensor, in patches
 RIDGE = 1e-3
 
@@ -226,7 +227,7 @@ def _fit_ridge(train: list[Hidden], name: str, own: Interpolation) -> Way:
 
 METHODS: dict[str, list[Way]] = {
     "nearest": [_nearest],
-    "kernel": [_gaussian(width) for width in (0.5, 0.7, 1.0, 1.4, 2.0)],  # in patches
+    "kernel": [_gaussian(width) for width in WIDTHS],
     "inverse distance": [_inverse(power) for power in (2, 3, 4)],
     "harmonic": [_harmonic],
 }
