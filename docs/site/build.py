@@ -27,6 +27,7 @@ from fusmae_lite.core.progress import duration, line
 HERE = Path(__file__).resolve().parent
 NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
 MATHJAX = "tex-svg-full.js"
+COLUMNS = 88  # of code, which then fits the page
 PLAYGROUND = PurePosixPath("docs/playground.md")
 MARK = "<!-- the playground, on the site -->"  # in that page
 CELL = 10_000  # myst-nb counts lines of a notebook as cell * 10,000 + line + 1
@@ -64,6 +65,9 @@ def lay_out(root: Path, folder: Path) -> None:
     stage = Stage(root, folder, find_pages(root))
     for page in stage.pages:
         stage.page(page)
+    if importlib.util.find_spec("ruff"):
+        ruff = [sys.executable, "-m", "ruff", "format", "--quiet", "--isolated", "--line-length", str(COLUMNS)]
+        subprocess.run([*ruff, folder / "notebooks"], check=False)  # as it stands where ruff cannot read a cell
     shown: set[PurePosixPath] = set()
     while waiting := stage.sources - shown:
         for source in sorted(waiting):
@@ -98,8 +102,9 @@ def navigation(pages: list[PurePosixPath]) -> str:
     """The hidden tables of contents that make up the sidebar."""
     groups: dict[str, list[str]] = {"The course": [], "To look up": [], "The project": []}
     for page in pages[1:]:
+        in_course = page.suffix == ".ipynb" or page == PLAYGROUND
         in_docs = page.parent.name == "docs" or page.name == "RESULTS.md"
-        group = "The course" if page.suffix == ".ipynb" or page == PLAYGROUND else "To look up" if in_docs else "The project"
+        group = "The course" if in_course else "To look up" if in_docs else "The project"
         groups[group].append(str(staged(page).with_suffix("")))
     return "".join(
         "\n".join(["\n", "```{toctree}", ":hidden:", f":caption: {name}", "", *entries, "```", ""])

@@ -25,6 +25,7 @@ html_title = "fusmae-lite"
 html_static_path = ["_static"]
 exclude_patterns = ["files"]
 html_css_files = ["site.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
 html_theme_options = {
     "show_navbar_depth": 1,
     "show_toc_level": 2,

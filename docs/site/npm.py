@@ -33,7 +33,7 @@ def registry() -> str:
     file = Path.home() / ".npmrc"
     text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     stated = re.search(r"^registry\s*=\s*[\"']?([^\s\"']+)", text, re.M)
-    named = os.environ.get("npm_config_registry") or os.environ.get("NPM_CONFIG_REGISTRY")
+    named = {name.lower(): value for name, value in os.environ.items()}.get("npm_config_registry")
     return (named or (os.path.expandvars(stated[1]) if stated else "https://registry.npmjs.org")).rstrip("/")
 
 

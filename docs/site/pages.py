@@ -18,6 +18,7 @@ import nbformat
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import write_text
 from fusmae_lite.course.engine import without_widgets
+from fusmae_lite.course.pages import described
 
 #: Code in Markdown: nothing inside is a link. A link's text may be code, so only the tail `](target)` is looked for.
 CODE = re.compile(r"(^ {0,3}(```+|~~~+).*?^ {0,3}\2[^\n]*$|(?<!`)(`+)(?!`)(?:.+?)(?<!`)\3(?!`))", re.S | re.M)
@@ -32,8 +33,9 @@ LARGEST = 400_000  # bytes of a file that is still shown as text
 
 def find_pages(root: Path) -> list[PurePosixPath]:
     """Pages of the repository at `root`, in the order of the navigation: README, notebooks, docs, the rest."""
-    found = [root / "README.md", *sorted((root / "notebooks").glob("*.ipynb"))]
-    first = [root / "docs" / "playground.md", root / "RESULTS.md", root / "docs" / "glossary.md", root / "docs" / "symbols.md"]
+    found = [root / "README.md", root / "docs" / "playground.md", *sorted((root / "notebooks").glob("*.ipynb"))]
+    found = [path for path in found if path.name != "playground.md" or path.is_file()]
+    first = [root / "RESULTS.md", root / "docs" / "glossary.md", root / "docs" / "symbols.md"]
     found += [path for path in first if path.is_file()]
     found += sorted((root / "docs").glob("*.md"))
     found += [path for path in sorted(root.glob("*/README.md")) if not path.parent.name.startswith(".")]
@@ -69,11 +71,15 @@ class Stage:
             write_text(self.folder / staged(page), text)
             return
         try:
-            notebook = without_widgets(nbformat.read(path, as_version=4))
+            notebook = described(without_widgets(nbformat.read(path, as_version=4)))
         except Exception as error:  # whatever a broken file makes nbformat raise
             reason = str(error).split("\n")[0][:100]
             raise InputError(f"{page} is no notebook ({reason})", "restore it from git") from None
         for number, cell in enumerate(notebook.cells, start=1):
+            pictures = [output for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+            words = [picture.metadata["image/png"]["alt"] for picture in pictures]
+            if words:  # myst-nb has one text for a cell
+                cell.metadata["mystnb"] = {"image": {"alt": " ".join(dict.fromkeys(words))}}
             if cell.cell_type == "markdown":
                 place = f"cell {number}"
                 cell.source = self._rewritten(cell.source, page, lambda _line, place=place: place)

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import io
 import logging
+import os
 import re
+import shutil
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import nbformat
-from jinja2 import Template
+from jinja2 import DictLoader, Template
 from nbconvert import HTMLExporter
 from PIL import Image
 
-from fusmae_lite.core.files import write_text
+from fusmae_lite.core.config import project_root
+from fusmae_lite.core.files import write_text, write_whole
 from fusmae_lite.core.progress import duration
 from fusmae_lite.course.engine import Execution, short_title, without_widgets
 
 THUMBNAIL, PICTURES = 900, 6  # longest side of a picture on a card, in pixels, and how many a card shows
+ALT, SHORT = 300, 30  # characters: of the words for a picture at most, and of a sentence that says too little
+NAV = re.compile(r'(?<=<nav class="pager">).*?(?=</nav>)', re.S)  # of a notebook's page
 GALLERY_TAG = "gallery"  # a cell with this tag puts its pictures first on the card
 
 
@@ -34,21 +40,61 @@ def headline(notebook: nbformat.NotebookNode, fallback: str) -> tuple[str, str]:
 
 
 def write_html(executed: Path, target: Path) -> None:
-    """Export an executed notebook as one HTML file with its pictures inside."""
+    """Export an executed notebook as one HTML file with its pictures inside; MathJax, where installed, lies beside."""
     logging.getLogger("traitlets").setLevel(logging.ERROR)  # its advice is for authors, not for who runs the course
-    exporter = HTMLExporter(template_name="lab", embed_images=True)
-    notebook = without_widgets(nbformat.read(executed, as_version=4))
+    loader = DictLoader({"page": _template("notebook.html")})
+    exporter = HTMLExporter(template_name="lab", template_file="page", extra_loaders=[loader], embed_images=True)
+    exporter.mathjax_url = _mathjax(target.parent)
+    notebook = described(without_widgets(nbformat.read(executed, as_version=4)))
+    for cell in notebook.cells:  # which link from notebooks/, not from here
+        if cell.cell_type == "markdown":
+            source = cell.source.replace("](../", f"]({os.path.relpath(project_root(), target.parent)}/")
+            cell.source = re.sub(r"\]\((\d\d_\w+)\.ipynb", r"](\1.html", source)
     title, _ = headline(notebook, target.stem)
     body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title, "path": str(target.parent)}})
     write_text(target, body)
 
 
-def pictures(notebook: nbformat.NotebookNode) -> list[bytes]:
-    """PNG outputs of a notebook, each once: those of cells tagged `gallery`, then the others in their order."""
+def _template(name: str) -> str:
+    return resources.files("fusmae_lite.course").joinpath(name).read_text(encoding="utf-8")
+
+
+def _mathjax(folder: Path) -> str:
+    """Name of the MathJax in `folder`, put there if it is installed (the extra ``site``); empty otherwise."""
+    found, target = importlib.util.find_spec("sphinx-mathjax-offline"), folder / "mathjax.js"
+    if found and not target.is_file():
+        source = Path(found.origin).parent / "static" / "mathjax" / "tex-svg-full.js"
+        write_whole(target, lambda temporary: shutil.copyfile(source, temporary))
+    return target.name if found else ""
+
+
+def described(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with words in the metadata of each PNG output, as ``alt``: its own, or those that stand before it.
+
+    These are the last heading and the first sentence of the last paragraph that is no mere "Predict, then run".
+    """
+    heading = words = ""
+    for cell in notebook.cells:
+        paragraphs = cell.source.split("\n\n") if cell.cell_type == "markdown" else []
+        for text in filter(None, map(str.strip, paragraphs)):
+            heading = _plain(text.partition("\n")[0].lstrip("# ")) if text.startswith("#") else heading
+            sentences = [heading] if text.startswith("#") else re.split(r"(?<=[.:?!]) ", _plain(text))
+            words = next((sentence for sentence in sentences if len(sentence) > SHORT), sentences[0])
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                own = output.metadata.setdefault("image/png", {})
+                own["alt"] = own.get("alt") or f"Figure in the section {heading}: {words}"[:ALT]
+    return notebook
+
+
+def pictures(notebook: nbformat.NotebookNode) -> list[tuple[bytes, str]]:
+    """PNG outputs of a notebook and their words, each once: those of cells tagged `gallery`, then the others."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     cells.sort(key=lambda cell: GALLERY_TAG not in cell.metadata.get("tags", []))
-    encoded = dict.fromkeys(output.get("data", {}).get("image/png") for cell in cells for output in cell.outputs)
-    return [base64.b64decode(png) for png in encoded if png]
+    found: dict[str, str] = {}
+    for output in (output for cell in cells for output in cell.outputs if "image/png" in output.get("data", {})):
+        found.setdefault(output.data["image/png"], output.metadata.get("image/png", {}).get("alt", ""))
+    return [(base64.b64decode(png), words) for png, words in found.items()]
 
 
 def thumbnail(png: bytes) -> str:
@@ -62,15 +108,31 @@ def thumbnail(png: bytes) -> str:
 def write_index(folder: Path, sources: list[Path], metrics: dict[str, Any]) -> None:
     """Write ``index.html``, one page that needs no network: a card for each of `sources`, run or not.
 
-    `folder` is the run folder with the executed notebooks, `metrics` the content of metrics.json.
+    It leads with the held-out losses that notebook 05 recorded. `folder` is the run folder with the executed notebooks,
+    `metrics` the content of metrics.json.
     """
     entries = metrics["notebooks"]
     seconds = sum(entry["seconds"] or 0 for entry in entries.values())
     summary = f"{len(entries)} of {len(sources)} notebooks, {duration(seconds)}, {metrics['machine']['summary']}"
-    template = resources.files("fusmae_lite.course").joinpath("index.html").read_text(encoding="utf-8")
     cards = [_card(folder, source, entries.get(source.stem)) for source in sources]
-    page = Template(template, autoescape=True).render(preset=metrics["preset"], summary=summary, cards=cards)
-    write_text(folder / "index.html", page)
+    losses = next((entry["metrics"] for stem, entry in entries.items() if stem.startswith("05")), None) or {}
+    page = Template(_template("index.html"), autoescape=True)
+    write_text(
+        folder / "index.html", page.render(preset=metrics["preset"], summary=summary, cards=cards, losses=losses)
+    )
+    _link_pages(folder, [source.stem for source in sources])
+
+
+def _link_pages(folder: Path, stems: list[str]) -> None:
+    """Let each notebook's page lead to the index and to the pages before and after it."""
+    there = [stem for stem in stems if (folder / f"{stem}.html").is_file()]
+    for before, stem, after in zip(["", *there], there, [*there[1:], ""], strict=False):
+        links = {before: f"previous: {before[:2]}", "index": "all notebooks of this run", after: f"next: {after[:2]}"}
+        pager = " ".join(f'<a href="{target}.html">{words}</a>' for target, words in links.items() if target)
+        page = folder / f"{stem}.html"
+        text = page.read_text(encoding="utf-8")
+        if (linked := NAV.sub(pager, text)) != text:
+            write_text(page, linked)
 
 
 def _card(folder: Path, source: Path, entry: dict[str, Any] | None) -> dict[str, Any]:
@@ -83,7 +145,8 @@ def _card(folder: Path, source: Path, entry: dict[str, Any] | None) -> dict[str,
     executed = page.with_suffix(".failed.ipynb" if entry["failure"] else ".ipynb")
     if executed.is_file():
         card["state"] = Execution(**entry).summary()
-        card["pictures"] = [thumbnail(png) for png in pictures(nbformat.read(executed, as_version=4))[:PICTURES]]
+        shown = pictures(described(nbformat.read(executed, as_version=4)))[:PICTURES]
+        card["pictures"] = [(thumbnail(png), words) for png, words in shown]
     # lists and tables stay in metrics.json
     numbers = {name: value for name, value in (entry["metrics"] or {}).items() if isinstance(value, int | float | str)}
     numbers = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in numbers.items()}

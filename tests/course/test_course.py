@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -23,7 +25,7 @@ from fusmae_lite.course import run as course_run
 from fusmae_lite.course.cli import main
 from fusmae_lite.course.engine import store, without_widgets
 from fusmae_lite.course.notebook import begin, record, refuse_injected
-from fusmae_lite.course.pages import headline, pictures, write_html
+from fusmae_lite.course.pages import described, headline, pictures, write_html, write_index
 from fusmae_lite.course.parameters import check, declared, find_notebooks, parse
 from fusmae_lite.course.run import Course, run_course
 from fusmae_lite.data.archives import Archive
@@ -95,6 +97,7 @@ def test_course_writes_everything_then_skips_then_follows_changes(sources: Path,
     assert {path.name: path.read_bytes() for path in sources.iterdir()} == before
     expected = {f"{stem}{end}" for stem in result.executed for end in (".ipynb", ".html")}
     expected |= {"metrics.json", "index.html", "course.json", "metrics", "weights"}
+    expected |= {"mathjax.js"} if find_spec("sphinx-mathjax-offline") else set()
     assert {path.name for path in target.iterdir()} == expected
     assert "notebooks {braces}" in nbformat.read(target / "02_use.ipynb", 4).cells[-1].outputs[0].text
 
@@ -335,7 +338,47 @@ def test_headline_and_pictures() -> None:
     plain, cell.outputs = nbformat.v4.new_code_cell("y", outputs=data[:1]), data[1:]
     notebook.cells = [nbformat.v4.new_markdown_cell("# 03 · A **b**: [c](d)\nSee `e`,\nand *f*."), plain, cell]
     assert headline(notebook, "") == ("A b: c", "See e, and f.")
-    assert pictures(notebook) == [b"b", b"a"]
+    assert pictures(notebook) == [(b"b", ""), (b"a", "")]
+
+
+def test_pictures_get_the_words_before_them_unless_they_have_their_own() -> None:
+    notebook = nbformat.v4.new_notebook()
+    png = {"image/png": "YQ=="}
+    own = nbformat.v4.new_output("display_data", png, metadata={"image/png": {"alt": "A viewer: its words"}})
+    cell = nbformat.v4.new_code_cell("x", outputs=[nbformat.v4.new_output("display_data", dict(png)), own])
+    text = "## 2. Masks\n\nAn aside.\n\n**Predict**, then run. The coast stays when *half* the sea is hidden. More."
+    notebook.cells = [nbformat.v4.new_markdown_cell(text), cell]
+    words = [output.metadata["image/png"]["alt"] for output in described(notebook).cells[1].outputs]
+    assert words == [
+        "Figure in the section 2. Masks: The coast stays when half the sea is hidden.",
+        "A viewer: its words",
+    ]
+
+
+LOSSES = {"loss_s1": 2.1, "interpolation_s1": 0.25, "mean_s1": 1.76, "loss_s2": 0.2, "interpolation_s2": 0.27}
+
+
+def test_run_pages_need_no_network_lead_with_the_loss_and_lead_to_each_other(sources: Path, tmp_path: Path) -> None:
+    every = [sources / f"{stem}.ipynb" for stem in ("00_start", "01_train", "02_use")]
+    link = nbformat.v4.new_markdown_cell("# T\n\n[a](../docs/scale.md) and [b](01_train.ipynb#x), $x^2$")
+    for path in (every[0], every[2]):  # 01 has not been run
+        nbformat.write(nbformat.v4.new_notebook(cells=[link]), path)
+        write_html(path, tmp_path / f"{path.stem}.html")
+    entry = {"cells": 1, "seconds": 1.0, "peak_memory_mib": None, "failure": None, "metrics": None}
+    metrics = {"preset": "smoke", "machine": {"summary": "m"}, "notebooks": {"00_start": entry}}
+    for _ in range(2):  # again on the same pages
+        write_index(tmp_path, every, metrics)
+    page = (tmp_path / "00_start.html").read_text(encoding="utf-8")
+    assert not re.search(r"(?:src|href)=.https?:", page)
+    assert re.search(r'<nav class="pager">(.*?)</nav>', page)[1].count("<a ") == 2 and 'href="02_use.html"' in page
+    target = re.search(r'href="([^"]*docs/scale.md)"', page)[1]
+    assert (tmp_path / target).is_file() and 'href="01_train.html#x"' in page
+    index = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "No held-out loss yet" in index and "PRESET=laptop" in index and 'href="metrics.json"' in index
+    metrics["notebooks"] = {"05_pretraining": {**entry, "metrics": {**LOSSES, "mean_s2": 1.5}}}
+    write_index(tmp_path, every, metrics)
+    rows = re.findall(r"<tr>.*?</tr>", (tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert "2.100</b>, above" in rows[1] and "0.200</b>, below" in rows[2] and "0.270" in rows[2]
 
 
 def test_store_executes_in_place_and_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

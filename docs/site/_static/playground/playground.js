@@ -295,11 +295,16 @@
 
   const place = (patch) => `row ${Math.floor(patch / facts.grid)}, column ${patch % facts.grid}`;
 
-  function verdict({ name, title }) {
+  function verdict({ name }) {
     const { model, interpolation } = result[name].error, count = hidden[name].reduce((a, b) => a + b, 0);
-    if (!count) return `${title}: nothing is hidden, so there is nothing to reconstruct.`;
-    const percent = Math.abs(100 * (1 - model / interpolation)).toFixed(0), way = model < interpolation ? "lower" : "higher";
-    return `${title}: over ${count} hidden patches the model's error is ${model.toFixed(3)}, interpolation's ${interpolation.toFixed(3)}; the model's is ${percent} % ${way}.`;
+    if (!count) return "Nothing is hidden, so there is nothing to reconstruct.";
+    return `Over ${count} hidden patches the model's error is ${model.toFixed(3)}, interpolation's ${interpolation.toFixed(3)}.`;
+  }
+
+  function brief({ name, title }) {
+    const { model, interpolation } = result[name].error;
+    const way = model < interpolation ? "below" : "above", share = Math.abs(100 * (1 - model / interpolation)).toFixed(0);
+    return Number.isNaN(model) ? "" : `${title}: ${share} % ${way} interpolation.`;
   }
 
   // ---- what happens -------------------------------------------------------------------------------------------------
@@ -320,7 +325,7 @@
         if (images === pair && same) {
           result = answer;
           facts.sensors.forEach(drawAnswer);
-          later(facts.sensors.map(verdict).join(" "));
+          later(facts.sensors.map(brief).join(" "));
         }
       }
     } catch (error) {
@@ -458,7 +463,7 @@
   /** The playground in place of the still picture, or the other way round. */
   function lively(live) {
     root.querySelector(".live").hidden = !live;
-    root.parentElement.querySelectorAll("img").forEach((still) => (still.hidden = live));
+    root.parentElement.querySelectorAll("img").forEach((still) => ((still.closest("a") ?? still).hidden = live));
   }
 
   async function start() {
