@@ -304,7 +304,7 @@
   function brief({ name, title }) {
     const { model, interpolation } = result[name].error;
     const way = model < interpolation ? "below" : "above", share = Math.abs(100 * (1 - model / interpolation)).toFixed(0);
-    return Number.isNaN(model) ? "" : `${title}: ${share} % ${way} interpolation.`;
+    return Number.isNaN(model) ? "" : `${title}: error ${share} % ${way} interpolation's.`;
   }
 
   // ---- what happens -------------------------------------------------------------------------------------------------
@@ -405,7 +405,7 @@
       ${pane === "painted" ? 'tabindex="0" role="application" aria-describedby="playground-keys"' : 'role="img"'}></canvas>
     <figcaption>${title}</figcaption></figure>`;
   const row = (sensor) => `<section aria-labelledby="playground-${sensor.name}">
-    <h3 id="playground-${sensor.name}" style="border-color: ${sensor.colour}">${sensor.title}</h3>
+    <h2 id="playground-${sensor.name}" style="border-color: ${sensor.colour}">${sensor.title}</h2>
     <label>colours <select data-sensor="${sensor.name}">
       ${sensor.composites.map(({ title }, i) => option(i, title)).join("")}${option("error", "squared error")}</select></label>
     <button type="button" data-alone="${sensor.name}">Hide all but one patch</button>
