@@ -43,6 +43,7 @@ VIEWERS = {
     "AttentionViewer": ("03_cross_attention", "row"),
     "TrainingMonitor": ("05_pretraining", "leave out first, %"),
     "ReconstructionViewer": ("06_reconstruction", "seed"),
+    "SearchViewer": ("10_search_and_map", "pair"),
 }
 #: Of JupyterLab: local, no browser of its own, no network, steered from the page.
 OPTIONS = (
@@ -293,6 +294,21 @@ def test_reconstructions_follow_a_key_and_a_hidden_sensor(page: Page, screenshot
     wait_until(lambda: changes(image, before), "the picture to change")
     assert "Sentinel-2: the encoder sees 1 of 225 patches" in image.get_attribute("title")
     shown.screenshot(path=screenshots / "ReconstructionViewer-after.png")
+
+
+@pytest.mark.parametrize("shown", ["SearchViewer"], indirect=True)
+def test_the_dot_clicked_is_the_pair_that_searches(page: Page, screenshots: Path, shown: Locator):
+    one_key(page, shown, "SearchViewer")
+    image, before = picture(shown)
+    fields = shown.locator('.widget-gridbox img[title^="Two main components"]')
+    box = fields.bounding_box()
+    page.mouse.click(box["x"] + 0.05 * box["width"], box["y"] + 0.05 * box["height"])
+    wait_until(lambda: changes(image, before), "the pairs found to change")
+    clicked = image.get_attribute("title")
+    assert clicked.startswith("S1 of pair ") and "finds in S2, its own tile may be found: 1: pair " in clicked
+    shown.locator(".widget-dropdown", has_text="search").locator("select").select_option("S2 finds S2")
+    wait_until(lambda: image.get_attribute("title").startswith("S2 of pair "), "the words to follow")
+    shown.screenshot(path=screenshots / "SearchViewer-after.png")
 
 
 @pytest.fixture

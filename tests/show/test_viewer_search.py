@@ -9,7 +9,7 @@ from viewer_helpers import holds_still, memory_is_flat
 from fusmae_lite import InputError
 from fusmae_lite.evaluation.retrieval import cosines
 from fusmae_lite.show.viewers import SearchViewer
-from fusmae_lite.show.viewers.search import ANY, FIELDS, GRID_SIDE
+from fusmae_lite.show.viewers.search import ANY, FIELDS, FOUND, GRID_SIDE
 
 ROWS = np.arange(0, 24, 2)
 RNG = np.random.default_rng(0)
@@ -36,7 +36,7 @@ def test_each_control_changes_the_picture(search_viewer):
 
 def test_it_finds_the_highest_cosines_of_other_tiles_and_names_rows_of_the_archive(search_viewer):
     similar = cosines(RADAR, RADAR)[1]
-    wanted = [j for j in np.argsort(-similar) if TILES[j] != TILES[1]][:4]
+    wanted = [j for j in np.argsort(-similar) if TILES[j] != TILES[1]][:FOUND]
     assert search_viewer.found()[0].tolist() == wanted
     for place, j in enumerate(wanted, 1):
         assert f"{place}: pair {ROWS[j]} (" in search_viewer.description
@@ -62,7 +62,7 @@ def test_a_click_chooses_the_nearest_dot(search_viewer):
 
 def test_one_tile_alone_finds_nothing_and_two_pairs_are_enough(archive):
     viewer = SearchViewer(archive, {"s1": np.eye(2)}, rows=[0, 1], groups=["a", "a"])
-    assert not len(viewer.found()[0]) and viewer.picture()
+    assert not len(viewer.found()[0]) and viewer.description.endswith("left out: nothing.")
     viewer.own.value = ANY
     assert viewer.found()[0].tolist() == [1]
 

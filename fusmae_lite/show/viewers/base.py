@@ -154,6 +154,7 @@ class PatchGrid(w.VBox):
     """
 
     def __init__(self, name: str, grid: int, clicked: Callable[[str, int], None], title: str = "") -> None:
+        colour = "black" if title else colour_of(name)
         title, step = title or get_modality(name).title, GRID_SIDE // grid
         square = dict.fromkeys(("width", "height"), f"{grid * step}px")
         tracks = dict.fromkeys(("grid_template_columns", "grid_template_rows"), f"repeat({grid}, {step}px)")
@@ -170,7 +171,7 @@ class PatchGrid(w.VBox):
             self.buttons.append(button)
         layout = w.Layout(overflow="hidden", grid_gap="0", margin="0", **tracks, **over)
         pile = [self.image, w.GridBox(self.buttons, layout=layout)]
-        head = w.HTML(f'<b style="color:{colour_of(name)}">{html.escape(title)}</b>')
+        head = w.HTML(f'<b style="color:{colour}">{html.escape(title)}</b>')
         super().__init__([head, w.GridBox(pile, layout=w.Layout(margin="4px", overflow="hidden", **square))])
 
     def show(self, rgb: np.ndarray, words: str) -> None:

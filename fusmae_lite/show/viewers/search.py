@@ -22,7 +22,7 @@ from fusmae_lite.show.pictures import COLOURS, colour_of, composite
 from fusmae_lite.show.viewers.base import GRID_SIDE, PatchGrid, Source, Viewer, choice, slider
 
 #: Fields along a side of the map, each a button; pairs shown beside the query; radius of a dot in pixels.
-FIELDS, FOUND, DOT = 20, 4, 4
+FIELDS, FOUND, DOT = 20, 3, 4
 OTHERS, ANY = "left out", "may be found"
 Vectors = Mapping[str, ArrayLike]
 
@@ -79,18 +79,19 @@ class SearchViewer(Viewer):
         found, similar = self.found()
         likeness = jaccard((labels := self.archive.labels[self.rows])[[i]], labels)[0]
         panels: dict[str, list[Panel]] = {name: [] for name in self._rgbs(i)}
-        words = [f"{query.upper()} of {self._told(i)} finds in {database.upper()}, its own tile {self.own.value}:"]
+        words = []
         for place, j in enumerate([i, *found.tolist()]):
             title = f"{place}: pair {self.rows[j]}{', its partner' * (i == j)}" if place else f"pair {self.rows[i]}"
-            told = f"cosine {similar[j]:.2f}, labels {likeness[j]:.2f}" if place else "the query"
+            told = f"cosine {similar[j]:.2f}, likeness {likeness[j]:.2f}" if place else "the query"
             for name, rgb in self._rgbs(j).items():
                 used = name in (database if place else query).split("+")
                 caption = f"{told}\n{shorten(self._labels(j), 32, placeholder='…')}" if used else ""
                 heading = title if place else f"{get_modality(name).title}, {title}"
                 panels[name].append(Panel(rgb, heading, caption, colour_of(name) if used else INK))
-            words += [f"{title} ({self._labels(j)}), {told};"] if place else []
+            words += [f"{title} ({self._labels(j)}), {told}"] if place else []
         self._draw_map(i, found)
-        return draw_panels(list(panels.values()), self._told(i)), " ".join(words)
+        asked = f"{query.upper()} of {self._told(i)} finds in {database.upper()}, its own tile {self.own.value}: "
+        return draw_panels(list(panels.values()), self._told(i)), asked + ("; ".join(words) or "nothing") + "."
 
     def _labels(self, i: int) -> str:
         on = np.flatnonzero(self.archive.labels[self.rows[i]])
