@@ -18,10 +18,12 @@ from fusmae_lite.course import exercises
 sys.path.insert(0, str(Path(__file__).parent))
 import variants_first
 import variants_later
+import variants_search
 from mutants import mutants
 
-RIGHT, WRONG = variants_first.RIGHT | variants_later.RIGHT, variants_first.WRONG | variants_later.WRONG
-NUMBERS = [f"{number:02d}" for number in range(1, 10)]
+READERS = variants_first, variants_later, variants_search
+RIGHT, WRONG = ({k: v for some in READERS for k, v in getattr(some, of).items()} for of in ("RIGHT", "WRONG"))
+NUMBERS = [f"{number:02d}" for number in range(1, 11)]
 ALL = {name: pair for number in NUMBERS for name, pair in exercises.load(number).items()}
 #: Changes that change no result, by the line they leave: another sign under a square, a last axis that is axis 1,
 #: a choice among changes of hidden pixels, a constant that cancels, an order that nobody asked for.
@@ -58,6 +60,9 @@ SAME = {
     "counts = np.clip(np.floor(np.asarray(shares) / total).astype(int), 1, tokens)",
     "counts = np.clip(np.floor(np.asarray(shares)).astype(int), 1, tokens)",
     "products = (a[:, :, None] * b[:, None, :]).reshape(len(a), -2)",
+    "return np.argsort(-similar)[:, :k]",
+    "ranks = [np.argsort(np.argsort(-similar, axis=1)) + 1 for similar in similarities]",
+    "ranks = [np.argsort(np.argsort(-similar), axis=1) + 1 for similar in similarities]",
 }
 
 
