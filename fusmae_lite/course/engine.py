@@ -112,7 +112,8 @@ def store(root: Path, numbers: Iterable[str] = ()) -> None:
         notebook = without_widgets(nbformat.read(run / source.name, as_version=4))
         notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
         for cell in notebook.cells:
-            cell.metadata = nbformat.from_dict({"tags": tags} if (tags := cell.metadata.get("tags")) else {})
+            kept = {key: cell.metadata[key] for key in ("cellView", "jupyter", "tags") if cell.metadata.get(key)}
+            cell.metadata = nbformat.from_dict(kept)
         write_text(source, nbformat.writes(notebook))
         subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(source)], check=True)
         line(f"{source.name}: {result.summary()}, {source.stat().st_size / 1e6:.2f} MB")

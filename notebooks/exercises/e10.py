@@ -1,7 +1,5 @@
 """Exercises of notebook 10: the solutions, and a check beside each."""
 
-from __future__ import annotations
-
 import numpy as np
 from judging import compare
 

@@ -391,8 +391,12 @@ def test_store_executes_in_place_and_strips(tmp_path: Path, monkeypatch: pytest.
         store(tmp_path)
     assert path.read_bytes() == before
     write(tmp_path / "notebooks", "00_start", "print(1 + 1)")
+    notebook, folded = nbformat.read(path, as_version=4), {"cellView": "form", "jupyter": {"source_hidden": True}}
+    notebook.cells[-1].metadata |= {**folded, "collapsed": False}
+    nbformat.write(notebook, path)
     store(tmp_path, ["00"])
     notebook = nbformat.read(path, as_version=4)
+    assert notebook.cells[-1].metadata == folded, "folded cells stay folded"
     assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2]
     assert notebook.cells[-1].outputs[0].text == "2\n" and notebook.cells[1].metadata == {"tags": ["parameters"]}
     assert set(notebook.metadata) == {"kernelspec", "language_info"}

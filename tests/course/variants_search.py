@@ -1,7 +1,5 @@
 """Answers of readers to the exercises of notebook 10, right and wrong."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Search and its scores against loops that say what is meant, and on answers that are known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score

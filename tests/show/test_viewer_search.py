@@ -1,7 +1,5 @@
 """SearchViewer driven from Python: what it finds, what it may find, and what a click on the map chooses."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from viewer_helpers import holds_still, memory_is_flat

@@ -1,7 +1,5 @@
 """Search in an archive: a pair, chosen on a map of vectors or by its number, and the pairs most like it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import lru_cache
 from itertools import product
