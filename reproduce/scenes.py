@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import DECIBEL, get_modality
-from fusmae_lite.data.archives.base import SPLITS, Archive, Patch
+from fusmae_lite.data.archives.base import SPLITS, Archive, Meta, Patch
 from fusmae_lite.data.archives.labels import BEN19
 from fusmae_lite.data.pairs import PairDataset, stack_bands
 from fusmae_lite.data.synthetic import Scenes, Truth
@@ -58,7 +58,7 @@ class Pairs(Archive):
     def splits(self) -> np.ndarray:
         return self._splits
 
-    def meta(self, index: int) -> dict[str, str]:
+    def meta(self, index: int) -> Meta:
         return {"split": str(self._splits[index])}
 
     def keys(self, index: int) -> dict[str, str]:

@@ -33,7 +33,6 @@ from fusmae_lite.data.loader import each
 
 SKIPPED = "skipped.csv"
 _ROWS_AT_ONCE = 4096
-_FLAG = "contains_"  # how the names of reBEN's columns of yes and no begin
 
 
 def decode(shared: tuple[Archive, Mapping[str, Layout]], row: int) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -53,7 +52,7 @@ def decode(shared: tuple[Archive, Mapping[str, Layout]], row: int) -> tuple[dict
         return {"reason": str(error)}, {}
     values = {modality: pack(bands) for modality, bands in patch.bands.items()}
     record = {
-        **{field: text == "true" if field.startswith(_FLAG) else text for field, text in patch.meta.items()},
+        **patch.meta,
         **{column: keys[modality] for modality, column in _key_columns(source, row).items()},
         "patch_id": name,
         "labels": [label for label in source.classes if label in patch.labels],
@@ -89,8 +88,10 @@ def write_table(
     first |= {"labels": pa.list_(pa.string()), "split": pa.string()}
     last = {CRS: pa.string(), **dict.fromkeys(EDGES, pa.float64()), SOURCE: pa.uint32()}
     last |= {CHECKSUM + modality: pa.uint32() for modality in columns}
-    own = dict.fromkeys(field for name in names for field in record(name) if field not in first | last)
-    types = first | {field: pa.bool_() if field.startswith(_FLAG) else pa.string() for field in own} | last
+    own: dict[str, pa.DataType] = {}
+    for field, fact in (item for name in names for item in record(name).items()):
+        own.setdefault(field, pa.bool_() if isinstance(fact, bool) else pa.string())
+    types = first | {field: kind for field, kind in own.items() if field not in first | last} | last
     note = {"kind": source.kind, "classes": source.classes, "keys": columns, "bands": layouts}
     schema = pa.schema(list(types.items()), metadata={NOTE: json.dumps(note)})
 

@@ -70,7 +70,8 @@ def difference(then: str, now: str) -> tuple[str, str] | None:
 
 def signature(archive: Archive, row: int) -> int:
     """What tells cheaply whether one pair may have changed: a CRC-32 of its files' sizes and times, labels and meta."""
-    crc = zlib.crc32(json.dumps(archive.meta(row), sort_keys=True).encode())
+    meta = {n: str(v).lower() if isinstance(v, bool) else v for n, v in archive.meta(row).items()}  # "true", as in text
+    crc = zlib.crc32(json.dumps(meta, sort_keys=True).encode())
     if isinstance(archive, TableArchive):
         crc = zlib.crc32(archive.labels[row].tobytes(), crc)
     for name in archive.keys(row):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import test_sen12ms as sen12ms
@@ -24,6 +25,7 @@ from fusmae_lite.data.archives.lmdb_store import JOURNAL
 from fusmae_lite.data.archives.metadata import METADATA
 from fusmae_lite.data.encode import encode
 from fusmae_lite.data.encoded import SKIPPED, verify
+from fusmae_lite.data.identity import signature
 
 
 def same(one, other) -> None:
@@ -68,6 +70,21 @@ def test_reben_too_and_back_to_the_form_of_its_table(archive, tmp_path):
     for column in official.column_names:
         assert ours.schema.field(column).type == official.schema.field(column).type, column
         assert ours[column].to_pylist() == official[column].to_pylist() or column == "labels"
+
+
+def test_flags_are_truth_values_in_either_format_and_leave_signatures_as_they_were(archive, tmp_path):
+    root = make_reben(tmp_path / "reben", archive, (0, 6))
+    table = pq.read_table(root / METADATA)
+    flags = pa.array([True, False, *[None] * (len(table) - 2)])
+    pq.write_table(table.append_column("contains_sand", flags), root / METADATA)
+    source = open_archive(root)
+    encode(source, tmp_path / "lmdb", workers=0)
+    same(source, open_archive(tmp_path / "lmdb"))
+    assert source.meta(0)["contains_sand"] is True and source.meta(0)["contains_seasonal_snow"] is False
+    now, meta = signature(source, 0), source.meta(0)
+    as_before = {name: {True: "true", False: "false"}.get(value, value) for name, value in meta.items()}
+    source.meta = lambda row: as_before
+    assert signature(source, 0) == now
 
 
 def test_sen12ms_too(tmp_path):

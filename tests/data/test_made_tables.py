@@ -68,7 +68,7 @@ def use(root: Path) -> bool:
         archive = open_archive(root)
         assert archive.labels.shape == (len(archive), len(archive.classes))
         for row in range(len(archive)):
-            assert all(isinstance(text, str) for text in archive.meta(row).values())
+            assert all(isinstance(fact, str | bool) for fact in archive.meta(row).values())
             archive.read(row)
         if hasattr(archive, "_noted") and archive._noted:
             list(archive.checksums())

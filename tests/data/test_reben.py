@@ -49,12 +49,12 @@ def test_same_pixels_labels_splits_and_place_as_v1(root, archive):
         assert reben.keys(index) == {"s1": v1.meta["s1_name"], "s2": reben.names[index]}
 
 
-def test_meta_is_text(root, archive):
+def test_meta_is_text_but_for_flags(root, archive):
     meta, v1 = open_archive(root).meta(2), archive.meta(ROWS[2])
     assert {name: meta[name] for name in ("split", "country", "tile", "acquisition_date", "s1_name")} == {
         name: v1[name] for name in ("split", "country", "tile", "acquisition_date", "s1_name")
     }
-    assert meta["s2v1_name"] == archive.names[ROWS[2]] and meta["contains_seasonal_snow"] == "false"
+    assert meta["s2v1_name"] == archive.names[ROWS[2]] and meta["contains_seasonal_snow"] is False
 
 
 def test_patches_of_the_second_table_are_used_on_request_only(copy):

@@ -17,6 +17,8 @@ from fusmae_lite.data.archives.names import apart
 SPLITS = ("train", "val", "test")
 #: A file of this name in an archive's folder says that no satellite took its images.
 SYNTHETIC = "SYNTHETIC.txt"
+#: Facts of a patch: texts and, for the flags of a table such as contains_seasonal_snow, truth values.
+Meta = dict[str, str | bool]
 COMPLETE = "complete the download, correct the lists, or open with partial=True to use the whole pairs only"
 
 
@@ -32,7 +34,7 @@ class Patch:
     name: str  # BigEarthNet: the Sentinel-2 name
     bands: dict[str, dict[str, np.ndarray]]  # modality -> band -> (h, w): {"s1": {"VV": (120, 120) float32 dB, ...}}
     labels: tuple[str, ...]  # of the archive's classes; may be empty
-    meta: dict[str, str]  # split, country, season, s1_name, tile, acquisition_date
+    meta: Meta  # split, country, season, s1_name, tile, acquisition_date
     crs: str | None = None  # "EPSG:32633"; None where the file has none
     bounds: tuple[float, float, float, float] | None = None  # left, bottom, right, top in the units of crs
 
@@ -74,7 +76,7 @@ class Archive(ABC):
         """(len, n_classes) bool, columns in the order of `classes`. May read one small file per patch, once."""
 
     @abstractmethod
-    def meta(self, index: int) -> dict[str, str]:
+    def meta(self, index: int) -> Meta:
         """Facts of a patch that need no opening of its files; ``"split"`` is ``""`` outside every split."""
 
     def keys(self, index: int) -> dict[str, str]:

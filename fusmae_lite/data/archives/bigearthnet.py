@@ -9,7 +9,7 @@ import numpy as np
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.data.archives.base import COMPLETE, Patch, without_row
+from fusmae_lite.data.archives.base import COMPLETE, Meta, Patch, without_row
 from fusmae_lite.data.archives.geotiff import GeoTiffArchive, band_files, read_images
 from fusmae_lite.data.archives.labels import BEN19, convert_43_to_19
 from fusmae_lite.data.archives.metadata import METADATA, TableArchive, read_reben_table
@@ -54,7 +54,7 @@ class BigEarthNet(GeoTiffArchive):
     def _images(self, modality: str, name: str) -> dict[Path, Sequence[str]]:
         return band_files(self._path(modality, name), get_modality(modality))
 
-    def meta(self, index: int) -> dict[str, str]:
+    def meta(self, index: int) -> Meta:
         """s1_name, split, tile and acquisition_date (both from the names), and every further column."""
         s1_name = self.columns["s1"][index]
         return {"s1_name": s1_name, "split": str(self.splits[index]), **place_and_day(self.names[index], s1_name)}
@@ -113,7 +113,7 @@ class BigEarthNetV1(BigEarthNet):
             self._check_partner(index)
         return patch
 
-    def meta(self, index: int) -> dict[str, str]:
+    def meta(self, index: int) -> Meta:
         """s1_name, split, tile and acquisition_date (both from the names), and every further column of index.csv."""
         meta = super().meta(index)
         return {**meta, **self._rows.get(self.names[index], {}), "split": meta["split"]}
@@ -196,8 +196,8 @@ class ReBEN(TableArchive, BigEarthNet):
         if (late := first_with_offset(self.names)) and not partial:
             read_images(self._images("s2", late), get_modality("s2"))  # refuses an offset that is not declared
 
-    def meta(self, index: int) -> dict[str, str]:
-        """Split, tile and acquisition_date (from the names) and every further column of the table as text."""
+    def meta(self, index: int) -> Meta:
+        """Split, tile and acquisition_date (from the names) and every further column of the table."""
         return super().meta(index) | self._row(index, self.rest)
 
     def _path(self, modality: str, name: str) -> Path:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import S1, S2, known_modality
-from fusmae_lite.data.archives.base import Patch
+from fusmae_lite.data.archives.base import Meta, Patch
 from fusmae_lite.data.archives.labels import BEN19
 from fusmae_lite.data.archives.metadata import (
     METADATA,
@@ -170,7 +170,7 @@ class LmdbArchive(TableArchive):
             bounds = None if None in edges else tuple(edges)
         return Patch(self.names[index], bands, self._labels_of(index), self.meta(index), crs, bounds)
 
-    def meta(self, index: int) -> dict[str, str]:
+    def meta(self, index: int) -> Meta:
         """Split and every further column of the table as text; for a table of reBEN also tile and acquisition_date."""
         named = {} if self._noted else place_and_day(self.names[index], self.columns["s1"][index])
         return {"split": str(self.splits[index]), **named, **self._row(index, self._told)}

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.data.archives.base import Archive, without_row
+from fusmae_lite.data.archives.base import Archive, Meta, without_row
 from fusmae_lite.data.archives.labels import BEN19
 from fusmae_lite.data.archives.names import refuse_duplicates, require_file, unopened
 
@@ -76,10 +76,10 @@ class TableArchive(Archive):
         super().keep(rows)
         self.rest = {name: column.filter(pa.array(rows)) for name, column in self.rest.items()}
 
-    def _row(self, index: int, names: Iterable[str]) -> dict[str, str]:
-        """Some columns of one row as text, without those that are empty there."""
+    def _row(self, index: int, names: Iterable[str]) -> Meta:
+        """Some columns of one row, truth values as such and all else as text, without those that are empty there."""
         values = ((name, self.rest[name][index].as_py()) for name in names)
-        return {n: str(v).lower() if isinstance(v, bool) else str(v) for n, v in values if v is not None}
+        return {n: v if isinstance(v, bool) else str(v) for n, v in values if v is not None}
 
     def _labels_of(self, index: int) -> tuple[str, ...]:
         return tuple(compress(self.classes, self.labels[index]))

@@ -80,7 +80,7 @@ class SEN12MS(GeoTiffArchive):
         if not self.names:
             raise InputError(f"{self.root} holds no complete triplet", "unpack s1, s2 and lc of a season there")
 
-    def meta(self, index: int) -> dict[str, str]:
+    def meta(self, index: int) -> dict[str, str | bool]:
         """split, season, scene and the name of the radar file (s1_name)."""
         _, season, _, scene, _ = self.names[index].split("_")
         s1_name = self.columns["s1"][index]
