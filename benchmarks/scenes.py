@@ -173,8 +173,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory(dir=given.scratch) as name:
                 report[command].append(memory(command, size, source, Path(name)))
             line(f"{command} {json.dumps(report[command][-1])}")
-    if given.record:
-        write_text(given.record, json.dumps(report, indent=1) + "\n")
+            if given.record:
+                write_text(given.record, json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

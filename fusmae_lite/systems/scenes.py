@@ -22,7 +22,8 @@ from fusmae_lite.data.scenes import Hidden, Scene
 from fusmae_lite.model.masking import visible_indices
 from fusmae_lite.model.system import Latents, System
 
-BOX = 640
+#: Pixels; small enough that a scene of 1,000 px a side has several whole ones, and memory stays the same from there on.
+BOX = 480
 BATCH = 16
 #: Systems that make one vector of both sensors and cannot leave out patches, or a sensor.
 _WHOLE = ("late", "dino")
@@ -62,6 +63,7 @@ def embed(model: System, scene: Scene) -> Iterator[Vectors]:
             corners = [(tile.top, tile.left) for tile in batch]
             boxes = [Box(y, x, min(y + size, scene.height), min(x + size, scene.width)) for y, x in corners]
             yield Vectors(boxes, z.float().cpu(), [sum(n for _, n in tile.shown()) / area for tile in batch])
+        del tiles
 
 
 def embed_tokens(model: System, scene: Scene) -> Iterator[tuple[Box, np.ndarray]]:
@@ -87,6 +89,7 @@ def embed_tokens(model: System, scene: Scene) -> Iterator[tuple[Box, np.ndarray]
             there = (count > 0).view(-1, grid, grid) * weights
             for tile, values, weight in zip(batch, means, there, strict=True):
                 blend.add(tile.top // side, tile.left // side, values, weight)
+        del tiles
         if box.bottom > box.top and box.right > box.left:
             yield box, blend.mean()
 
@@ -117,7 +120,10 @@ def predict(
                     blend.add(tile.top, tile.left, values, weights * share)
             least, most = get_modality(sensor).valid or (-np.inf, np.inf)
             pixels[:, hidden] = blend.mean()[:, hidden].clip(least, most)
+            del blend, needed
+        del tiles, measured
         yield box, pixels.astype(np.float32), hidden
+        del pixels
 
 
 class _Blend:
@@ -175,7 +181,10 @@ def _boxes(
         pixels, there = images[sensor][:, *inside], measured[sensor][inside]
         if mask is not None:
             measured = {**measured, sensor: measured[sensor] & ~mask.read(around)}
-        yield box, list(_cut(model, images, measured, rows, columns)), pixels, there
+        tiles = list(_cut(model, images, measured, rows, columns))
+        del images, measured  # or two boxes would be in memory at once
+        yield box, tiles, pixels, there
+        del tiles, pixels, there
 
 
 def _starts(first: int, end: int, side: int, size: int, stride: int) -> Sequence[int]:
