@@ -66,7 +66,7 @@ class Own(System):
         self._features = self._features or x.shape[1]
         if x.shape[1] != self._features:
             raise InputError(f"{self.title} returns {x.shape[1]} numbers, before {self._features}", PROTOCOL)
-        return Latents({}, {"mean": x})
+        return Latents({}, {"mean": x.clone()})  # a module may fill the same tensor again
 
     @torch.no_grad()
     def shuffled(self, seed: int) -> "Own | None":

@@ -18,7 +18,7 @@ from fusmae_lite.core.files import write_text
 from fusmae_lite.core.locks import only_job
 from fusmae_lite.core.progress import line
 from fusmae_lite.core.seeding import derive
-from fusmae_lite.data.archives import Archive, open_data
+from fusmae_lite.data.archives import Archive, open_archive, open_data
 from fusmae_lite.data.archives.sen12ms import IGBP10
 from fusmae_lite.data.loader import told_when_killed
 from fusmae_lite.data.pairs import PairDataset
@@ -47,7 +47,7 @@ HEADINGS = {
 @told_when_killed()
 def evaluate(
     subject: RunConfig | nn.Module | Path | str,
-    archive: Archive | None = None,
+    archive: Archive | Path | str | None = None,
     weights: nn.Module | Path | str | None = None,
     **fields: object,
 ) -> pd.DataFrame:
@@ -66,7 +66,7 @@ def evaluate(
 
     Args:
         subject: the configuration of a run; or what is scored, by the smoke preset's configuration with `fields`.
-        archive: patches with labels; by default those at ``config.data_dir``, or the bundled ones.
+        archive: patches with labels, or its folder; by default those at ``config.data_dir``, or the bundled ones.
         weights: by default this run's latest checkpoint; else ``xae-lite`` or ``xad-lite``, a file, or the folder of a
             run or a checkpoint, or what `subject` may be. Fields of the model that :func:`load_preset` was given must
             be those of the weights.
@@ -85,7 +85,9 @@ def evaluate(
         subject, weights = load_preset(**{**({"patch_size": 1} if is_others(subject) else {}), **fields}), subject
     elif fields:
         raise InputError(f"a configuration and {', '.join(fields)}", "give it the fields: load_preset(.., name=value)")
-    config, archive = subject, archive or open_data(subject)
+    config = subject
+    if archive is None or isinstance(archive, str | Path):
+        archive = open_archive(archive) if archive else open_data(config)
     chosen = choose_weights(config, weights)
     if archive.left_out:
         line(f"of {archive.root} {archive.said_left_out}")
@@ -189,7 +191,7 @@ def _table(chosen: Chosen, archive: Archive, config: RunConfig, folder: Path | N
     table = pd.DataFrame(rows)
     table.insert(table.columns.get_loc("test"), "train", len(labelled[0]))
     table.attrs = {
-        "weights": chosen.name, "fusion": "not ours" if others else pretrained.config.fusion, "digest": chosen.digest,
+        "weights": chosen.name, "fusion": "unknown" if others else pretrained.config.fusion, "digest": chosen.digest,
         "archive": f"{archive.kind}, {shorten(Path(archive.root))}", "protocol": protocol,
         "label_fraction": config.label_fraction, "version": fusmae_lite.__version__,
     }  # fmt: skip

@@ -98,6 +98,13 @@ def test_a_module_that_changes_its_input_changes_nothing_else(archive, pairs):
     assert (features(floor, archive, pairs) != 0).float().mean() > 0.9
 
 
+def test_a_module_may_fill_one_tensor_again(archive, pairs):
+    out = torch.empty(5, 8)
+    again = of(lambda x: out[: len(x)].copy_(x))
+    x = frozen_features(again, archive, "val", ("s1", "s2"), dataset=pairs, batch_size=5).x
+    assert torch.allclose(x, features(Encoder(), archive, pairs))
+
+
 def test_a_module_of_others_is_never_taken_from_the_cache(archive, pairs, tmp_path):
     first = features(Encoder(), archive, pairs, cache_dir=tmp_path)
     assert torch.equal(features(of(lambda x: 2 * x), archive, pairs, cache_dir=tmp_path), 2 * first)
@@ -139,10 +146,12 @@ def test_an_encoder_that_breaks_the_protocol_is_one_line(archive, pairs, kind):
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-def test_a_broken_encoder_is_refused_before_the_archive_is_read(archive, monkeypatch):
+def test_a_broken_encoder_is_refused_before_the_archive_is_read(archive, monkeypatch, tmp_path):
     monkeypatch.setattr(archive, "read", lambda *_: pytest.fail("the archive was read"))
     with pytest.raises(InputError, match="KeyError: 's1'"):
         evaluate(Encoder(), archive, modalities="s2", **QUICK)
+    with pytest.raises(InputError, match="nowhere"):
+        evaluate(Encoder(), tmp_path / "nowhere")
     for wrong in (3, lambda images: images["s2"]):
         with pytest.raises(InputError, match="give a torch module"):
             evaluate(wrong, archive)
