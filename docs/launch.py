@@ -64,9 +64,11 @@ def colab_lines(address: str) -> str:
 def prepare(notebook: nbformat.NotebookNode, name: str, names: list[str], address: str) -> None:
     """Below the title of a notebook the hidden cell for Colab, in its first and last cell the way to its neighbours."""
     cells = notebook.cells
-    if not any(cell.cell_type == "code" and cell.source.startswith(ON_COLAB) for cell in cells):
-        cells.insert(1, nbformat.v4.new_code_cell(metadata=HIDDEN))
+    if cells[1].metadata != HIDDEN:
+        cells.insert(1, nbformat.v4.new_code_cell(id=f"colab{name[:2]}", metadata=HIDDEN))
     cells[1].source = colab_lines(address).rstrip()
+    for cell in cells[2:]:
+        cell.source = re.sub(rf"\A{re.escape(ON_COLAB)}.*\n(?:    .*\n|\n)*", "", cell.source)
     for cell in (cells[0], cells[-1]):
         cell.source = re.sub(r"\n+Course: .*\Z", "", cell.source) + f"\n\nCourse: {way(name, names, address)}"
 

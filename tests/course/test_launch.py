@@ -65,7 +65,7 @@ def test_a_notebook_fetches_the_course_on_colab(path: Path) -> None:
 
 
 def test_lines_of_another_address_are_replaced_and_nothing_else() -> None:
-    cells = [nbformat.v4.new_markdown_cell("# One"), nbformat.v4.new_code_cell("import os")]
+    cells = [nbformat.v4.new_markdown_cell("# One"), nbformat.v4.new_code_cell(launch.colab_lines("") + "\nimport os")]
     notebook = nbformat.v4.new_notebook(cells=[*cells, nbformat.v4.new_markdown_cell("End")])
     texts = []
     for address in ("", "https://github.com/owner/name", "https://example.org/owner/name", ""):

@@ -76,7 +76,7 @@ def test_a_model_without_fusion_stands_beside(archive, model):
     alone, both = AttentionViewer(archive, model), AttentionViewer(archive, model, plain=plain)
     assert both.picture() != alone.picture()
     assert "In the first block of the model without fusion S1 keeps" in both.description
-    assert "In self-attention of block 2 S1 keeps" in alone.description
+    assert "In self-attention of block 1 S1 keeps" in alone.description
     before = both.picture()
     both.layer.value = ("self", 0)
     assert both.picture() != before
@@ -88,4 +88,4 @@ def test_what_is_said_of_a_matrix_is_in_it(archive):
     plain = small_model(fusion="none")
     viewer = AttentionViewer(archive, plain)
     own = viewer.maps["self"][0][0].mean(dim=0)[:25, :25].sum(dim=1).mean()
-    assert f"In self-attention of block 1 S1 keeps {own:.0%}" in viewer.description
+    assert f"In self-attention of block 0 S1 keeps {own:.0%}" in viewer.description

@@ -41,12 +41,12 @@ class AttentionViewer(PairViewer):
         self._maps = lru_cache(1)(lambda _pair: [each.attention_maps(self.images) for each in models.values()])
         pairs = permutations(names, 2)
         self.direction = choice("direction", [(f"{q.upper()} looks at {k.upper()}", (q, k)) for q, k in pairs])
-        layers = {"cross-attention, block 1": ("cross", 0)} if self.maps["cross"] else {}
-        first = len(layers) + 1
+        layers = {"cross-attention, block 0": ("cross", 0)} if self.maps["cross"] else {}
+        first = len(layers)  # XAttnEncoder is block 0
         layers |= {f"self-attention, block {n + first}": ("self", n) for n in range(len(self.maps["self"]))}
         layers |= {"cross-attention before the decoders": ("decoder", 0)} if self.maps["decoder"] else {}
         self.layer = choice("layer", layers.items())
-        self.head = choice("head", [("mean of heads", -1), *((f"head {h + 1}", h) for h in range(config.heads))])
+        self.head = choice("head", [("mean of heads", -1), *((f"head {h}", h) for h in range(config.heads))])
         middle = self.grid // 2
         self.row, self.column = (slider(label, 0, self.grid - 1, middle, live=True) for label in ("row", "column"))
         self.grids = {name: PatchGrid(name, self.grid, self.ask) for name in names}
@@ -131,13 +131,13 @@ def matrix_panels(maps: Maps, plain: Maps | None = None, *, layer: Layer, head: 
     names = [name for name in maps["slices"] if name != "cls"]
     scale = Scale(MATRIX_MAP, 3, "times uniform")
     cross = layer if layer[0] != "self" else next(((kind, 0) for kind in ("cross", "decoder") if maps[kind]), None)
-    block = layer[1] + 1 + bool(maps["cross"])
+    block = layer[1] + bool(maps["cross"])
     sources = [("cross-attention", "", maps, cross, head)] if cross else []
     own = f"self-attention of block {block}"
     sources.append((f"self-attention, block {block}", own, maps, ("self", layer[1]), head))
     if plain:
         first = "the first block of the model without fusion"
-        sources.append(("no fusion: self-attention, block 1", first, plain, ("self", 0), None))
+        sources.append(("no fusion: self-attention, block 0", first, plain, ("self", 0), None))
     panels, words = [], []
     for title, told, source, layer, head in sources:
         matrix = attention_matrix(source, layer, head)
