@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 #: Headings that a reader needs and a room does not.
 LEFT_OUT = re.compile(r"#+ *(References|What's next)")
-SHOWN = re.compile(r"\*\*Predict, then run|> *\*\*Pitfall")
+SHOWN = re.compile(r"(?:> *)?\*\*Predict, then run|> *\*\*Pitfall")
 LINK = re.compile(r"!\[[^\]]*\]\([^)]*\)|\[([^\]]*)\]\([^)]*\)")
 
 
@@ -47,7 +47,8 @@ def slides(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 opened = kept and not rest
             elif kept and text and (SHOWN.match(text) or not shown):
                 shown.append(slide(f"{heading}\n\n{text}"))
-            elif kept and text and (opened or text.startswith("$$")):
+                opened = False
+            elif kept and text and not text.startswith("<") and (opened or text.startswith("$$")):
                 shown[-1].source += f"\n\n{text}"
                 opened = False
     return new_notebook(cells=shown, metadata=notebook.metadata)

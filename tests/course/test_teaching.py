@@ -50,7 +50,10 @@ def notebook() -> nbformat.NotebookNode:
         cells=[
             new_markdown_cell("# 00 · Title\n\nA [promise](x.ipynb)."),
             new_code_cell("1", outputs=[picture, new_output("stream", text="no picture")]),
-            new_markdown_cell("Prose.\n\n## One\n\nFirst.\n\n$$a$$\n\nSecond.\n\n**Predict, then run.** What?"),
+            new_markdown_cell(
+                "Prose.\n\n## One\n\nFirst.\n\n$$a$$\n\nSecond.\n\n> **Predict, then run.** What?"
+                "\n\n<details><summary>Answer</summary>\n\nThat.\n\n</details>"
+            ),
             new_markdown_cell("> **Pitfall.** Not so.\n\nMore."),
             new_code_cell("2", outputs=[]),
             new_markdown_cell("## References\n\n- A paper\n\n**Predict, then run.** no"),
@@ -65,7 +68,7 @@ def test_slides_are_headings_questions_pitfalls_and_pictures() -> None:
         "# 00 · Title\n\nA promise.",
         "# 00 · Title\n\n![00 · Title](attachment:picture.png)",
         "## One\n\nFirst.\n\n$$a$$",
-        "## One\n\n**Predict, then run.** What?",
+        "## One\n\n> **Predict, then run.** What?",
         "## One\n\n> **Pitfall.** Not so.",
     ]
     assert deck.cells[1].attachments["picture.png"]["image/png"] == "iVBORw0KGgo="
