@@ -16,6 +16,7 @@ from fusmae_lite.core.config import load_preset
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.course.cli import main
 from fusmae_lite.data.pairs import PairDataset, denormalise
+from fusmae_lite.data.synthetic import synthesise
 from fusmae_lite.evaluation import evaluate, floors, frozen_features
 from fusmae_lite.evaluation.own import Own
 
@@ -58,6 +59,14 @@ def test_a_module_in_two_lines_beside_its_control_and_floors(archive, monkeypatc
     assert evaluate(module, archive, **QUICK).equals(table)
     again = evaluate(load_preset("smoke", run_dir=str(tmp_path / "run"), patch_size=1, **QUICK), archive, module)
     assert again.equals(table) and (tmp_path / "run" / "evaluation" / "table-linear.md").is_file()
+
+
+@pytest.mark.slow
+def test_one_class_a_patch_gives_the_columns_of_table_2(tmp_path):
+    root = synthesise(tmp_path / "sen12ms", 40, format="sen12ms", seed=3)
+    table = evaluate(Encoder(), root, **QUICK)
+    assert table.system.tolist() == ["band statistics", "shuffled weights", "Encoder"]
+    assert table.sensors.tolist() == ["S1+S2"] * 3 and (table.top1 <= table.top3).all()
 
 
 def test_a_module_is_left_as_it_was(archive, pairs):
