@@ -4,9 +4,9 @@ import re
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
 
 from fusmae_lite.core.architecture import (
     SYSTEM_DEFAULTS,
@@ -29,6 +29,10 @@ PRESETS = ("smoke", "laptop", "paper", "paper-small", "paper-large")
 UNSET = ("", -1, "-1", None)
 
 
+def _none(value: Any) -> Any:
+    return None if isinstance(value, str) and value.strip().lower() in ("none", "null") else value
+
+
 class RunConfig(ModelConfig):
     """Everything a run depends on: the architecture and what is done with it. Load one with :func:`load_preset`."""
 
@@ -47,8 +51,10 @@ class RunConfig(ModelConfig):
     min_learning_rate: RateOrZero = setting(0.0, "end of the cosine")
     warmup_epochs: float = setting(5.0, "epochs of linear warm-up; fractions are legal", ge=0, le=1e6)
     weight_decay: RateOrZero = setting(0.05, "on matrices only, never on norms, biases, positions, tokens")
-    weight_decay_end: RateOrZero | None = setting(None, "where a cosine takes weight_decay; none: constant")
-    betas: tuple[Share, Share] = setting((0.9, 0.95), "of AdamW")
+    weight_decay_end: Annotated[RateOrZero | None, BeforeValidator(_none)] = setting(
+        None, "where a cosine takes weight_decay; none: constant"
+    )
+    betas: Annotated[tuple[Share, Share], BeforeValidator(as_tuple)] = setting((0.9, 0.95), "of AdamW")
     clip_grad: float = setting(0.0, "largest gradient norm; 0: no clipping", ge=0, le=1e6)
     augment: Literal["none", "flips", "crops"] = setting("flips", "applied to both sensors alike")
     jitter: RateOrZero = setting(0.0, "strength of a random gain, offset and offset of each band; 1: usual")
@@ -94,16 +100,6 @@ class RunConfig(ModelConfig):
     def folder(self) -> Path:
         """Folder of this run: `run_dir`, or ``runs/<preset>`` beside the notebooks. Not created here."""
         return Path(self.run_dir).expanduser() if self.run_dir else project_root() / "runs" / self.preset
-
-    @field_validator("betas", mode="before")
-    @classmethod
-    def _as_pair(cls, value: Any) -> Any:
-        return as_tuple(value)
-
-    @field_validator("weight_decay_end", mode="before")
-    @classmethod
-    def _none_as_text(cls, value: Any) -> Any:
-        return None if isinstance(value, str) and value.strip().lower() in ("none", "null") else value
 
     @field_validator("loss_weights", mode="before")
     @classmethod
