@@ -145,5 +145,5 @@ def test_a_third_sensor_has_its_columns_and_its_choices():
     masks = draw_masks(config, "independent", 75, 0, "DEM hidden but one patch")
     assert {name: int((~mask).sum()) for name, mask in masks.items()} == {"s1": 6, "s2": 6, "dem": 1}
     assert list(draw_masks(config, "independent", 75, 0, "DEM encoded alone")) == ["dem"]
-    assert len(cross_choices(names)) == 7
+    assert len(cross_choices(names)) == 10
     refused(lambda: draw_masks(config, "independent", 75, 0, "S9 encoded alone"), "S9 encoded alone", "DEM encoded")
