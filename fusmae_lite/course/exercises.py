@@ -6,8 +6,6 @@ it raises an AssertionError that says what is wrong. The notebook shows :func:`s
 Questions with a choice of answers are kept sealed in ``quiz.json`` there; :func:`quiz` opens none, it compares.
 """
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import re

@@ -1,7 +1,5 @@
 """Pages of a run: a notebook as HTML, and index.html with a card for each, its pictures and its numbers."""
 
-from __future__ import annotations
-
 import base64
 import importlib.util
 import io

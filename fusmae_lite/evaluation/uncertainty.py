@@ -4,8 +4,6 @@ Each draw hides some more of what is visible; predictions deviate. That knows no
 (speckle, texture), so widths are fitted on other pairs: quantiles of the errors in deviations (split conformal).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The whole method as one figure, in inches from the lower left corner."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Masks, drawn by a strategy or painted patch by patch, and what models paint into their gaps."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
