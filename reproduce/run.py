@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from fusmae_lite.core.config import project_root
-from fusmae_lite.core.errors import InputError, RunError
+from fusmae_lite.core.errors import InputError, RunError, without_interrupts
 from fusmae_lite.core.files import write_text
 from fusmae_lite.core.locks import only_job
 from fusmae_lite.core.progress import duration, line, track
@@ -121,8 +121,9 @@ def _run_all(plan: Plan, tracks: list[Track], folder: Path, workers: int) -> Non
 def _finished(plan: Plan, tracks: list[Track], folder: Path, workers: int) -> Iterator[str]:
     """Names of tracks as they end. Processes start afresh, so that one can be on a GPU, and use a thread each."""
     with ProcessPoolExecutor(workers, get_context("spawn"), _start, (workers,)) as pool:
-        futures = {pool.submit(run_track, plan, one, folder): one for one in tracks}
         try:
+            with without_interrupts():
+                futures = {pool.submit(run_track, plan, one, folder): one for one in tracks}
             for future in as_completed(futures):
                 try:
                     future.result()

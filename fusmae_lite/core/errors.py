@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 #: A word (a value without blanks) and a half of a message are shown up to these lengths; beyond, with their ends.
 _LONGEST_WORD = 400
@@ -66,6 +67,19 @@ def stop(*_: object) -> None:
     raise Terminated
 
 
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Processes that the block starts leave Ctrl-C, which a terminal sends to all, to the one that started them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def choose(name: object, names: Iterable[str], words: str = "those that exist:") -> str:
     """The cure for a name that does not exist: the one that was probably meant, or all of them."""
     names = list(names)
@@ -91,8 +105,9 @@ def exit_status(run: Callable[..., int | None], *arguments: object, **options: o
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno == errno.EPIPE:  # the reader, as `head`, has seen enough
             return 1
-        place = error.filename or "the output"
-        return _fail(1, RunError(f"{place}: {error.strerror or error}; free space there, or choose another place"))
+        place, cure = error.filename or "the output", "free space there, or choose another place"
+        cure = "allow more (ulimit -n 1024), or use fewer workers" if error.errno == errno.EMFILE else cure
+        return _fail(1, RunError(f"{place}: {error.strerror or error}; {cure}"))
     except RuntimeError as error:
         if "home directory" not in str(error):  # pathlib's, for ~nobody
             raise

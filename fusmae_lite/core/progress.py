@@ -2,14 +2,18 @@
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from tqdm import tqdm
 
 Item = TypeVar("Item")
 _SECONDS_BETWEEN_LINES = 30
+_FIRST_LINE = 10  # seconds until a silent command says that it works
+_now = {"doing": "", "said": 0.0}
 
 
 def interactive() -> bool:
@@ -37,6 +41,33 @@ def line(text: str) -> None:
     """Print one line at once, on stdout and without disturbing a bar."""
     tqdm.write(text)
     sys.stdout.flush()
+    _now["said"] = time.monotonic()
+
+
+def doing(text: str) -> None:
+    """Name what is under way, for :func:`pulse`."""
+    _now["doing"] = f", {text}"
+
+
+@contextmanager
+def pulse(command: str) -> Iterator[None]:
+    """While the block runs, a line after ten silent seconds and then every thirty, unless a bar moves."""
+    ended, began = threading.Event(), time.monotonic()
+
+    def beat() -> None:
+        wait = _FIRST_LINE
+        while not ended.wait(1):
+            silent = time.monotonic() - max(began, _now["said"])
+            if silent >= wait and not (interactive() and getattr(tqdm, "_instances", ())):
+                with suppress(OSError, ValueError):  # the command itself tells of a full disk or a closed pipe
+                    line(f"{command}{_now['doing']}: {duration(time.monotonic() - began)} so far")
+                wait = _SECONDS_BETWEEN_LINES
+
+    threading.Thread(target=beat, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def duration(seconds: float) -> str:

@@ -8,6 +8,7 @@ Each subcommand is a function: typer reads its arguments from the signature and 
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +18,7 @@ from typer import Argument, Context, Exit, Option, Typer
 from fusmae_lite import __version__
 from fusmae_lite.core.config import PRESETS, RunConfig, describe_fields, load_preset, project_root
 from fusmae_lite.core.errors import InputError, exit_status
+from fusmae_lite.core.progress import pulse
 from fusmae_lite.course.parameters import parse
 from fusmae_lite.course.scene import embed, predict
 
@@ -51,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except SystemExit as stopped:
             return stopped.code
 
-    return exit_status(run)  # for what typer itself writes
+    words = sys.argv[1:2] if arguments is None else ()
+    with pulse(f"fusmae {words[0]}") if words else nullcontext():
+        return exit_status(run)  # for what typer itself writes
 
 
 def add(commands: Typer, run: Callable[..., int | None], more: str = "") -> None:

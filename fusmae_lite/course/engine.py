@@ -144,7 +144,8 @@ class _Engine(NBClientEngine):
         follow = _tick if interactive() else _beat
         threading.Thread(target=follow, args=(nb_man, ended, options.get("place", "")), daemon=True).start()
         try:
-            return client.execute(env={**os.environ, **KERNEL_ENVIRONMENT})
+            # what its cells print comes back in messages; what it says of its own end concerns nobody
+            return client.execute(env={**os.environ, **KERNEL_ENVIRONMENT}, stderr=subprocess.DEVNULL)
         finally:
             ended.set()
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import lmdb
 import torch
+from torch.multiprocessing import get_sharing_strategy
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fusmae_lite.core.errors import InputError, RunError
@@ -38,6 +39,7 @@ def load(dataset: Dataset, *, workers: int = 0, **options: Any) -> Iterator[Any]
         InputError: a patch that cannot be read, with the message that reading it here would give.
         RunError: a reading process was killed.
     """
+    _allow_files(min(workers, processors()))
     yield from _loaded(_Calls(dataset.__getitem__, range(len(dataset))), workers, collate_fn=_collate, **options)
 
 
@@ -98,6 +100,20 @@ def _loaded(calls: _Calls, workers: int, **options: Any) -> Iterator[Any]:
         except (ConnectionError, EOFError) as error:  # a worker's pipe can break before torch hears of its death
             time.sleep(1)  # torch's own error comes within
             raise RuntimeError(_KILLED) from error
+
+
+def _allow_files(workers: int) -> None:
+    """Each band of a batch under way is an open file on Linux; without room for them torch waits for ever."""
+    if not workers or get_sharing_strategy() != "file_descriptor":
+        return
+    import resource
+
+    (soft, hard), needed = resource.getrlimit(resource.RLIMIT_NOFILE), 64 + 48 * workers
+    if soft < needed and hard < needed:
+        what = f"{workers} processes that read need {needed} open files, this system allows {hard}"
+        raise InputError(what, f"allow more (ulimit -n {needed}), or set workers=0")
+    if soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def end_with_parent(_: int = 0) -> None:

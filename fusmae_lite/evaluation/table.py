@@ -16,7 +16,7 @@ from fusmae_lite.core.config import RunConfig, load_preset
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import write_text
 from fusmae_lite.core.locks import only_job
-from fusmae_lite.core.progress import line
+from fusmae_lite.core.progress import doing, line
 from fusmae_lite.core.seeding import derive
 from fusmae_lite.data.archives import Archive, open_archive, open_data
 from fusmae_lite.data.archives.sen12ms import IGBP10
@@ -182,6 +182,7 @@ def _table(chosen: Chosen, archive: Archive, config: RunConfig, folder: Path | N
         ):
             if None in models:
                 continue
+            doing(f"{title} on {'+'.join(sensors).upper()}")
             logits = [
                 _score(models[seed].to(device), pairs, sensors, how, config, seed, labelled[seed], folder, kept)
                 for seed in seeds

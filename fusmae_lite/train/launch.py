@@ -10,7 +10,7 @@ import torch
 from torch.multiprocessing.spawn import ProcessException, spawn
 
 from fusmae_lite.core.config import RunConfig
-from fusmae_lite.core.errors import InputError, RunError
+from fusmae_lite.core.errors import InputError, RunError, without_interrupts
 from fusmae_lite.core.files import write_text
 from fusmae_lite.core.locks import only_job
 from fusmae_lite.data.archives import Archive
@@ -45,7 +45,8 @@ def launch(config: RunConfig, archive: Archive | None = None) -> PretrainResult:
     with only_job(config.folder() / "pretrain"):  # refused before any starts; they take it themselves
         pass
     with tempfile.TemporaryDirectory() as folder:
-        context = spawn(_pretrain, (config, folder), config.processes, join=False)
+        with without_interrupts():
+            context = spawn(_pretrain, (config, folder), config.processes, join=False)
         try:
             while not context.join():
                 pass

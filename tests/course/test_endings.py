@@ -10,13 +10,16 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import TINY
 
+from fusmae_lite.core import progress
 from fusmae_lite.core.errors import InputError, Terminated, exit_status
 from fusmae_lite.core.files import write_folder, write_text
 from fusmae_lite.core.locks import only_job
 from fusmae_lite.course.cli import main
+from fusmae_lite.data.loader import load
 from fusmae_lite.systems.weights import save_tensors
 from fusmae_lite.train.checkpoints import list_checkpoints
 
@@ -26,25 +29,33 @@ LONG = [word for name, value in {**TINY, "epochs": 5000, "image_size": 48}.items
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path, processes):
-    command = [*COMMAND, "pretrain", "-p", f"run_dir={tmp_path}", *LONG, "-p", f"processes={processes}",
-               "-p", "checkpoint_every=5000"]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize(
+    ("processes", "asked", "status", "word"),
+    [
+        (1, signal.SIGTERM, 143, "terminated"),
+        (2, signal.SIGTERM, 143, "terminated"),
+        (2, signal.SIGINT, 130, "interrupted"),  # as a terminal sends it: to all of them
+    ],
+)
+def test_a_run_that_is_asked_to_stop_saves_a_checkpoint_and_goes_on(tmp_path, capfd, processes, asked, status, word):
+    given = ["pretrain", "-p", f"run_dir={tmp_path}", *LONG, "-p", "checkpoint_every=5000"]
+    process = subprocess.Popen([*COMMAND, *given, "-p", f"processes={processes}"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
     metrics = tmp_path / "pretrain" / "metrics.jsonl"
     while not metrics.is_file() and process.poll() is None:
         time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
+    family = psutil.Process(process.pid).children(recursive=True)
+    (os.killpg if asked == signal.SIGINT else os.kill)(process.pid, asked)
     out, error = process.communicate(timeout=120)
-    assert process.returncode == 143, error
-    assert error.splitlines()[-1] == "error: terminated; the same command continues"
-    assert "million weights" in out.splitlines()[0] and str(tmp_path) in out.splitlines()[0]
+    assert process.returncode == status, error
+    assert error.splitlines() == [f"error: {word}; the same command continues"]
+    assert not psutil.wait_procs(family, timeout=10)[1], "a process goes on"
+    assert any("million weights" in text and str(tmp_path) in text for text in out.splitlines())
     (saved,) = list_checkpoints(tmp_path / "pretrain" / "checkpoints")
-    again = [*command, "-p", f"max_steps={int(saved.name[5:]) + 1}"]
-    done = subprocess.run(again, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and f"continues at step {int(saved.name[5:]):,} of" in done.stdout
-    finished = subprocess.run(again, capture_output=True, text=True, timeout=300)
-    assert "was finished before" in finished.stdout
+    capfd.readouterr()
+    again = [*given, "-p", f"max_steps={int(saved.name[5:]) + 1}"]  # in this process: torch is imported already
+    assert main(again) == 0 and f"continues at step {int(saved.name[5:]):,} of" in capfd.readouterr().out
+    assert main(again) == 0 and "was finished before" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -92,6 +103,27 @@ def test_a_folder_is_tried_before_the_work(tmp_path, monkeypatch, capsys):
         raise AssertionError("the work began")
     assert main(["evaluate", "--weights", "xae-lite", "-p", f"run_dir={tmp_path}"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bands of a batch are open files on Linux")
+def test_too_few_open_files_for_the_processes_that_read_are_told_and_do_not_wait_for_ever(monkeypatch):
+    import resource
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (40, 40))
+    monkeypatch.setattr("fusmae_lite.data.loader.processors", lambda: 2)
+    with pytest.raises(InputError, match=r"2 processes that read need 160 open files, .* allows 40; .*ulimit -n 160"):
+        next(load([1, 2, 3], workers=2))
+
+
+def test_a_silent_command_says_what_it_does(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_FIRST_LINE", 0.5)
+    monkeypatch.setitem(progress._now, "doing", "")
+    with progress.pulse("fusmae evaluate"):
+        progress.doing("random encoder on S1")
+        time.sleep(2.5)
+    assert capsys.readouterr().out.splitlines()[0].startswith("fusmae evaluate, random encoder on S1: ")
+    time.sleep(1.5)
+    assert not capsys.readouterr().out
 
 
 def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_path):
