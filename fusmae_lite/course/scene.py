@@ -11,7 +11,6 @@ from typer import Argument, Option
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import check_output
-from fusmae_lite.core.progress import line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,7 +72,9 @@ def embed(
         count = write_geoparquet(path, rows(), scene.grid.crs, facts)
         side = model.config.image_size
         left_out = -(-scene.height // side) * -(-scene.width // side) - count
-        print(f"{count} vectors in {path}: {partly} of images partly hidden (no data, edges), {left_out} without data")
+        print(
+            f"{count} vectors in {path}; {partly} of images that no data or the edge cuts, {left_out} left out: no data"
+        )
         if cog:
             _write_tokens(cog, model, scene, facts)
 
@@ -138,13 +139,14 @@ def predict(
                 filled += int((wanted & ~np.isnan(values[0])).sum())
                 yield box, values
             if not filled:
-                why = "show too little around them" if asked else "are none"
-                raise InputError(f"{path}: nothing to predict: hidden pixels {why}", "give a mask with --hidden")
+                why = f"{sensor} shows nothing near a hidden pixel" if asked else "no pixel is hidden"
+                raise InputError(f"{path}: nothing to predict: {why}", "give another mask with --hidden")
             tags["hidden_share"] = asked / (scene.height * scene.width)
 
         place = scene.grid.crs, scene.grid.transform
         write_cog(path, parts(), (scene.height, scene.width), place, layers_of(get_modality(sensor)), tags)
-    line(f"{filled} of {asked} hidden pixels predicted in {path}; the others lie too far from any that {sensor} shows")
+    far = f"; {asked - filled} lie too far from any that {sensor} shows" if asked > filled else ""
+    print(f"{filled} of {asked} hidden pixels predicted in {path}{far}")
 
 
 def _model(weights: str) -> System:

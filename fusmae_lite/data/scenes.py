@@ -90,7 +90,8 @@ class Raster:
         """Of the acquisition, where a tag of the file or the name of the product tells."""
         with open_image(self.grid.path) as file:
             texts = [file.tags()[name] for name in _TAGS if name in file.tags()]
-        for text in (*texts, self.grid.path.name, self.path.name, *self.path.absolute().parts[-6:-1]):
+        products = [name for name in self.grid.path.absolute().parts if re.match("S[12]", name)]
+        for text in (*texts, self.grid.path.name, *reversed(products)):
             if found := _DAY.search(text):
                 try:
                     return datetime.strptime("".join(found.groups()), "%Y%m%d").date()

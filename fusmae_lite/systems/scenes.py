@@ -56,7 +56,7 @@ def embed(model: System, scene: Scene) -> Iterator[Vectors]:
 
     Images at the right and lower edge are cut there. Visible patches alone are pooled.
     """
-    size, area = model.config.image_size, 2 * model.config.tokens
+    size, area = model.config.image_size, len(model.config.modalities) * model.config.tokens
     for _, tiles, *_ in _boxes(model, scene, size, "embed"):
         for batch, images, masks in _batches(model, tiles):
             z = _encoded(model, images, masks).pooled(model.pooling)
@@ -167,6 +167,8 @@ def _boxes(
     `mask` hides pixels of that sensor in the tiles.
     """
     size, step = model.config.image_size, max(BOX // stride, 1) * stride
+    if unknown := set(model.config.modalities) - set(scene.rasters):
+        raise InputError(f"these weights take {', '.join(unknown)} too, a scene has s1 and s2", "choose other weights")
     if min(scene.height, scene.width) < size:
         what = f"{scene.grid.path} is {scene.width} x {scene.height} px, smaller than an image of {size} px"
         raise InputError(what, "choose a larger scene, or weights for smaller images")

@@ -58,7 +58,7 @@ def encoded(model, scene, box, masks=None):
 def test_embed_writes_geoparquet_that_geopandas_opens(files, tmp_path, model, capsys):
     out = tmp_path / "v.parquet"
     assert main(["embed", *map(str, files), str(out), "--tokens", str(tmp_path / "t.tif")]) == 0
-    assert "6 vectors" in (said := capsys.readouterr().out) and "2 of images partly hidden" in said
+    assert "6 vectors" in (said := capsys.readouterr().out) and "2 of images that no data or the edge cuts" in said
     table, field = geopandas.read_parquet(out), pq.read_schema(out).field("embedding")
     assert table.crs == "EPSG:32633" and len(table) == 6 and list(table.date) == [datetime.date(2017, 6, 13)] * 6
     assert field.type == pa.list_(pa.float32(), 128)
@@ -200,6 +200,29 @@ def test_bands_are_found_by_description_and_offsets_applied(files, tmp_path, opt
     ):
         read, there = Raster(write(tmp_path / f"{number}.tif", pixels, **changes), S2).read(Box(0, 0, 240, 300))
         assert there.all() and np.array_equal(read, plain)
+
+
+def test_the_folder_of_a_product_as_downloaded(tmp_path, optics):
+    product = tmp_path / "S2A_MSIL2A_20170613T101031_N0205_R022_T33UUP_20170613T101604.SAFE"
+    images = product / "GRANULE" / "L2A_T33UUP_A010313_20170613T101608" / "IMG_DATA"
+    for band, metres, pixels in zip(S2.bands, S2.resolution, optics, strict=True):
+        for side in {metres, 60}:  # coarser copies of a band lie beside it
+            name = images / f"R{side}m" / f"T33UUP_{band}_{side}m.jp2"
+            cut = pixels[None, :: side // 10, :: side // 10]
+            write(name, cut, side, driver="JP2OpenJPEG", QUALITY=100, REVERSIBLE=True, tags=None)
+    raster = Raster(product, S2)
+    read, there = raster.read(Box(0, 0, 240, 300))
+    assert raster.date == datetime.date(2017, 6, 13) and there.all()
+    assert all(np.array_equal(read[c], optics[c]) for c in range(12) if S2.resolution[c] == 10)
+
+
+def test_radar_is_predicted_too(files, tmp_path, model):
+    radar = images(S1)[:, :240, :300]
+    radar[:, 100:140, 100:140] = -9999
+    scene = Scene(write(tmp_path / "s1.tif", radar, nodata=-9999), files[1])
+    ((_, pixels, hidden),) = predict(model, scene, "s1")
+    assert hidden.sum() == 1600 and np.isfinite(pixels).all() and np.array_equal(pixels[:, ~hidden], radar[:, ~hidden])
+    assert -25 < pixels[0, hidden].mean() < -3
 
 
 def bad_inputs(tmp_path, s1, s2, radar, optics):
