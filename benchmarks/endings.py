@@ -98,6 +98,7 @@ def main() -> int:
     parser.add_argument("--commands", default=",".join(name for name in COMMANDS if "," not in name))
     parser.add_argument("--endings", default=",".join(ENDINGS))
     parser.add_argument("--times", type=int, default=2, help="of each signal, command by command")
+    parser.add_argument("--once", type=float, help="at a moment in so many seconds, and not started again")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", type=Path, help="added to what is recorded there")
     given = parser.parse_args()
@@ -107,11 +108,11 @@ def main() -> int:
         for name in names:
             command, draw = COMMANDS[name], random.Random(f"{given.seed} {name}")
             whole, began = _fresh(command, Path(scratch, "whole")), time.monotonic()
-            first = _run(command, whole)
-            seconds, digest = time.monotonic() - began, _digest(command, whole)
+            first = {"status": 0} if given.once else _run(command, whole)
+            seconds, digest = given.once or time.monotonic() - began, None if given.once else _digest(command, whole)
             if first["status"]:
                 sys.exit(f"{name}: undisturbed it ended with {first}")
-            print(f"{name}: {seconds:.0f} s undisturbed", flush=True)
+            print(f"{name}: {seconds:.0f} s", flush=True)
             for ending in given.endings.split(","):
                 times = len(OPEN_FILES) if ending == "files" else given.times if ending in SIGNALS else 1
                 if not command.writes and ending in ("full", "readonly"):
@@ -217,7 +218,7 @@ def _of(process: psutil.Process, session: int) -> bool:
         return False
 
 
-def _try(command: Command, ending: str, number: int, folder: Path, moment: float, digest: str) -> dict:
+def _try(command: Command, ending: str, number: int, folder: Path, moment: float, digest: str | None) -> dict:
     """End it once and run it again; what did not hold, or nothing."""
     place = {"full": _small, "readonly": _locked}.get(ending, lambda _: nullcontext(""))
     with place(folder) as how:
@@ -236,16 +237,24 @@ def _try(command: Command, ending: str, number: int, folder: Path, moment: float
         broken.append(f"said {errors[0][:80]!r}")
     if ended["orphans"]:
         broken.append(f"{ended['orphans']} orphans")
-    again = _run(command, folder)
+    whole = ended["status"] in (0, 1) and digest not in (None, "") and _digest(command, folder) == digest
+    again = {"status": 0} if digest is None or whole else _run(command, folder)  # encode refuses what is finished
     if again["status"]:
         broken.append(f"again: status {again['status']}, {again['said'][-1:]}")
-    elif _digest(command, folder) != digest:
+    elif digest not in (None, _digest(command, folder)):
         broken.append("again: another result")
     litter = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix == ".tmp"]
-    if litter:
+    if litter and (digest is not None or ending != "kill"):  # what a kill leaves goes at the next start
         broken.append(f"litter {litter[:2]}")
     said = [text.replace(str(folder), "FOLDER").replace(str(ROOT), "CHECKOUT") for text in ended["said"]]
-    return {**ended, "said": [text[:200] for text in said], "how": how, "moment": round(moment, 2), "broken": broken}
+    return {
+        **ended,
+        "again": digest is not None,
+        "said": [text[:200] for text in said],
+        "how": how,
+        "moment": round(moment, 2),
+        "broken": broken,
+    }
 
 
 @contextmanager
