@@ -14,5 +14,6 @@ addEventListener("load", async () => {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
 });
 
-// The theme's search button is called by the words that it shows.
-document.querySelectorAll("button.search-button__button[aria-label]").forEach((button) => button.removeAttribute("aria-label"));
+// The theme's search button and its folds are called by the words that they show.
+const named = "button.search-button__button[aria-label], summary[aria-label]";
+document.querySelectorAll(named).forEach((element) => element.removeAttribute("aria-label"));
