@@ -49,7 +49,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "s1 only": {"modalities": "s1", "fusion": "none", "sensor_dropout": 0.0},
     "s2 only": {"modalities": "s2", "fusion": "none", "sensor_dropout": 0.0},
     "s1 weighs 4": {"loss_weights": {"s1": 4.0}},
-    "s2 weighs 4": {"loss_weights": {"s2": 4.0}},
 }
 EXAMS = {"usual": ("s1", "s2"), "cloud": ("s2",), "gap": ("s2",)}  # and which sensors' errors are looked at
 PARTNERS = ("right", "wrong", "absent")
