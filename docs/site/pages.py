@@ -80,6 +80,8 @@ class Stage:
             words = [picture.metadata["image/png"]["alt"] for picture in pictures]
             if words:  # myst-nb has one text for a cell
                 cell.metadata["mystnb"] = {"image": {"alt": " ".join(dict.fromkeys(words))}}
+                if width := max(picture.metadata["image/png"].get("width", 0) for picture in pictures):
+                    cell.metadata["mystnb"]["image"]["width"] = f"{width}px"  # half of its pixels
             if cell.cell_type == "markdown":
                 place = f"cell {number}"
                 cell.source = self._rewritten(cell.source, page, lambda _line, place=place: place)

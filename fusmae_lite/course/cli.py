@@ -97,7 +97,7 @@ def course(
 
 def store(numbers: Annotated[list[str], Argument(help="NN of each; all by default.")] = ()) -> None:
     """Run notebooks in place and store their outputs."""
-    from fusmae_lite.course.engine import store
+    from fusmae_lite.course.store import store
 
     store(project_root(), numbers)
 

@@ -3,11 +3,8 @@
 import logging
 import os
 import re
-import shutil
 import subprocess
-import sys
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +16,8 @@ from papermill.engines import NBClientEngine, NotebookExecutionManager, papermil
 from papermill.exceptions import PapermillExecutionError, strip_color
 from pydantic import BaseModel
 
-from fusmae_lite.core.errors import RunError
-from fusmae_lite.core.files import write_text
 from fusmae_lite.core.progress import duration, interactive, line
-from fusmae_lite.course.notebook import RUN_DIR_VARIABLE
-from fusmae_lite.course.parameters import escaped, find_notebooks
+from fusmae_lite.course.parameters import escaped
 
 HEARTBEAT = 60.0  # seconds between two lines of a log about a notebook that is still running
 #: For the kernel: draw inline even if the shell says otherwise, and do not warn about what a reader cannot mend.
@@ -31,7 +25,6 @@ KERNEL_ENVIRONMENT = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
-KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
 class Execution(BaseModel):
@@ -91,32 +84,6 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], place: str =
         peak_memory_mib=notebook.metadata.papermill.get("peak_memory_mib"),
         failure=f"stopped in {_where(cells)}: {reason}" if reason else None,
     )
-
-
-def store(root: Path, numbers: Iterable[str] = ()) -> None:
-    """Execute the notebooks of a checkout in place and store their outputs, without what changes from day to day.
-
-    The parameters stay as stored. Results go to ``runs/stored``, where 06 and 07 find what 05 left. A notebook
-    that fails stays as it was, and :class:`RunError` names the cell.
-    """
-    run = root / "runs" / "stored"
-    # One thread, as in the tests: sums then have one order, and the stored numbers are those that nbval compares
-    os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", RUN_DIR_VARIABLE: str(run)})
-    if not numbers:
-        shutil.rmtree(run, ignore_errors=True)
-    run.mkdir(parents=True, exist_ok=True)
-    for source in find_notebooks(root / "notebooks", numbers):
-        result = execute(source, run / source.name, {})
-        if result.failure:
-            raise RunError(f"{source.name} {result.failure}; see {run / source.name}; the notebook is unchanged")
-        notebook = without_widgets(nbformat.read(run / source.name, as_version=4))
-        notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
-        for cell in notebook.cells:
-            kept = {key: cell.metadata[key] for key in ("cellView", "jupyter", "tags") if cell.metadata.get(key)}
-            cell.metadata = nbformat.from_dict(kept)
-        write_text(source, nbformat.writes(notebook))
-        subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(source)], check=True)
-        line(f"{source.name}: {result.summary()}, {source.stat().st_size / 1e6:.2f} MB")
 
 
 def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

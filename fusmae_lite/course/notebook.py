@@ -29,6 +29,7 @@ def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunC
     :class:`InputError`, also for a parameter that papermill injected and the notebook does not have.
     """
     import torch
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     from fusmae_lite.data.archives import open_data
     from fusmae_lite.data.archives.base import SPLITS
@@ -36,6 +37,7 @@ def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunC
 
     if shell := "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
         refuse_injected(shell.user_ns.get("In", []))
+        set_matplotlib_formats("retina")  # figures at twice the pixels of the width they are shown at
     if not parameters.get("run_dir"):  # after -p run_dir=..., and before runs/<preset>
         parameters["run_dir"] = os.environ.get(RUN_DIR_VARIABLE, "")
     config = load_preset(preset, **parameters)

@@ -23,6 +23,7 @@ from fusmae_lite.course.engine import Execution, short_title, without_widgets
 
 THUMBNAIL, PICTURES = 900, 6  # longest side of a picture on a card, in pixels, and how many a card shows
 ALT, SHORT = 300, 30  # characters: of the words for a picture at most, and of a sentence that says too little
+FOLDED = re.compile(r"<details>.*?</details>", re.S)  # an answer, which no alternative text gives away
 NAV = re.compile(r'(?<=<nav class="pager">).*?(?=</nav>)', re.S)  # of a notebook's page
 GALLERY_TAG = "gallery"  # a cell with this tag puts its pictures first on the card
 
@@ -73,7 +74,8 @@ def described(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """
     heading = words = ""
     for cell in notebook.cells:
-        paragraphs = cell.source.split("\n\n") if cell.cell_type == "markdown" else []
+        prose = FOLDED.sub("", cell.source) if cell.cell_type == "markdown" else ""
+        paragraphs = prose.split("\n\n")
         for text in filter(None, map(str.strip, paragraphs)):
             heading = _plain(text.partition("\n")[0].lstrip("# ")) if text.startswith("#") else heading
             sentences = [heading] if text.startswith("#") else re.split(r"(?<=[.:?!]) ", _plain(text))

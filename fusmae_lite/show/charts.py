@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike
 
 from fusmae_lite.core.errors import InputError
@@ -102,12 +103,13 @@ def _name_ticks(axes: Axes, places: Mapping[str, float], title: str) -> None:
     axes.set_title(title, fontsize=TITLE)
 
 
-def _numbers(axes: Axes, shares: np.ndarray, texts: Sequence[Sequence[object]], **options: object) -> None:
+def _numbers(axes: Axes, shares: np.ndarray, texts: Sequence[Sequence[object]], **options: object) -> AxesImage:
     """A heat map of (rows, columns) shares with a text in each field."""
-    axes.imshow(shares, cmap=MATRIX_MAP, vmin=0, vmax=1, **options)
+    image = axes.imshow(shares, cmap=MATRIX_MAP, vmin=0, vmax=1, **options)
     for (row, column), share in np.ndenumerate(shares):
         ink = "black" if share > 0.6 else "white"
         axes.text(column, row, texts[row][column], ha="center", va="center", color=ink, fontsize=TITLE)
+    return image
 
 
 def show_loss_curves(
@@ -140,6 +142,7 @@ def show_loss_curves(
         axis.set_title(modality.title if modality else name.upper(), fontsize=TITLE, color=colour, fontweight="bold")
         low, high = (1.08 * end for end in axis.dataLim.intervaly)  # room for a diamond on top
         axis.set(xlabel=x, ylim=(min(0, low), max(0, high) or float(low == 0)), axisbelow=True)
+        axis.locator_params(axis="x", integer=True)
         axis.grid(axis="y", color="#E6E6E6")
         axis.legend(fontsize=TEXT, frameon=False)
     axes[0, 0].set_ylabel(y)
@@ -214,7 +217,8 @@ def show_confusion(matrix: ArrayLike, classes: Sequence[str], title: str = "") -
     counts = matrix[rows]
     figure, ((axis,),) = new_figure(1, 1, 0.62 * len(classes) + 2, 0.36 * len(rows) + 1.2, title)
     texts = [[count or "" for count in row] for row in counts]
-    _numbers(axis, counts / counts.sum(axis=1, keepdims=True), texts, aspect="auto")
+    image = _numbers(axis, counts / counts.sum(axis=1, keepdims=True), texts, aspect="auto")
+    figure.colorbar(image, ax=axis, fraction=0.04, pad=0.02).set_label("share of the true class", fontsize=TEXT)
     axis.set_xticks(range(len(classes)), classes, rotation=35, ha="right")
     axis.set_yticks(range(len(rows)), [f"{classes[row]} ({matrix[row].sum()})" for row in rows])
     axis.set(xlabel="predicted", ylabel="true (patches)")

@@ -1,10 +1,14 @@
 """Images in dB or reflectance x 10,000 to RGB, by fixed stretches: two patches that look alike are alike."""
 
 import io
+import json
 from dataclasses import dataclass
+from importlib import resources
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
@@ -162,6 +166,13 @@ def histogram(values: ArrayLike, modality: str, band: str, side: int) -> np.ndar
     page[np.arange(side, 0, -1)[:, None] <= heights] = to_rgb(colour_of(modality))
     page[:, np.abs(places - mean).argmin()] = page[-1] = 0
     return page
+
+
+def draw_coast(axes: Axes) -> None:
+    """Draw the coasts of the Earth on axes in degrees east and north, whose limits stay. Source: ``coast.json``."""
+    text = resources.files("fusmae_lite.show").joinpath("coast.json").read_text(encoding="utf-8")
+    lines = [np.reshape(line, (-1, 2)) / 100 for line in json.loads(text)["lines"]]
+    axes.add_collection(LineCollection(lines, colors="#8A8A8A", linewidths=0.7, zorder=0.9), autolim=False)
 
 
 def png(figure: Figure, dpi: int = 90) -> bytes:

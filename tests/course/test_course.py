@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
@@ -18,16 +20,18 @@ import pytest
 import torch
 from papermill import execute_notebook
 from papermill.exceptions import PapermillExecutionError
+from PIL import Image
 from small_archives import ROWS, make_v1
 
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.course import run as course_run
 from fusmae_lite.course.cli import main
-from fusmae_lite.course.engine import store, without_widgets
+from fusmae_lite.course.engine import without_widgets
 from fusmae_lite.course.notebook import begin, record, refuse_injected
 from fusmae_lite.course.pages import described, headline, pictures, write_html, write_index
 from fusmae_lite.course.parameters import check, declared, find_notebooks, parse
 from fusmae_lite.course.run import Course, run_course
+from fusmae_lite.course.store import store
 from fusmae_lite.data.archives import Archive
 
 PARAMETERS = """preset: str = "smoke"  # smoke, laptop or paper
@@ -347,6 +351,7 @@ def test_pictures_get_the_words_before_them_unless_they_have_their_own() -> None
     own = nbformat.v4.new_output("display_data", png, metadata={"image/png": {"alt": "A viewer: its words"}})
     cell = nbformat.v4.new_code_cell("x", outputs=[nbformat.v4.new_output("display_data", dict(png)), own])
     text = "## 2. Masks\n\nAn aside.\n\n**Predict**, then run. The coast stays when *half* the sea is hidden. More."
+    text += "\n\n<details><summary>Answer</summary>\n\nThe answer stays folded in alternative texts, too.\n\n</details>"
     notebook.cells = [nbformat.v4.new_markdown_cell(text), cell]
     words = [output.metadata["image/png"]["alt"] for output in described(notebook).cells[1].outputs]
     assert words == [
@@ -400,6 +405,11 @@ def test_store_executes_in_place_and_strips(tmp_path: Path, monkeypatch: pytest.
     assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2]
     assert notebook.cells[-1].outputs[0].text == "2\n" and notebook.cells[1].metadata == {"tags": ["parameters"]}
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    write(tmp_path / "notebooks", "00_start", "import matplotlib.pyplot as plt\n%matplotlib inline\nplt.imshow([[1]])")
+    store(tmp_path, ["00"])
+    drawn = nbformat.read(path, as_version=4).cells[-1].outputs[-1]
+    assert Image.open(io.BytesIO(base64.b64decode(drawn.data["image/png"]))).mode == "P", "few colours, few bytes"
+    assert len(drawn.metadata["image/png"]["alt"]) > 15
     notebook.metadata["widgets"] = {}
     assert "widgets" not in without_widgets(notebook).metadata
 

@@ -335,3 +335,15 @@ def test_png_closes_its_figure():
         data = pictures.png(figures.show_gallery({"grey": np.full((8, 8, 3), 0.5)}), dpi=20)
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
     assert len(plt.get_fignums()) == open_before
+
+
+def test_coasts_lie_where_they_should_and_leave_the_limits_alone():
+    figure, ((axes,),) = figures.new_figure(1, 1, 3, 3)
+    axes.set(xlim=(-12, 33), ylim=(36, 68))
+    pictures.draw_coast(axes)
+    assert axes.get_xlim() == (-12, 33) and axes.get_ylim() == (36, 68)
+    points = np.concatenate([line.vertices for line in axes.collections[0].get_paths()])
+    assert (np.abs(points) <= (180, 90)).all()
+    for shore in ((-8.9, 37.0), (24.9, 60.1), (-5.7, 50.1), (18.5, -34.1)):  # Algarve, Helsinki, Land's End, Cape Town
+        assert np.hypot(*(points - shore).T).min() < 0.5
+    plt.close(figure)

@@ -117,7 +117,7 @@ def test_the_map_marks_the_patch_at_its_place(archive):
     marked = []
     for here in ((west, south), (east, north)):
         page = (locator.picture(here) * 255).round()
-        rows, columns = np.nonzero((page == [0xD5, 0x5E, 0x00]).all(axis=2))
+        rows, columns = np.nonzero((page == [0xCC, 0x79, 0xA7]).all(axis=2))
         column, row = (np.bincount(places).argmax() for places in (columns, rows))
         assert np.hypot(column - locator.pixel(here)[0], row - locator.pixel(here)[1]) < 2
         marked.append((column, row))

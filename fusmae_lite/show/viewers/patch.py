@@ -17,13 +17,14 @@ from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.data.archives import Archive, Patch
 from fusmae_lite.show.figures import band_panel, composite_panel
 from fusmae_lite.show.panels import PALE, SIDE, Panel, draw_panels
-from fusmae_lite.show.pictures import COLOURS, SPARE_COLOURS, band_statistics, histogram
+from fusmae_lite.show.pictures import SPARE_COLOURS, band_statistics, draw_coast, histogram
 from fusmae_lite.show.viewers.base import PairViewer, Source, look_choices
 
 #: What is told of a patch's meta.
 TOLD = ("split", "country", "season", "scene", "acquisition_date", "tile")
 #: Patches of a larger archive are taken evenly: more dots on the map than this would only cover each other.
 MOST_DOTS = 2000
+HERE = SPARE_COLOURS[1]  # colour of the cross on the map
 Place = tuple[float, float]  # degrees east, degrees north
 
 
@@ -129,7 +130,7 @@ def tile_corner(tile: str) -> tuple[str, float, float]:
 
 
 class Locator:
-    """The map of an archive: each patch a dot placed by its name. Coast lines would be one more file to carry."""
+    """The map of an archive: each patch a dot placed by its name, over the coasts."""
 
     def __init__(self, archive: Archive) -> None:
         rows = np.unique(np.linspace(0, len(archive) - 1, MOST_DOTS).round().astype(int))
@@ -137,7 +138,7 @@ class Locator:
         self.low, self.high = np.array([-180.0, -90.0]), np.array([180.0, 90.0])
         self.caption = "the whole Earth; names of\nthis archive tell no places"
         if len(self.places):
-            self.caption = f"dots: {len(self.places)} patches, placed\nby their names; no coast lines"
+            self.caption = f"dots: {len(self.places)} patches, placed by\ntheir names; lines: coasts"
             low, high = self.places.min(axis=0), self.places.max(axis=0)
             middle = (low + high) / 2
             stretch = np.array([np.cos(np.radians(middle[1])), 1])  # a degree east is shorter than one north
@@ -145,6 +146,7 @@ class Locator:
             self.low, self.high = middle - reach, middle + reach
         figure = Figure(figsize=(SIDE / 100, SIDE / 100), dpi=100)
         canvas, axes = FigureCanvasAgg(figure), figure.add_axes((0, 0, 1, 1))
+        draw_coast(axes)
         axes.scatter(*self.places.T, s=9, color=SPARE_COLOURS[3], lw=0)
         axes.set(xlim=(self.low[0], self.high[0]), ylim=(self.low[1], self.high[1]), axisbelow=True)
         axes.spines[:].set_color("#AAAAAA")
@@ -162,8 +164,8 @@ class Locator:
             return 0.7 + 0.3 * self._page
         page = self._page.copy()
         column, row = (round(place) for place in self.pixel(here))
-        page[row, :] = page[:, column] = to_rgb(COLOURS["s2"])
-        for reach, colour in ((4, "black"), (3, COLOURS["s2"])):
+        page[row, :] = page[:, column] = to_rgb(HERE)
+        for reach, colour in ((4, "black"), (3, HERE)):
             page[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1] = to_rgb(colour)
         return page
 
