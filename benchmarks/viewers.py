@@ -54,24 +54,24 @@ def set_to(control: object, values: list) -> Callable[[int], None]:
 def interactions(folder: Path) -> dict[str, list[Interaction]]:
     """Viewer -> what is done to it."""
     one, two = viewers.ReconstructionViewer(), viewers.ReconstructionViewer(models=("xae-lite",) * 2)
-    mask, patch, attention = viewers.MaskViewer(), viewers.PatchViewer(), viewers.AttentionViewer()
+    patch, attention = viewers.PatchViewer(), viewers.AttentionViewer()
     rows = [{"step": 6 * e, "epoch": e, "loss_s1": 1 / e, "loss_s2": 2 / e} for e in range(1, 251)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     monitor = viewers.TrainingMonitor(folder)
     grid, seeds = attention.grid**2, list(range(50))
     return {
-        "ReconstructionViewer": [("seed", set_to(one.seed, seeds)), ("pair", set_to(one.pair, [0, 1]))],
-        "ReconstructionViewer, two models": [("seed", set_to(two.seed, seeds))],
-        "MaskViewer": [
-            ("seed", set_to(mask.seed, seeds)),
-            ("click", lambda number: mask.grids["s1"].buttons[number % grid].click()),
+        "ReconstructionViewer": [
+            ("seed", set_to(one.seed, seeds)),
+            ("pair", set_to(one.pair, [0, 1])),
+            ("stroke", lambda number: one.paint("s1", [number % grid])),
         ],
+        "ReconstructionViewer, two models": [("seed", set_to(two.seed, seeds))],
         "PatchViewer": [
             ("band", set_to(patch.band, [band for _, band in patch.band.options])),
             ("pair", set_to(patch.pair, [0, 1])),
         ],
         "AttentionViewer": [
-            ("click", lambda number: attention.grids["s1"].buttons[number % grid].click()),
+            ("click", lambda number: attention.paint("s1", [number % grid])),
             ("pair", set_to(attention.pair, [0, 1])),
         ],
         "TrainingMonitor": [("leave out", set_to(monitor.skip, [0, 10, 20, 30]))],

@@ -37,7 +37,7 @@ def holds_still(viewer: Viewer, control: w.Widget, values: Sequence[Any]) -> Non
     start, seen = control.value, [viewer.picture()]
     for value in values:
         control.value = value
-        assert viewer.message.value == ""
+        assert viewer.said == ""
         assert viewer.picture() not in seen, f"{control.description} {value} changed nothing"
         assert viewer.description
         seen.append(viewer.picture())

@@ -1,5 +1,6 @@
 """Attention, loss curves and scores as figures, in the style of :mod:`fusmae_lite.show.figures`."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -26,7 +27,7 @@ def attention_panels(
     grid = round(weights.size**0.5)
     row, column = divmod(index, grid)
     scale = Scale(MATRIX_MAP, top or max(2.0, round(float(np.nanmax(weights)), 1)), "times uniform attention")
-    cells = scale.paint(np.kron(weights.reshape(grid, grid), np.ones((8, 8))))
+    cells = scale.paint(np.kron(weights.reshape(grid, grid), np.ones([len(np.asarray(key_rgb)) // grid] * 2)))
     asks, answers, place = get_modality(query).title, get_modality(key).title, f"row {row}, column {column}"
     return [
         Panel(outline(query_rgb, index, grid), f"{asks} asks", place, colour_of(query)),
@@ -120,8 +121,10 @@ def show_loss_curves(
     x: str = "step",
     y: str = "mean squared error, masked patches",
     title: str = "",
+    log: bool = False,
 ) -> Figure:
-    """Training loss of each modality: columns ``loss_<modality>`` and `x` of the rows of ``metrics.jsonl``.
+    """Loss of each modality: columns `x`, ``loss_<modality>`` and, where told, ``val_loss_<modality>`` of the rows of
+    ``metrics.jsonl``; `log` draws it on a logarithmic axis.
 
     `baselines` are the losses of predicting each band's mean (dashed), `heldout` those on held-out patches after
     training (a diamond at the end).
@@ -135,6 +138,9 @@ def show_loss_curves(
         name, curve = column.removeprefix("loss_"), table[[x, column]].dropna()
         colour, modality, steps = colour_of(name), known_modality(name), curve[x]
         axis.plot(steps, curve[column], color=colour, lw=2, marker="o" if len(curve) < 3 else "", label="training")
+        if f"val_{column}" in table:
+            seen = table[[x, f"val_{column}"]].dropna()
+            axis.plot(*seen.to_numpy().T, color="black", lw=1, marker="o", ms=3, label="validation")
         if name in (heldout or {}):
             axis.plot(steps.iloc[-1], heldout[name], "D", color=colour, mec="black", ms=7, label="held out")
         if name in (baselines or {}):
@@ -143,6 +149,8 @@ def show_loss_curves(
         low, high = (1.08 * end for end in axis.dataLim.intervaly)  # room for a diamond on top
         axis.set(xlabel=x, ylim=(min(0, low), max(0, high) or float(low == 0)), axisbelow=True)
         axis.locator_params(axis="x", integer=True)
+        if log and axis.dataLim.minposy < math.inf:
+            axis.set(yscale="log", ylim=(axis.dataLim.minposy / 1.1, max(1.1 * axis.dataLim.y1, axis.dataLim.minposy)))
         axis.grid(axis="y", color="#E6E6E6")
         axis.legend(fontsize=TEXT, frameon=False)
     axes[0, 0].set_ylabel(y)

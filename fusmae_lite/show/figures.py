@@ -156,8 +156,8 @@ def reconstruction_panels(
             panels.append(Panel(as_rgb(prediction), "prediction everywhere", "untrained at visible patches"))
         error = np.abs(prediction.astype(np.float32) - original.astype(np.float32)).mean(axis=0) / sensor.scale
         mean = f"{error[hidden].mean():.2g} {sensor.unit}" if mask.any() else "nothing hidden"
-        error = scale.paint(np.where(hidden, error, np.nan))
-        panels.append(Panel(error, "absolute error", f"hidden, mean of bands:\n{mean}", scale=scale))
+        error = np.where(hidden[..., None], scale.paint(error), pictures.hatched(*hidden.shape))
+        panels.append(Panel(error, "absolute error", f"mean of bands, hatched: visible\n{mean}", scale=scale))
     return panels
 
 

@@ -1,8 +1,10 @@
-"""Pictures with title, caption and colour scale, and rows of them as PNG bytes, quick enough to follow a slider.
+"""Pictures with title, caption and colour scale, and rows of them as HTML or PNG, quick enough to follow a slider.
 
 matplotlib, by which ``figures.py`` draws the same panels, takes some hundred milliseconds for axes and text.
 """
 
+import base64
+import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +19,27 @@ from PIL import Image, ImageDraw, ImageFont
 from fusmae_lite.show.pictures import MASK_GREY
 
 #: Pixels: side of a panel, text above and below it, the gap to its right, room for a colour scale, a line of text.
-SIDE, HEAD, FOOT, GAP, SCALE, LINE = 196, 24, 38, 14, 66, 15
+SIDE, HEAD, FOOT, GAP, SCALE, LINE = 240, 24, 38, 14, 66, 15
 INK, PALE = "black", "#404040"
 #: Colour maps of errors and of attention.
 ERROR_MAP, MATRIX_MAP = "cividis", "viridis"
+#: Of the HTML: figures stand beside each other and go to the next line where a page is narrow; texts keep their height.
+STYLE = """<style>.fusmae-page{background:#fff;color:#000;padding:4px;line-height:1.35;font-size:13px}
+.fusmae-page>div{display:flex;flex-wrap:wrap;gap:4px 14px}.fusmae-page figure{margin:0 0 6px;flex:1 1 140px}
+.fusmae-page figcaption{min-height:2.7em;white-space:pre-line}.fusmae-page b{display:block;border-bottom:3px solid}
+.fusmae-page p{margin:4px 0 0;display:flex;gap:6px}.fusmae-page p i{flex:1}.fusmae-page img{display:block;width:100%}
+.fusmae-page span{display:block;position:relative}.fusmae-page [data-grid]{cursor:crosshair;touch-action:none}
+@media(min-resolution:1.5dppx){.fusmae-page img{image-rendering:pixelated}}</style>"""
+#: Of a picture that can be painted: marks the cells that the pointer passes, and at last puts them into the viewer's
+#: hidden field, "name cell,cell time". It is an attribute, as a script in a cell's output does not run twice.
+PAINT = """const i=this,n=+i.dataset.grid,b=i.getBoundingClientRect(),seen=[],marks=[];event.preventDefault();
+const mark=e=>{const c=Math.floor((e.clientX-b.left)/b.width*n),r=Math.floor((e.clientY-b.top)/b.height*n),k=r*n+c;
+if(c<0||r<0||c>=n||r>=n||seen.includes(k))return;seen.push(k);const d=document.createElement('div'),q=100/n;
+d.style.cssText=`position:absolute;pointer-events:none;background:#fff9;left:${c*q}%;top:${r*q}%;width:${q}%;height:${q}%`;
+i.parentNode.append(d);marks.push(d)};i.setPointerCapture(event.pointerId);i.onpointermove=mark;mark(event);
+i.onpointerup=()=>{i.onpointermove=i.onpointerup=null;setTimeout(()=>marks.forEach(d=>d.remove()),500);
+const t=i.closest('.fusmae-viewer').querySelector('.fusmae-painted input');
+t.value=`${i.dataset.name} ${seen} ${Date.now()}`;t.dispatchEvent(new Event('input',{bubbles:true}))}"""
 
 
 @dataclass(frozen=True)
@@ -39,13 +58,52 @@ class Scale:
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture (H, W, 3) in 0..1, the title above it in `colour`, at most two lines below, a scale to its right."""
+    """A picture (H, W, 3) in 0..1, the title above it in `colour`, at most two lines below, and a scale.
+
+    In HTML it is about `side` pixels wide; one with a `name` is painted in `grid` x `grid` cells.
+    """
 
     picture: np.ndarray
     title: str = ""
     caption: str = ""
     colour: str = INK
     scale: Scale | None = None
+    name: str = ""
+    grid: int = 1
+    side: int = SIDE
+
+
+def panels_html(rows: Sequence[Sequence[Panel]], title: str = "") -> str:
+    """Rows of panels as HTML: pixels enlarged by a whole number, texts wrapped and drawn sharply by the browser."""
+    shown = "".join(f"<div>{''.join(map(_figure, row))}</div>" for row in rows)
+    return f'{STYLE}<div class="fusmae-page">{html.escape(title)}{shown}</div>'
+
+
+def image_html(png: bytes, words: str, more: str = "") -> str:
+    """An img with its alternative text; `more` are other attributes."""
+    data = base64.b64encode(png).decode("ascii")
+    return f'<img decoding="sync" alt="{html.escape(words)}" {more} src="data:image/png;base64,{data}">'
+
+
+def _figure(panel: Panel) -> str:
+    image, more = to_image(panel.picture), ""
+    times = max(1, round(panel.side / image.width))
+    image = image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
+    if panel.name:
+        paint = html.escape(" ".join(PAINT.split()))
+        more = f'data-name="{panel.name}" data-grid="{panel.grid}" draggable="false" onpointerdown="{paint}"'
+    width = panel.side if image.width > 1.2 * panel.side else image.width  # a finer picture is for dense screens
+    bar = ""
+    if scale := panel.scale:
+        ends = (scale.paint([np.linspace(0, scale.top, 9)])[0] * 255).round().astype(int)
+        colours = ",".join(f"rgb({r},{g},{b})" for r, g, b in ends)
+        bar = f'<p>0<i style="background:linear-gradient(to right,{colours})"></i>{scale.top:g} {scale.unit}</p>'
+    title, caption = html.escape(panel.title), html.escape(panel.caption)
+    return (
+        f'<figure style="max-width:{width}px"><b style="border-color:{panel.colour}">{title}</b>'
+        f"<span>{image_html(page_png(image), f'{panel.title}: {panel.caption}', more)}</span>{bar}"
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
 
 
 def draw_panels(rows: Sequence[Sequence[Panel]], title: str = "") -> bytes:

@@ -145,6 +145,12 @@ def show_mask(rgb: ArrayLike, mask: ArrayLike) -> np.ndarray:
     return rgb
 
 
+def hatched(height: int, width: int) -> np.ndarray:
+    """Oblique stripes, (height, width, 3), for what was visible where hidden patches are judged: no value has them."""
+    stripes = np.add.outer(np.arange(height), np.arange(width)) % 6 < 2
+    return np.where(stripes, MASK_GREY, 1.0)[..., None].repeat(3, axis=-1)
+
+
 def outline(rgb: ArrayLike, index: int, grid: int) -> np.ndarray:
     """A copy of (H, W, 3) with a one-pixel frame around patch `index`, white on dark ground and black on bright."""
     rgb = np.array(np.asarray(rgb), dtype=np.float32)

@@ -41,12 +41,13 @@ def picture_in(figure, row: int, column: int, columns: int = 4) -> np.ndarray:
 
 
 def error_in(figure, row: int, modality: str) -> np.ndarray:
-    """Errors read off the colours of the last panel of a row: NaN where it is grey, else to 1/256 of the scale."""
+    """Errors read off the colours of the last panel of a row: NaN where it is hatched, else to 1/256 of the scale."""
     rgb = picture_in(figure, row, 3)
     colours = matplotlib.colormaps[panels.ERROR_MAP](np.linspace(0, 1, 256))[:, :3]
     steps = np.abs(rgb[:, :, None] - colours).sum(axis=-1)
     error = steps.argmin(axis=-1) / 255 * figures.ERROR_LIMITS[modality]
-    return np.where(np.isclose(rgb, pictures.MASK_GREY).all(axis=-1), np.nan, error)
+    hatched = np.isclose(rgb, pictures.hatched(*rgb.shape[:2])).all(axis=-1)
+    return np.where(hatched, np.nan, error)
 
 
 # --- stretches and composites
@@ -169,7 +170,7 @@ def test_error_is_zero_for_a_perfect_reconstruction(pair, masks):
     for row, name in enumerate(pair):
         hidden = pictures.mask_pixels(masks[name], SIDE, SIDE)
         error = error_in(figure, row, name)
-        assert not error[hidden].any() and np.isnan(error[~hidden]).all()  # grey, not "no error", where visible
+        assert not error[hidden].any() and np.isnan(error[~hidden]).all()  # hatched, not "no error", where visible
 
 
 def test_reconstruction_pastes_visible_patches_and_measures_hidden_ones(pair, masks):

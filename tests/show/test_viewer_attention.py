@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from viewer_helpers import SMALL, holds_still, memory_is_flat, pixels, small_model
+from viewer_helpers import SMALL, holds_still, memory_is_flat, small_model
 
 from fusmae_lite import FusMAE, InputError, ModelConfig
 from fusmae_lite.show.viewers import AttentionViewer
@@ -32,12 +32,12 @@ def test_each_control_of_the_attention_changes_the_picture(attention):
 
 def test_a_click_chooses_who_asks(attention):
     before = attention.picture()
-    attention.grids["s2"].buttons[3 * 5 + 1].click()
+    attention.painted.value = f"s2 {3 * 5 + 1} 0"  # as the browser does
     assert attention.direction.value == ("s2", "s1") and (attention.row.value, attention.column.value) == (3, 1)
     assert attention.picture() != before
     assert "The patch in row 3, column 1 of Sentinel-2 looks at Sentinel-1" in attention.description
-    frame = pixels(attention.grids["s1"].image.value)[3 * 48, 48 + 5]
-    assert frame.tolist() in ([255] * 3, [0] * 3)
+    frame = attention.shown[0][0].picture[3 * 24, 24 + 2]
+    assert attention.shown[0][0].name == "s2" and frame.tolist() in ([1] * 3, [0] * 3)
 
 
 def test_weights_are_those_of_the_model(attention):
@@ -58,7 +58,7 @@ def test_entropy_of_one_and_of_all():
 @pytest.mark.parametrize(("fusion", "layers"), [("none", 2), ("xad", 3), ("both", 3)])
 def test_attention_of_the_other_variants(archive, fusion, layers):
     viewer = AttentionViewer(archive, FusMAE(ModelConfig(patch_size=24, fusion=fusion, **SMALL)))
-    assert len(viewer.layer.options) == layers and viewer.message.value == ""
+    assert len(viewer.layer.options) == layers and viewer.said == ""
     holds_still(viewer, viewer.layer, [viewer.layer.options[-1][1]])
 
 

@@ -18,7 +18,7 @@ from fusmae_lite.show.viewers.patch import Locator, place_of, places_by_name, sa
 
 @pytest.fixture
 def patch_viewer(archive) -> PatchViewer:
-    return PatchViewer(archive)
+    return PatchViewer(archive, pair=0)
 
 
 def test_each_control_of_the_patches_changes_the_picture(patch_viewer):
@@ -54,7 +54,7 @@ def test_histogram_counts_and_draws_the_normalisation():
 
 @pytest.mark.parametrize("format_", ["reben", "encoded", "rico"])
 def test_patches_of_other_archives_look_the_same_and_lie_at_the_same_place(patch_viewer, archive, tmp_path, format_):
-    viewer = PatchViewer(MAKERS[format_](tmp_path, archive))
+    viewer = PatchViewer(MAKERS[format_](tmp_path, archive), pair=0)
     holds_still(viewer, viewer.pair, (1, 3))
     holds_still(viewer, viewer.band, (("s2", "B09"),))
     patch_viewer.pair.value = ROWS[0]
@@ -66,7 +66,7 @@ def test_patches_of_other_archives_look_the_same_and_lie_at_the_same_place(patch
 
 
 def test_sen12ms_of_256_pixels_and_one_label(tmp_path):
-    viewer = PatchViewer(synthesise(tmp_path / "sen12ms", 4, format="sen12ms"))
+    viewer = PatchViewer(synthesise(tmp_path / "sen12ms", 4, format="sen12ms"), pair=0)
     labels = viewer.archive.__dict__.get("labels")
     assert labels is None, "the label of one pair needs no look at every land-cover map"
     holds_still(viewer, viewer.pair, (1, 3))
@@ -83,7 +83,7 @@ def test_an_archive_without_places_says_so(archive, monkeypatch):
     monkeypatch.setattr(archive, "keys", lambda index: {"s1": "radar_17", "s2": "colour_17"})
     monkeypatch.setattr(archive, "read", lambda _index: patch)
     viewer = PatchViewer(archive)
-    assert "No map position: neither" in viewer.description and viewer.message.value == ""
+    assert "No map position: neither" in viewer.description and viewer.said == ""
 
 
 def test_names_tell_the_place_that_the_files_have(archive):

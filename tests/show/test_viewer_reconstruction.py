@@ -28,7 +28,7 @@ def model() -> FusMAE:
 
 @pytest.fixture
 def reconstruction(archive, model) -> ReconstructionViewer:
-    return ReconstructionViewer(archive, [model])
+    return ReconstructionViewer(archive, [model], pair=0)
 
 
 def test_each_control_of_the_reconstruction_changes_the_picture(reconstruction):
@@ -152,4 +152,4 @@ def test_bad_input_of_the_reconstruction_is_told_in_one_line(archive, model, rec
             save(tmp_path / "absent" / "file")
     reconstruction.folder = tmp_path / "absent"
     reconstruction.save_tiff_button.click()
-    assert reconstruction.message.value.startswith("error: ")
+    assert reconstruction.said.startswith("error: ")

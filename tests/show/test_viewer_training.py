@@ -23,13 +23,13 @@ def write_metrics(folder, epochs: int, end: str = "") -> None:
 
 def test_a_growing_run_is_followed(tmp_path):
     monitor = TrainingMonitor(tmp_path)
-    assert monitor.message.value.startswith("error: no ") and monitor.picture()
+    assert monitor.said.startswith("error: no ") and monitor.picture()
     (tmp_path / "pretrain").mkdir()
     seen = [monitor.picture()]
     for epochs in (3, 5):
         write_metrics(tmp_path / "pretrain", epochs)
-        monitor.follow.value += 1  # what the browser does while the play button is down
-        assert f"Epoch {epochs}, step {6 * epochs}" in monitor.description and monitor.message.value == ""
+        monitor.play.value += 1  # what the browser does while the run is followed
+        assert f"Epoch {epochs}, step {6 * epochs}" in monitor.description and monitor.said == ""
         assert monitor.picture() not in seen
         seen.append(monitor.picture())
     monitor.again.click()
@@ -46,7 +46,7 @@ def test_each_control_of_the_monitor_changes_the_picture(tmp_path):
 def test_half_a_row_waits_and_a_broken_file_is_told(tmp_path):
     write_metrics(tmp_path, 2, end='{"step": 18, "loss_s1"')
     monitor = TrainingMonitor(tmp_path)
-    assert "Epoch 2" in monitor.description and monitor.message.value == ""
+    assert "Epoch 2" in monitor.description and monitor.said == ""
     write_metrics(tmp_path, 2, end='{"loss": NaN, "step": 18}\nbroken\n{}\n')
     monitor.refresh()
     assert "line 4 is no row of metrics" in monitor.message.value and "Epoch 2" in monitor.description
@@ -73,7 +73,7 @@ def test_every_loss_of_a_run_is_drawn(tmp_path):
     rows = [{"step": e, "epoch": e, "loss": 9 / e, "loss_dino": 9 / e, "grad_norm": 1.0} for e in range(1, 6)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     monitor = TrainingMonitor(tmp_path)
-    assert monitor.message.value == "" and "DINO 9.000 to 1.800" in monitor.description
+    assert monitor.said == "" and "DINO 9.000 to 1.800" in monitor.description
     (axis,) = show_loss_curves(rows, x="epoch").axes
     assert axis.get_title() == "DINO" and list(axis.lines[0].get_ydata()) == [9, 4.5, 3, 2.25, 1.8]
     plt.close("all")

@@ -1,6 +1,7 @@
 """Where a patch looks: cross-attention and self-attention of a model, patch by patch and as a whole."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import permutations
 from typing import Any
@@ -11,11 +12,14 @@ from torch import Tensor
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.show.charts import attention_panels, block_shares
-from fusmae_lite.show.panels import ERROR_MAP, MATRIX_MAP, Panel, Scale, draw_panels
+from fusmae_lite.show.panels import ERROR_MAP, MATRIX_MAP, Panel, Scale
 from fusmae_lite.show.pictures import outline
-from fusmae_lite.show.viewers.base import Model, PairViewer, PatchGrid, Source, choice, load_models, slider
+from fusmae_lite.show.viewers.base import Model, PairViewer, Rows, Source, choice, load_models, slider
 
 Layer = tuple[str, int]  # ("cross", 0), ("self", number of the plain block) or ("decoder", 0)
+#: Ends of the scales, the same for every pair, layer and head, so that colours can be compared: times uniform
+#: attention, and bits of entropy below uniform attention. Side of the large pictures.
+TOP, MISSING, LARGE = 5, 2.0, 360
 Maps = Mapping[str, Any]  # of one pair, from FusMAE.attention_maps
 
 
@@ -27,7 +31,7 @@ class AttentionViewer(PairViewer):
     """
 
     def __init__(
-        self, archive: Source = None, model: Model = "xae-lite", *, pair: int = 0, plain: Model | None = None
+        self, archive: Source = None, model: Model = "xae-lite", *, pair: int | None = None, plain: Model | None = None
     ) -> None:
         models = load_models([model] if plain is None else [model, plain])
         self.name, (config, *others) = next(iter(models)), [each.config for each in models.values()]
@@ -48,17 +52,15 @@ class AttentionViewer(PairViewer):
         self.layer = choice("layer", layers.items())
         self.head = choice("head", [("mean of heads", -1), *((f"head {h}", h) for h in range(config.heads))])
         middle = self.grid // 2
-        self.row, self.column = (slider(label, 0, self.grid - 1, middle, live=True) for label in ("row", "column"))
-        self.grids = {name: PatchGrid(name, self.grid, self.ask) for name in names}
-        places, hows = [self.pair, self.row, self.column], [self.direction, self.layer, self.head]
-        self.assemble(places, hows, list(self.grids.values()))
+        self.row, self.column = (slider(label, 0, self.grid - 1, middle) for label in ("row", "column"))
+        self.assemble([self.direction, self.layer, self.head], [self.row, self.column])
 
-    def ask(self, name: str, index: int) -> None:
-        """Let patch `index` of sensor `name` ask another sensor."""
+    def paint(self, name: str, cells: Sequence[int]) -> None:
+        """Let the patch of sensor `name` where a stroke ends ask another sensor."""
         self.held = True
         if self.direction.value[0] != name:
             self.direction.value = next(pair for _, pair in self.direction.options if pair[0] == name)
-        self.row.value, self.column.value = divmod(index, self.grid)
+        self.row.value, self.column.value = divmod(cells[-1], self.grid)
         self.held = False
         self.refresh()
 
@@ -67,33 +69,44 @@ class AttentionViewer(PairViewer):
         """``FusMAE.attention_maps`` of the pair on show, computed once a pair."""
         return self._maps(self.pair.value)[0]
 
-    def draw(self) -> tuple[bytes, str]:
+    def draw(self) -> tuple[Rows, str, str]:
         (query, key), head = self.direction.value, None if self.head.value < 0 else self.head.value
         index, rgbs = self.row.value * self.grid + self.column.value, self.rgbs
-        for name, rgb in rgbs.items():
-            self.grids[name].show(outline(rgb, index, self.grid), f"{get_modality(name).title}, click a patch")
-        tokens = self.maps["slices"]
+        tokens, square = self.maps["slices"], (self.grid, self.grid)
         weights = attention_matrix(self.maps, self.layer.value, head)[tokens[query], tokens[key]]
-        top = max(2.0, round(float(np.quantile(weights, 0.995)), 1))
-        panels = attention_panels(rgbs[query], rgbs[key], weights[index], index, query, key, top)
+        large = {"grid": self.grid, "side": LARGE}
+        asking, answering, looks = attention_panels(rgbs[query], rgbs[key], weights[index], index, query, key, TOP)
+        asking = replace(asking, caption=f"{asking.caption}; click another patch", name=query, **large)
+        above = f"{(weights > TOP).mean():.1%} of all are above"
+        told = f"dark where the image is dark; the scale\nalways ends at {TOP}, {above}"
+        over = outline(looks.picture * (0.3 + 0.7 * brightness(rgbs[key])), index, self.grid)
+        looks = replace(looks, picture=over, title=f"where it looks {looks.caption}", caption=told, side=LARGE)
+        answering = replace(answering, caption="same place framed; click a patch to ask", name=key, grid=self.grid)
         asks, answers = get_modality(query).title, get_modality(key).title
         spread, most, bits = entropy(weights), int(weights[index].argmax()), float(np.log2(weights.shape[1]))
-        scale, square = Scale(ERROR_MAP, round(bits, 1), "bits"), (self.grid, self.grid)
-        mean, times = weights.mean(axis=0).reshape(square), panels[-1].scale
-        own = f"{spread[index]:.2f} bits, mean {spread.mean():.2f}"
-        panels += [
-            Panel(times.paint(mean), "where all look", "mean of all patches", scale=times),
-            Panel(scale.paint(spread.reshape(square)), "entropy of each patch", own, scale=scale),
+        scale, mean = Scale(ERROR_MAP, MISSING, "bits"), weights.mean(axis=0).reshape(square)
+        own = f"{bits - spread[index]:.2f} bits below {bits:.2f} here,\n{bits - spread.mean():.2f} on average"
+        smaller = [
+            answering,
+            Panel(looks.scale.paint(mean), "where all look", "mean of all patches", scale=looks.scale),
+            Panel(scale.paint(bits - spread.reshape(square)), "how narrowly each looks", own, scale=scale),
         ]
         matrices, shares = matrix_panels(*self._maps(self.pair.value), layer=self.layer.value, head=head)
         title, (row, column) = self.pair_title(), divmod(most, self.grid)
         how = f"{self.name}, {self.layer.label}, {self.head.label}"
         words = (
-            f"{how}; pair {title}. The patch in {panels[0].caption} of {asks} looks at {answers}: most at row {row}, "
-            f"column {column}, {weights[index, most]:.2g} times uniform attention. Entropy {spread[index]:.2f} of at "
-            f"most {bits:.2f} bits; all patches on average {spread.mean():.2f}. {shares}"
+            f"{how}; pair {title}. The patch in row {self.row.value}, column {self.column.value} of {asks} looks at "
+            f"{answers}: most at row {row}, column {column}, {weights[index, most]:.2g} times uniform attention. "
+            f"Entropy {spread[index]:.2f} of at most {bits:.2f} bits; on average {spread.mean():.2f}. {shares}"
         )
-        return draw_panels([panels, matrices], f"{how}; {title}"), words
+        return [[asking, looks], smaller + matrices], f"{how}; {title}", words
+
+
+def brightness(rgb: np.ndarray) -> np.ndarray:
+    """(H, W, 3) -> (H, W, 1) in 0..1, stretched so that a dark picture shows what is in it, too."""
+    grey = rgb.mean(axis=-1, keepdims=True)
+    low, high = np.quantile(grey, [0.02, 0.98])
+    return np.clip((grey - low) / max(high - low, 1e-6), 0, 1)
 
 
 def attention_matrix(maps: Maps, layer: Layer, head: int | None) -> np.ndarray:

@@ -1,7 +1,9 @@
-"""What viewers share: controls above one picture that states itself in words, a pair to look at, clickable patches."""
+"""What viewers share: controls above panels that are told in words, and a pair to look at, chosen by filters."""
 
 import base64
 import html
+import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -11,16 +13,14 @@ from typing import Any
 import ipywidgets as w
 import numpy as np
 from torch import Tensor
-from traitlets import Unicode
 
 from fusmae_lite.core.config import ModelConfig
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.data.archives import Archive, open_archive
 from fusmae_lite.data.pairs import PairDataset, denormalise
 from fusmae_lite.model.fusmae import FusMAE
-from fusmae_lite.show.panels import draw_panels, few_colours, page_png, to_image
-from fusmae_lite.show.pictures import colour_of, composite, composites_of
+from fusmae_lite.show.panels import Panel, draw_panels, few_colours, panels_html
+from fusmae_lite.show.pictures import composite, composites_of
 from fusmae_lite.systems.weights import load_pretrained
 
 #: What a viewer opens: an archive, its folder, or the bundled patches.
@@ -28,75 +28,93 @@ Source = Archive | Path | str | None
 #: A shipped name, a checkpoint, or a model; and several, which a mapping names.
 Model = str | FusMAE
 Models = Sequence[Model] | Mapping[str, Model]
-#: Screen pixels along the side of a picture that can be clicked, at most.
-GRID_SIDE = 300
-
-
-class Picture(w.Image):
-    """An image whose tooltip is what a screen reader says; ipywidgets shows one only with a description as well."""
-
-    description = Unicode("").tag(sync=True)
+Rows = Sequence[Sequence[Panel]]
+#: A viewer that draws within so many seconds follows a slider while it moves.
+QUICK = 0.2
+SPLIT_TITLES, ALL = {"test": "held out (test)", "val": "validation", "train": "training"}, "all"
 
 
 class Viewer(w.VBox):
-    """Controls and a picture. A subclass calls :meth:`assemble` once and implements :meth:`draw`."""
+    """Controls and what they show. A subclass calls :meth:`assemble` once and implements :meth:`draw`."""
 
     def __init__(self, title: str) -> None:
         super().__init__()
         self.title = title
-        self.image = Picture(format="png", layout=w.Layout(max_width="100%", width="fit-content"))
-        self.words, self.message = w.HTML(), w.HTML()
+        self.add_class("fusmae-viewer")
+        self.page, self.words, self.description = w.HTML(), w.HTML(), ""
+        self.message = w.HTML(layout=w.Layout(min_height="2.2em", flex="1 1 260px"))
+        self.painted = w.Text(layout=w.Layout(display="none"))  # filled by panels.PAINT
+        self.painted.add_class("fusmae-painted")
+        self.painted.observe(self._on_painted, "value")
+        self.shown: Rows = []
         self.held = False  # while several controls change, for one picture
 
-    def draw(self) -> tuple[bytes, str]:
-        """PNG bytes of the current state, and what they show in words. May raise :class:`InputError`."""
+    def draw(self) -> tuple[Rows, str, str]:
+        """Panels of the current state, their title, and what they show in words. May raise :class:`InputError`."""
         raise NotImplementedError
+
+    def paint(self, name: str, cells: Sequence[int]) -> None:
+        """The pointer went over these cells of the panel of this name."""
 
     def assemble(self, *rows: Sequence[w.Widget]) -> None:
         """Lay out rows of controls above the picture, and redraw whenever one of them changes."""
-        for control in chain(*rows):
+        self.held, self.controls = False, list(chain(*rows))
+        for control in self.controls:
             if control.has_trait("value"):
                 control.observe(lambda _change: self.refresh(), "value")
-        boxes = [w.HBox(row, layout=w.Layout(flex_flow="row wrap")) for row in rows]
-        self.children = (*boxes, self.image, self.words, self.message)
+        *rows, last = rows
+        boxes = [w.HBox(row, layout=w.Layout(flex_flow="row wrap")) for row in (*rows, [*last, self.message])]
+        self.children = (*boxes, self.page, self.words, self.painted)
         self.refresh()
 
     def refresh(self) -> None:
-        """Draw the current state. Bad input is told in one line below the picture, which then stays as it was."""
+        """Draw the current state. Bad input is told in one line beside the controls, and the picture stays."""
         if self.held:
             return
+        started = time.monotonic()
         if drawn := self.attempt(self.draw):
-            self.image.value, self.image.tooltip = drawn
-            self.words.value = f"<small>{html.escape(self.description)}</small>"
+            self.shown, self.heading, self.description = drawn
+            self.page.value = self.as_html()
+            self.words.value = f'<div style="line-height:1.4">{html.escape(self.description)}</div>'
             self.say("")
-        elif not self.image.value:
-            self.image.value = draw_panels([], html.unescape(self.message.value))
+        quick = time.monotonic() - started < QUICK
+        for control in self.controls:
+            if isinstance(control, w.IntSlider):
+                control.continuous_update = quick
 
     def attempt(self, action: Callable[[], Any]) -> Any:
-        """What `action` returns; bad input is told below the picture."""
+        """What `action` returns; bad input is told beside the controls."""
         try:
             return action()
         except InputError as error:
             self.say(f"error: {error}")
 
-    @property
-    def description(self) -> str:
-        """The picture in words."""
-        return self.image.tooltip or ""
+    def as_html(self) -> str:
+        """The current panels as they stand in the page."""
+        return panels_html(self.shown, self.heading)
 
     def picture(self) -> bytes:
-        """The current picture as PNG bytes."""
-        return bytes(self.image.value)
+        """The current panels as one PNG; what is wrong where there are none yet."""
+        return draw_panels(self.shown, self.heading if self.shown else self.said)
+
+    @property
+    def said(self) -> str:
+        """The message as plain text."""
+        return html.unescape(re.sub("<[^>]*>", "", self.message.value))
 
     def say(self, text: str) -> None:
-        """One line below the picture; empty clears it."""
-        self.message.value = html.escape(text)
+        """One line beside the controls, read aloud by a screen reader; empty clears it."""
+        self.message.value = f'<div role="status">{html.escape(text)}</div>'
 
     def button(self, label: str, clicked: Callable[[], object], **options: str) -> w.Button:
         """A button that calls `clicked`."""
         widget = w.Button(description=label, **options)
         widget.on_click(lambda _button: self.attempt(clicked))
         return widget
+
+    def _on_painted(self, change: Mapping[str, Any]) -> None:
+        name, cells, _ = change["new"].split(" ")
+        self.attempt(lambda: self.paint(name, [int(cell) for cell in cells.split(",")]))
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live widget, and its picture and words for readers without a kernel: GitHub, HTML, a fresh JupyterLab."""
@@ -107,20 +125,69 @@ class Viewer(w.VBox):
 
 
 class PairViewer(Viewer):
-    """A viewer of the pairs of an archive, beginning with row `pair`, read as a model of `config` takes them."""
+    """A viewer of the pairs of an archive, read as a model of `config` takes them.
 
-    def __init__(
-        self, title: str, archive: Source, pair: int, config: ModelConfig | None = None, live: bool = False
-    ) -> None:
+    It begins with row `pair`, or the first held-out one. Filters choose which pairs the slider walks through.
+    """
+
+    def __init__(self, title: str, archive: Source, pair: int | None, config: ModelConfig | None = None) -> None:
         super().__init__(title)
-        self.archive = archive if isinstance(archive, Archive) else open_archive(archive)
-        last = len(self.archive) - 1
+        self.archive = archive = archive if isinstance(archive, Archive) else open_archive(archive)
+        last, splits = len(archive) - 1, archive.splits
+        if pair is None:
+            pair = int((splits == "test").argmax())
         if not 0 <= pair <= last:
             raise InputError(f"no pair {pair} among {last + 1}", f"choose 0 to {last}")
-        self.pair = slider("pair", 0, last, pair, live)
+        counts = {title: (splits == name).sum() for name, title in SPLIT_TITLES.items()}
+        named = [(f"{t}: {n:,}", key) for (t, n), key in zip(counts.items(), SPLIT_TITLES, strict=True) if n]
+        self.split = choice("split", [*named, (f"all: {last + 1:,}", ALL)], value=str(splits[pair]) or ALL)
+        self.label = choice("label", [("any label", ALL), *((name, k) for k, name in enumerate(archive.classes))])
+        told = getattr(archive, "rest", {}).get("country")  # a table's column is quicker than its rows
+        told = told.to_pylist() if told is not None else [archive.meta(r).get("country") for r in range(last + 1)]
+        self.countries = np.array([name or "" for name in told])
+        lands = sorted(set(self.countries.tolist()) - {""})
+        self.country = choice("country", [("any country", ALL), *zip(lands, lands, strict=True)])
+        self.pair = w.BoundedIntText(pair, 0, last, description="pair", layout=w.Layout(width="180px"))
+        self.browse = slider("browse", 0, last, 0, readout=False)
+        for control in (self.split, self.label, self.country):
+            control.observe(self._choose, "value")
+        self.pair.observe(self._follow, "value")
+        self._choose()
+        self.browse.observe(lambda change: setattr(self.pair, "value", int(self.chosen[change["new"]])), "value")
         if config:
             data = PairDataset(self.archive, "all", modalities=config.modalities, size=config.image_size)
             self._images = lru_cache(1)(lambda row: {name: image[None] for name, image in data[row]["images"].items()})
+
+    def assemble(self, *rows: Sequence[w.Widget]) -> None:
+        super().assemble([self.pair], *rows)
+        filters = [self.split, self.label, *[self.country] * (len(self.country.options) > 1)]
+        self.children[0].children = (*filters, self.browse, self.pair)
+
+    def _choose(self, _change: object = None) -> None:
+        """The rows that the filters leave; the pair on show stays if it is among them."""
+        kept = np.ones(len(self.archive), dtype=bool)
+        if self.split.value != ALL:
+            kept &= self.archive.splits == self.split.value
+        if self.label.value != ALL:
+            kept &= self.archive.labels[:, self.label.value]
+        if self.country.value != ALL:
+            kept &= self.countries == self.country.value
+        rows, row = np.flatnonzero(kept), self.pair.value
+        if not len(rows):
+            self.say("error: no pair has all of this; choose another split, label or country")
+            return
+        self.held = True
+        self.chosen = rows
+        self.browse.max, self.browse.disabled = len(rows) - 1, len(rows) == 1
+        self.pair.value = row if kept[row] else int(rows[0])
+        self._follow()
+        self.held = not self.children  # before the controls are laid out there is nothing to draw
+        self.refresh()
+
+    def _follow(self, _change: object = None) -> None:
+        """Move the slider to the pair on show; one that the filters leave out is shown nevertheless."""
+        if len(found := np.flatnonzero(self.chosen == self.pair.value)):
+            self.browse.value = int(found[0])
 
     @property
     def images(self) -> dict[str, Tensor]:
@@ -144,53 +211,21 @@ class PairViewer(Viewer):
             labels = [name for name, on in zip(archive.classes, archive.labels[row], strict=True) if on]
         kind = "synthetic pair " if archive.kind_of_pairs.startswith("synthetic") else ""
         shown = ", ".join(name.split(",")[0] for name in labels) or "no labels"
-        return f"{kind}{row}: {archive.names[row]} ({shown})"
+        split = f", {split}" if (split := SPLIT_TITLES.get(str(archive.splits[row]), "")) else ""
+        return f"{kind}{row}: {archive.names[row]} ({shown}){split}"
 
 
-class PatchGrid(w.VBox):
-    """A sensor's picture of `grid` x `grid` patches with a transparent button over each, which calls `clicked`.
-
-    Two hundred stops of the Tab key would help nobody: row and column sliders do the same by keyboard.
-    """
-
-    def __init__(self, name: str, grid: int, clicked: Callable[[str, int], None], title: str = "") -> None:
-        colour = "black" if title else colour_of(name)
-        title, step = title or get_modality(name).title, GRID_SIDE // grid
-        square = dict.fromkeys(("width", "height"), f"{grid * step}px")
-        tracks = dict.fromkeys(("grid_template_columns", "grid_template_rows"), f"repeat({grid}, {step}px)")
-        over = {"grid_area": "1 / 1", **square}
-        self.image = Picture(format="png", tooltip=title, layout=w.Layout(object_fit="fill", **over))
-        bare = dict.fromkeys(("margin", "padding", "border", "min_width"), "0")
-        cell = w.Layout(width=f"{step}px", height=f"{step}px", **bare)
-        style = w.ButtonStyle(button_color="transparent")
-        self.buttons = []
-        for index in range(grid * grid):
-            tooltip = f"{title}, row {index // grid}, column {index % grid}"
-            button = w.Button(layout=cell, style=style, tabbable=False, tooltip=tooltip)
-            button.on_click(lambda _button, index=index: clicked(name, index))
-            self.buttons.append(button)
-        layout = w.Layout(overflow="hidden", grid_gap="0", margin="0", **tracks, **over)
-        pile = [self.image, w.GridBox(self.buttons, layout=layout)]
-        head = w.HTML(f'<b style="color:{colour}">{html.escape(title)}</b>')
-        super().__init__([head, w.GridBox(pile, layout=w.Layout(margin="4px", overflow="hidden", **square))])
-
-    def show(self, rgb: np.ndarray, words: str) -> None:
-        """Put (H, W, 3) in 0..1 under the buttons."""
-        self.image.value = page_png(to_image(rgb.repeat(2, axis=0).repeat(2, axis=1)))
-        self.image.tooltip = words
-
-
-def slider(label: str, low: int, high: int, value: int, live: bool = False, **options: Any) -> w.IntSlider:
-    """A whole number between `low` and `high`; `live` follows the mouse."""
-    options |= {"continuous_update": live, "layout": w.Layout(width="270px"), "disabled": low == high}
+def slider(label: str, low: int, high: int, value: int, **options: Any) -> w.IntSlider:
+    """A whole number between `low` and `high`."""
+    options |= {"layout": w.Layout(width="270px"), "disabled": low == high}
     return w.IntSlider(value, low, high, description=label, **options)
 
 
 def choice(label: str, options: Iterable[Any], **value: Any) -> w.Dropdown:
-    """One of several, each a text or (text, value); the first unless told, and wide enough for the longest."""
+    """One of several, each a text or (text, value); the first unless told, and wide enough for most."""
     options = list(options)
     longest = max(len(option[0] if isinstance(option, tuple) else option) for option in options)
-    layout = w.Layout(width=f"{max(230, 140 + 8 * longest)}px")
+    layout = w.Layout(width=f"{min(max(230, 140 + 8 * longest), 380)}px")
     return w.Dropdown(options=options, description=label, layout=layout, **value)
 
 

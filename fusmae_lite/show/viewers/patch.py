@@ -16,9 +16,9 @@ from rasterio.warp import transform
 from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.data.archives import Archive, Patch
 from fusmae_lite.show.figures import band_panel, composite_panel
-from fusmae_lite.show.panels import PALE, SIDE, Panel, draw_panels
+from fusmae_lite.show.panels import PALE, SIDE, Panel
 from fusmae_lite.show.pictures import SPARE_COLOURS, band_statistics, draw_coast, histogram
-from fusmae_lite.show.viewers.base import PairViewer, Source, look_choices
+from fusmae_lite.show.viewers.base import PairViewer, Rows, Source, look_choices
 
 #: What is told of a patch's meta.
 TOLD = ("split", "country", "season", "scene", "acquisition_date", "tile")
@@ -31,15 +31,15 @@ Place = tuple[float, float]  # degrees east, degrees north
 class PatchViewer(PairViewer):
     """Each pair of an archive: composites, one band as it lies on disk and its histogram, labels, place on a map."""
 
-    def __init__(self, archive: Source = None, *, pair: int = 0) -> None:
-        super().__init__("Patch", archive, pair, live=True)
+    def __init__(self, archive: Source = None, *, pair: int | None = None) -> None:
+        super().__init__("Patch", archive, pair)
         self.locator = Locator(self.archive)
         self._read = lru_cache(1)(self.archive.read)
-        shown = self._read(pair).bands
+        shown = self._read(self.pair.value).bands
         self.looks = look_choices(list(shown))
         bands = [(f"{name.upper()} {band}", (name, band)) for name in shown for band in shown[name]]
         self.band = w.SelectionSlider(options=bands, description="band", layout=w.Layout(width="270px"))
-        self.assemble([self.pair, self.band], list(self.looks.values()))
+        self.assemble([self.band, *self.looks.values()])
 
     @property
     def place(self) -> tuple[Place | None, str]:
@@ -52,7 +52,7 @@ class PatchViewer(PairViewer):
             return place, f"Centre {in_degrees(place)}, by its name: the files carry no coordinates"
         return None, "No map position: neither the files nor the names of this archive tell one"
 
-    def draw(self) -> tuple[bytes, str]:
+    def draw(self) -> tuple[Rows, str, str]:
         patch, (name, band) = self._read(self.pair.value), self.band.value
         panels = []
         for sensor, control in self.looks.items():
@@ -72,7 +72,7 @@ class PatchViewer(PairViewer):
         compared = f"mean {here:.3g} {unit} here, {mean:.3g} in the statistics"
         normalised = f"{band}: {compared}; normalised it is {(here - mean) / std:+.2f}."
         words = [patch.name, f"Labels: {', '.join(patch.labels) or 'no labels'}", where, facts, normalised]
-        return draw_panels([panels], self.pair_title(patch.labels)), ". ".join(text for text in words if text)
+        return [panels], self.pair_title(patch.labels), ". ".join(text for text in words if text)
 
 
 def same_side(bands: Mapping[str, np.ndarray], order: Sequence[str]) -> np.ndarray:

@@ -1,7 +1,9 @@
-"""Masks, drawn by a strategy or painted patch by patch, and what models paint into their gaps."""
+"""Masks, drawn by a strategy or painted by hand, and what models put into their gaps."""
 
 import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import rasterio.errors
 import torch
 from torch import Tensor
 
-from fusmae_lite.core.config import ModelConfig
+from fusmae_lite.core.config import ModelConfig, project_root
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.data.archives.names import file_in
@@ -17,14 +19,13 @@ from fusmae_lite.data.pairs import denormalise
 from fusmae_lite.model.fusmae import FusMAE
 from fusmae_lite.model.masking import STRATEGIES, sample_masks
 from fusmae_lite.model.tokens import patchify, unpatchify
-from fusmae_lite.show.figures import mask_panels, reconstruction_panels
+from fusmae_lite.show.figures import reconstruction_panels
 from fusmae_lite.show.geotiff import write_geotiff
-from fusmae_lite.show.panels import Panel, draw_panels
 from fusmae_lite.show.pictures import mask_pixels
 from fusmae_lite.show.viewers.base import (
     Models,
     PairViewer,
-    PatchGrid,
+    Rows,
     Source,
     choice,
     load_models,
@@ -35,78 +36,6 @@ from fusmae_lite.systems.weights import digest_of
 
 #: The choice of the cross-sensor control that leaves masks alone.
 AS_DRAWN = "as drawn"
-
-
-class MaskViewer(PairViewer):
-    """Strategy, ratio and seed draw a mask; a click on a patch hides or shows it, with consistent masks in all sensors.
-
-    Each sensor has to keep a patch. The default `config` is the paper's.
-    """
-
-    def __init__(self, archive: Source = None, config: ModelConfig | None = None, *, pair: int = 0) -> None:
-        self.config = config or ModelConfig()
-        super().__init__("Mask", archive, pair, self.config, live=True)
-        grid, names = self.config.grid, self.config.modalities
-        self.percent = slider("hidden, %", 0, 99, round(100 * self.config.mask_ratio), live=True)
-        self.seed = slider("seed", 0, 99, 0, live=True)
-        self.strategy = choice("masking", STRATEGIES, value=self.config.masking)
-        for control in (self.percent, self.seed, self.strategy):
-            control.observe(self._redraw_masks, "value")
-        self._redraw_masks()
-        self.grids = {name: PatchGrid(name, grid, self.flip) for name in names}
-        self.row, self.column = (slider(label, 0, grid - 1, 0, live=True) for label in ("row", "column"))
-        keys = [  # for those who use no mouse
-            self.button(
-                f"hide/show in {name.upper()}",
-                lambda name=name: self.flip(name, self.row.value * grid + self.column.value),
-                tooltip="the patch at this row and column",
-            )
-            for name in names
-        ]
-        controls = [self.pair, self.percent, self.seed, self.strategy]
-        self.assemble(controls, list(self.grids.values()), [self.row, self.column, *keys])
-
-    def flip(self, name: str, index: int) -> None:
-        """Hide patch `index` of sensor `name`, or show it if it is hidden. The last visible patch stays."""
-        flipped = self.masks if self.strategy.value == "consistent" else [name]
-        changed = {other: self.masks[other].copy() for other in flipped}
-        for mask in changed.values():
-            mask[index] = not self.masks[name][index]
-        if any(mask.all() for mask in changed.values()):
-            self.say("error: this is the last visible patch; the encoder needs one, so show another first")
-            return
-        self.masks |= changed
-        self.refresh()
-
-    def draw(self) -> tuple[bytes, str]:
-        rows = []
-        for name, rgb in self.rgbs.items():
-            mask = self.masks[name]
-            whole, seen = mask_panels(name, rgb, mask)
-            self.grids[name].show(seen.picture, f"{whole.title}, {seen.caption}")
-            received = Panel(visible_patches(rgb, mask), "the encoder receives", f"{int((~mask).sum())} tokens")
-            rows.append([whole, seen, received])
-        kept = {name: int((~mask).sum()) for name, mask in self.masks.items()}
-        tokens, title = self.config.tokens, self.pair_title()
-        told = [f"{get_modality(name).title} keeps {n} of {tokens} patches." for name, n in kept.items()]
-        both = int(np.all([~mask for mask in self.masks.values()], axis=0).sum())
-        length = f"The encoder receives {' + '.join(map(str, kept.values()))} + 1 (CLS) tokens."
-        words = [f"{title}.", *told, f"{both} places are visible to all.", length]
-        return draw_panels(rows, title), " ".join(words)
-
-    def _redraw_masks(self, _change: object = None) -> None:
-        drawn = draw_masks(self.config, self.strategy.value, self.percent.value, self.seed.value)
-        self.masks = {name: mask[0].numpy().copy() for name, mask in drawn.items()}  # bool (N,), True where hidden
-
-
-def visible_patches(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The visible patches of (H, W, 3) one after the other, on white, in a picture of the same size."""
-    grid = round(mask.size**0.5)
-    side = rgb.shape[0] // grid
-    patches = rgb.reshape(grid, side, grid, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
-    page = np.ones_like(patches)
-    page[: (~mask).sum()] = patches[~mask]
-    return page.reshape(grid, grid, side, side, 3).swapaxes(1, 2).reshape(rgb.shape)
 
 
 def cross_choices(modalities: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -136,48 +65,88 @@ def draw_masks(config: ModelConfig, strategy: str, percent: int, seed: int, cros
 class ReconstructionViewer(PairViewer):
     """Input, what the encoder sees, reconstruction and error; one model, or two side by side.
 
-    `models` are shipped names, checkpoints or models with the same sensors and patches; a mapping names them,
-    ``{"mine": "runs/laptop", "shipped": "xae-lite"}``. The save buttons write into `folder`.
+    Strategy, share and seed draw the masks; a stroke over what the encoder sees hides or shows its patches, in all
+    sensors where masks are consistent. `models` are shipped names, checkpoints or models with the same sensors and
+    patches; a mapping names them, ``{"mine": "runs/laptop", "shipped": "xae-lite"}``. Files go into `folder`,
+    by default ``runs/pictures``.
     """
 
     def __init__(
-        self, archive: Source = None, models: Models = ("xae-lite",), *, pair: int = 0, folder: Path | str = "."
+        self,
+        archive: Source = None,
+        models: Models = ("xae-lite",),
+        *,
+        pair: int | None = None,
+        folder: Path | str = "",
     ) -> None:
-        self.models, self.folder = load_models(models), Path(folder)
+        self.models, self.own_folder = load_models(models), project_root() / "runs" / "pictures"
+        self.folder = Path(folder or self.own_folder)
         self.config = next(iter(self.models.values())).config
+        names, grid = self.config.modalities, self.config.grid
         super().__init__("Reconstruction", archive, pair, self.config)
         self.percent = slider("hidden, %", 0, 99, round(100 * self.config.mask_ratio))
         self.seed = slider("seed", 0, 99, 0)
         self.strategy = choice("masking", STRATEGIES, value=self.config.masking)
-        self.cross = choice("sensors", cross_choices(self.config.modalities))
-        self.looks = look_choices(self.config.modalities)
+        self.cross = choice("sensors", cross_choices(names))
+        for control in (self.percent, self.seed, self.strategy, self.cross):
+            control.observe(self._draw_masks, "value")
+        self._draw_masks()
+        self.looks = look_choices(names)
+        self.row, self.column = (slider(label, 0, grid - 1, 0) for label in ("row", "column"))
+        flips = [  # for those who use no mouse
+            self.button(
+                f"hide/show in {name.upper()}",
+                lambda name=name: self.paint(name, [self.row.value * grid + self.column.value]),
+                tooltip="the patch at this row and column",
+            )
+            for name in names
+        ]
         self.save_png_button = self.button("Save PNG", self.save_png, icon="image", tooltip="write this picture")
         self.save_tiff_button = self.button(
             "Save GeoTIFF", self.save_geotiff, icon="globe", tooltip="write the reconstruction"
         )
         self.assemble(
-            [self.pair, self.percent, self.seed],
-            [self.strategy, self.cross, *self.looks.values()],
-            [self.save_png_button, self.save_tiff_button],
+            [self.percent, self.seed, self.strategy, self.cross, *self.looks.values()],
+            [self.row, self.column, *flips, self.save_png_button, self.save_tiff_button],
         )
 
-    def draw(self) -> tuple[bytes, str]:
-        masks = draw_masks(self.config, self.strategy.value, self.percent.value, self.seed.value, self.cross.value)
-        # of the sensors that are encoded: (C, H, W) in physical units for each model, and bool (N,), True where hidden
+    def paint(self, name: str, cells: Sequence[int]) -> None:
+        """Hide these patches of sensor `name`, or show them if the first is hidden. The last visible patch stays."""
+        painted = self.masks if self.strategy.value == "consistent" else [name]
+        changed = {other: self.masks[other].copy() for other in painted if other in self.masks}
+        for mask in changed.values():
+            mask[list(cells)] = not self.masks[name][cells[0]]
+        if not changed or any(mask.all() for mask in changed.values()):
+            raise InputError("the last visible patch of a sensor stays, the encoder needs one", "show another first")
+        self.masks |= changed
+        self.painting = True
+        self.refresh()
+
+    def draw(self) -> tuple[Rows, str, str]:
+        masks = {name: torch.from_numpy(mask)[None] for name, mask in self.masks.items()}
+        # of the sensors that are encoded: (C, H, W) in physical units for each model
         self.predictions = {name: predict(model, self.images, masks) for name, model in self.models.items()}
-        self.masks = {name: mask[0].numpy() for name, mask in masks.items()}
         title, originals, rows = self.pair_title(), self.originals, []
         words = [f"{title}."]
         for name, mask in self.masks.items():
             made = {model: images[name] for model, images in self.predictions.items()}
             look = self.looks[name].value if name in self.looks else None
-            rows.append(reconstruction_panels(name, look, originals[name], made, mask, False))
+            whole, seen, *others = reconstruction_panels(name, look, originals[name], made, mask, False)
+            seen = replace(seen, caption=f"{seen.caption},\ndrag to hide or show", name=name, grid=self.config.grid)
+            rows.append([whole, seen, *others])
             words.append(f"{get_modality(name).title}: the encoder sees {int((~mask).sum())} of {mask.size} patches.")
-            for model, panel in zip(made, rows[-1][3::2], strict=True):
+            for model, panel in zip(made, others[1::2], strict=True):
                 words.append(f"Mean absolute error of {model} at hidden patches: {panel.caption.splitlines()[1]}.")
+        tokens = " + ".join(str(int((~mask).sum())) for mask in self.masks.values())
+        words.append(f"The encoder receives {tokens} + 1 (CLS) tokens.")
         if any(model.config.normalize_target for model in self.models.values()):
             words.append("Mean and deviation of each patch are the true ones: this model predicts only structure.")
-        return draw_panels(rows, title), " ".join(words)
+        return rows, title, " ".join(words)
+
+    def _draw_masks(self, _change: object = None) -> None:
+        drawn = draw_masks(self.config, self.strategy.value, self.percent.value, self.seed.value, self.cross.value)
+        self.masks = {name: mask[0].numpy().copy() for name, mask in drawn.items()}  # bool (N,), True where hidden
+        self.painting = False
 
     def pasted(self, model: str) -> dict[str, np.ndarray]:
         """A model's predictions with the input at visible patches: modality -> (C, H, W)."""
@@ -207,7 +176,9 @@ class ReconstructionViewer(PairViewer):
     def _drawn(self) -> str:
         """How the masks came about, for names and tags."""
         cross = "" if self.cross.value == AS_DRAWN else f" {self.cross.value}"
-        return f"{self.strategy.value} {self.percent.value} %{cross}"
+        if not self.painting:
+            return f"{self.strategy.value} {self.percent.value} %{cross}"
+        return f"painted {zlib.crc32(b''.join(mask.tobytes() for mask in self.masks.values())):08x}"
 
     def _save(self, path: Path | str | None, ending: str, write: Callable[[Path], object], model: str = "") -> Path:
         """Write to `path`, by default a file of the viewer's folder called after patch, model and masks."""
@@ -215,6 +186,8 @@ class ReconstructionViewer(PairViewer):
         made = re.sub(r"[^\w-]+", "-", f"{model or '+'.join(self.models)} {self._drawn()} seed {self.seed.value}")
         path = Path(path) if path else file_in(self.folder, name, f"_{made}.{ending}")
         try:
+            if path.parent == self.own_folder:
+                path.parent.mkdir(parents=True, exist_ok=True)
             write(path)
         except (OSError, rasterio.errors.RasterioError) as error:
             line = str(error).splitlines()[0]

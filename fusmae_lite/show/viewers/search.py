@@ -1,6 +1,6 @@
 """Search in an archive: a pair, chosen on a map of vectors or by its number, and the pairs most like it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import product
 from textwrap import shorten
@@ -15,12 +15,12 @@ from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.data.archives import Archive, open_archive
 from fusmae_lite.data.pairs import PairDataset
 from fusmae_lite.evaluation.retrieval import cosines, jaccard, search
-from fusmae_lite.show.panels import INK, PALE, Panel, draw_panels, font, page_png
+from fusmae_lite.show.panels import INK, PALE, Panel, font
 from fusmae_lite.show.pictures import COLOURS, colour_of, composite
-from fusmae_lite.show.viewers.base import GRID_SIDE, PatchGrid, Source, Viewer, choice, slider
+from fusmae_lite.show.viewers.base import Rows, Source, Viewer, choice, slider
 
-#: Fields along a side of the map, each a button; pairs shown beside the query; radius of a dot in pixels.
-FIELDS, FOUND, DOT = 20, 3, 4
+#: Side of the map on the screen, fields along it that can be clicked, pairs shown beside the query, radius of a dot.
+GRID_SIDE, FIELDS, FOUND, DOT = 300, 100, 3, 4
 OTHERS, ANY = "left out", "may be found"
 Vectors = Mapping[str, ArrayLike]
 
@@ -53,12 +53,11 @@ class SearchViewer(Viewer):
         ways = [(a, b) for a, b in product(self.vectors, repeat=2) if a == b or "+" not in a + b]
         self.way = choice("search", [(f"{a.upper()} finds {b.upper()}", (a, b)) for a, b in ways])
         self.own = choice("its tile", (OTHERS, ANY))
-        self.map = PatchGrid("map", FIELDS, self.click, "Map: click a dot")
-        self.assemble([self.pair, self.way, self.own], [self.map])
+        self.assemble([self.pair, self.way, self.own])
 
-    def click(self, _name: str, field: int) -> None:
-        """Choose the pair whose dot is nearest to the middle of a field."""
-        row, column = divmod(field, FIELDS)
+    def paint(self, _name: str, cells: Sequence[int]) -> None:
+        """Choose the pair whose dot is nearest to the middle of the field that was clicked."""
+        row, column = divmod(cells[0], FIELDS)
         away = self._places(self.way.value[0]) - (np.array([column, row]) + 0.5) * GRID_SIDE / FIELDS
         self.pair.value = int(np.square(away).sum(axis=1).argmin())
 
@@ -72,7 +71,7 @@ class SearchViewer(Viewer):
         found = search(similar, FOUND, allowed[None])[0]
         return found[found >= 0], similar[0]
 
-    def draw(self) -> tuple[bytes, str]:
+    def draw(self) -> tuple[Rows, str, str]:
         (query, database), i = self.way.value, self.pair.value
         found, similar = self.found()
         likeness = jaccard((labels := self.archive.labels[self.rows])[[i]], labels)[0]
@@ -87,9 +86,8 @@ class SearchViewer(Viewer):
                 heading = title if place else f"{get_modality(name).title}, {title}"
                 panels[name].append(Panel(rgb, heading, caption, colour_of(name) if used else INK))
             words += [f"{title} ({self._labels(j)}), {told}"] if place else []
-        self._draw_map(i, found)
         asked = f"{query.upper()} of {self._told(i)} finds in {database.upper()}, its own tile {self.own.value}: "
-        return draw_panels(list(panels.values()), self._told(i)), asked + ("; ".join(words) or "nothing") + "."
+        return [[self._map(i, found)], *panels.values()], self._told(i), asked + ("; ".join(words) or "nothing") + "."
 
     def _labels(self, i: int) -> str:
         on = np.flatnonzero(self.archive.labels[self.rows[i]])
@@ -106,7 +104,7 @@ class SearchViewer(Viewer):
         flat = (flat - flat.min(axis=0)) / np.maximum(np.ptp(flat, axis=0), 1e-12)
         return 3 * DOT + flat * [1, -1] * (GRID_SIDE - 6 * DOT) + [0, GRID_SIDE - 6 * DOT]
 
-    def _draw_map(self, i: int, found: np.ndarray) -> None:
+    def _map(self, i: int, found: np.ndarray) -> Panel:
         side, places = 2 * GRID_SIDE, 2 * self._places(self.way.value[0])
         pen = ImageDraw.Draw(page := Image.new("RGB", (side, side), "white"))
         pen.rectangle((0, 0, side - 1, side - 1), outline="#BBBBBB", width=2)
@@ -115,5 +113,5 @@ class SearchViewer(Viewer):
         marks = *((j, 2, "#BBBBBB") for j in range(len(places))), *((j, 3, COLOURS["s2"]) for j in found)
         for j, size, colour in (*marks, (i, 3, COLOURS["s1"])):
             pen.circle(tuple(places[j]), size * DOT, colour, "white")
-        self.map.image.value = page_png(page.resize((GRID_SIDE, GRID_SIDE), Image.Resampling.BOX))
-        self.map.image.tooltip = "Two main components of the vectors: blue the query, orange what it finds"
+        told = "two main components of the vectors;\nblue: the query, orange: what it finds"
+        return Panel(np.asarray(page) / 255, "Map: click a dot", told, name="map", grid=FIELDS, side=GRID_SIDE)

@@ -9,8 +9,9 @@ import ipywidgets as w
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import parse_object
 from fusmae_lite.show.charts import show_loss_curves
+from fusmae_lite.show.panels import STYLE, image_html
 from fusmae_lite.show.pictures import png
-from fusmae_lite.show.viewers.base import Viewer, choice, slider
+from fusmae_lite.show.viewers.base import Rows, Viewer, choice, slider
 
 
 class TrainingMonitor(Viewer):
@@ -24,23 +25,26 @@ class TrainingMonitor(Viewer):
         below = [path / "metrics.jsonl", path / "pretrain" / "metrics.jsonl"]
         self.path = path if path.suffix == ".jsonl" else next((file for file in below if file.is_file()), below[1])
         self._draw = lru_cache(1)(self._draw)  # an unchanged file costs one look at its date
-        self.follow = w.Play(max=10**6, interval=round(1000 * every), description="follow the run")
+        self.play = w.Play(max=10**6, interval=round(1000 * every), layout=w.Layout(display="none"))
+        self.follow = w.ToggleButton(description="Follow the run", icon="play", tooltip="read it again and again")
+        self.follow.observe(lambda change: setattr(self.play, "playing", change["new"]), "value")
         self.again = self.button("Read again", self.refresh, icon="refresh", tooltip="read the metrics file now")
         self.x = choice("across", ["step", "epoch"])
+        self.logarithmic = w.Checkbox(description="logarithmic", indent=False, layout=w.Layout(width="120px"))
         self.skip = slider("leave out first, %", 0, 95, 0, step=5, style={"description_width": "initial"})
-        self.assemble([self.follow, self.again, self.x, self.skip])
+        self.assemble([self.x, self.logarithmic, self.skip], [self.follow, self.play, self.again])
 
-    def draw(self) -> tuple[bytes, str]:
+    def draw(self) -> tuple[Rows, str, str]:
         try:
             state = self.path.stat()
         except OSError:
             raise InputError(f"no {self.path}", "start training (notebook 05), or give the run's folder") from None
-        return self._draw((state.st_mtime_ns, state.st_size), self.x.value, self.skip.value)
+        return self._draw((state.st_mtime_ns, state.st_size), self.x.value, self.skip.value, self.logarithmic.value)
 
-    def _draw(self, _state: tuple[int, int], x: str, skip: int) -> tuple[bytes, str]:
+    def _draw(self, _state: tuple[int, int], x: str, skip: int, log: bool) -> tuple[Rows, str, str]:
         rows = read_metrics(self.path)
         shown = rows[min(len(rows) * skip // 100, len(rows) - 1) :]
-        figure = show_loss_curves(shown, x=x, y="training loss", title=f"{len(rows)} epochs written")
+        figure = show_loss_curves(shown, x=x, y="training loss", log=log)
         first, last = rows[0], rows[-1]
         losses = "; ".join(
             f"{key.removeprefix('loss_').upper()} {first.get(key, math.nan):.3f} to {value:.3f}"
@@ -50,7 +54,17 @@ class TrainingMonitor(Viewer):
         speed = f", {last['pairs_per_second']:.0f} pairs a second" if "pairs_per_second" in last else ""
         where = f"Epoch {last.get('epoch', '?')}, step {last.get('step', '?')}{speed}"
         words = f"{where}. Training loss, first to last epoch: {losses}."
-        return png(figure), words
+        if seen := {key: value for row in rows for key, value in row.items() if key.startswith("val_loss_")}:
+            told = "; ".join(f"{key.removeprefix('val_loss_').upper()} {value:.3f}" for key, value in seen.items())
+            words += f" Last validation loss: {told}."
+        self._png = png(figure, dpi=180)
+        return [], f"{len(rows)} epochs written", words
+
+    def as_html(self) -> str:
+        return f'{STYLE}<div class="fusmae-page" style="max-width:900px">{image_html(self._png, self.title)}</div>'
+
+    def picture(self) -> bytes:
+        return self._png if self.description else super().picture()
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
