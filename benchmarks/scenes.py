@@ -2,7 +2,8 @@
 
     python benchmarks/scenes.py BLOCK --record benchmarks/scenes.json
 
-BLOCK is an archive of neighbouring pairs. Each size of --sizes is a process of its own that embeds or fills a synthetic
+BLOCK is an archive of neighbouring pairs; without it memory alone is measured, and what stands in the record for other
+sizes and commands stays. Each size of --sizes is a process of its own that embeds or fills a synthetic
 scene of so many pixels a side, of which 2,000 x 2,000 px are drawn and repeated.
 """
 
@@ -148,31 +149,42 @@ def memory(command: str, size: int, source: list[np.ndarray], folder: Path) -> d
     return {"px": size, "model_mib": round(before), "peak_mib": round(peak), "beyond_mib": round(peak - before)}
 
 
+def places(block: Path, source: list[np.ndarray], folder: Path) -> dict[str, object]:
+    """Footprints and seams."""
+    s1, s2, edges = mosaic(block, folder)
+    place = "EPSG:32633", from_origin(400_000, 5_300_000, 10, 10)
+    pair = [write(folder / f"{n}.tif", (SIDE, SIDE), place, x, None) for n, x in zip("ab", source, strict=True)]
+    errors = {
+        "mosaic of real pairs": seams(s1, s2, folder, True),
+        "the same, tiles side by side": seams(s1, s2, folder, False),
+        f"synthetic, {SIDE} px": seams(*pair, folder, True),
+    }
+    return {"footprints_px": footprints(s1, s2, edges), "seams": errors}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("block", type=Path)
+    parser.add_argument("block", type=Path, nargs="?")
     parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 2000, 5000, 10000])
+    parser.add_argument("--commands", nargs="*", default=["embed", "predict"])
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="8 GB for 10,000 px")
     parser.add_argument("--record", type=Path)
     given = parser.parse_args()
     report: dict[str, object] = {"weights": WEIGHTS, "cores": os.cpu_count()}
     source = synthetic()
-    with tempfile.TemporaryDirectory(dir=given.scratch) as name:
-        folder = Path(name)
-        s1, s2, edges = mosaic(given.block, folder)
-        report["footprints_px"] = footprints(s1, s2, edges)
-        report["seams"] = {"mosaic of real pairs": seams(s1, s2, folder, True)}
-        report["seams"]["the same, tiles side by side"] = seams(s1, s2, folder, False)
-        place = "EPSG:32633", from_origin(400_000, 5_300_000, 10, 10)
-        pair = (write(folder / f"{n}.tif", (SIDE, SIDE), place, x, None) for n, x in zip("ab", source, strict=True))
-        report["seams"][f"synthetic, {SIDE} px"] = seams(*pair, folder, True)
+    if given.block:
+        with tempfile.TemporaryDirectory(dir=given.scratch) as name:
+            report |= places(given.block, source, Path(name))
         line(json.dumps(report, indent=1))
-    for command in ("embed", "predict"):
-        report[command] = []
+    elif given.record and given.record.is_file():
+        report |= json.loads(given.record.read_text(encoding="utf-8"))
+    for command in given.commands:
         for size in given.sizes:
             with tempfile.TemporaryDirectory(dir=given.scratch) as name:
-                report[command].append(memory(command, size, source, Path(name)))
-            line(f"{command} {json.dumps(report[command][-1])}")
+                row = memory(command, size, source, Path(name))
+            rows = [*(row for row in report.get(command, []) if row["px"] != size), row]
+            report[command] = sorted(rows, key=lambda row: row["px"])
+            line(f"{command} {json.dumps(row)}")
             if given.record:
                 write_text(given.record, json.dumps(report, indent=1) + "\n")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import ctypes
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,11 +18,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from fusmae_lite.data.grids import Box
+    from fusmae_lite.data.scenes import Scene
     from fusmae_lite.model.system import System
 
 Weights = Annotated[str, Option(help="xae-lite, xad-lite, a .safetensors file or its folder.", metavar="NAME|PATH")]
 Overwrite = Annotated[bool, Option(help="Replace an output that exists.")]
-#: Megabytes that GDAL keeps of blocks, so that memory does not grow with the scene.
+#: Megabytes that GDAL keeps of blocks.
 CACHE = 64
 
 
@@ -45,41 +48,42 @@ def embed(
     if tokens and len(inputs) == 1:
         raise InputError("--tokens with an archive: its pairs make no raster", "give a scene, or leave --tokens out")
     cog = check_output(tokens, overwrite, (".tif", ".tiff"), inputs) if tokens else None
-    import rasterio
-
     from fusmae_lite.data.archives import open_archive
     from fusmae_lite.data.outputs import write_geoparquet
     from fusmae_lite.data.scenes import Scene
-    from fusmae_lite.systems.vectors import archive_rows, facts_of, scene_rows
+    from fusmae_lite.systems.vectors import archive_rows, facts_of
 
     model = _model(weights)
     facts = {**facts_of(model, weights), "pooling": model.pooling, "sources": inputs}
-    with rasterio.Env(GDAL_CACHEMAX=CACHE):
-        if len(inputs) == 1:
-            archive = open_archive(inputs[0])
-            count = write_geoparquet(path, archive_rows(model, archive, workers), None, facts)
-            print(f"{count} vectors of {archive.kind_of_pairs} in {path}")
+    with _bounded_memory():
+        if len(inputs) == 2:
+            scene = Scene(*inputs)
+            _write_vectors(path, model, scene, facts)
+            if cog:
+                _write_tokens(cog, model, scene, facts)
             return
-        scene = Scene(*inputs)
-        partly = 0
-
-        def rows() -> Iterator[list]:
-            nonlocal partly
-            for some in scene_rows(model, scene):
-                partly += sum(row.seen < 1 for row in some)
-                yield some
-
-        count = write_geoparquet(path, rows(), scene.grid.crs, facts)
-        side = model.config.image_size
-        left_out = -(-scene.height // side) * -(-scene.width // side) - count
-        print(
-            f"{count} vectors in {path}; {partly} of images that no data or the edge cuts, {left_out} left out: no data"
-        )
-        if cog:
-            _write_tokens(cog, model, scene, facts)
+        archive = open_archive(inputs[0])
+        count = write_geoparquet(path, archive_rows(model, archive, workers), None, facts)
+        print(f"{count} vectors of {archive.kind_of_pairs} in {path}")
 
 
-def _write_tokens(path: Path, model: System, scene: object, facts: dict[str, object]) -> None:
+def _write_vectors(path: Path, model: System, scene: Scene, facts: dict[str, object]) -> None:
+    from fusmae_lite.data.outputs import write_geoparquet
+    from fusmae_lite.systems.vectors import scene_rows
+
+    cut, side = Counter(), model.config.image_size
+
+    def rows() -> Iterator[list]:
+        for some in scene_rows(model, scene):
+            cut.update(row.seen < 1 for row in some)
+            yield some
+
+    count = write_geoparquet(path, rows(), scene.grid.crs, facts)
+    lost = -(-scene.height // side) * -(-scene.width // side) - count
+    print(f"{count} vectors in {path}; {cut[True]} of images that no data or the edge cuts, {lost} left out: no data")
+
+
+def _write_tokens(path: Path, model: System, scene: Scene, facts: dict[str, object]) -> None:
     import numpy as np
 
     from fusmae_lite.data.outputs import Layer, write_cog
@@ -95,10 +99,7 @@ def _write_tokens(path: Path, model: System, scene: object, facts: dict[str, obj
             yield box, values
 
     layers = [Layer(f"embedding {i}") for i in range(model.config.width)]
-    place = scene.grid.crs, scene.grid.coarser(side)
-    write_cog(
-        path, parts(), shape, place, layers, {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
-    )
+    write_cog(path, parts(), shape, (scene.grid.crs, scene.grid.coarser(side)), layers, facts)
     print(f"{shape[0]} x {shape[1]} tokens of {side} px in {path}: {empty} without data are NaN")
 
 
@@ -117,7 +118,6 @@ def predict(
     """
     path = check_output(out, overwrite, (".tif", ".tiff"), [s1, s2, *[hidden] * bool(hidden)])
     import numpy as np
-    import rasterio
 
     from fusmae_lite.core.sensors import get_modality
     from fusmae_lite.data.outputs import layers_of, write_cog
@@ -126,7 +126,7 @@ def predict(
     from fusmae_lite.systems.vectors import facts_of
 
     model = _model(weights)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE):
+    with _bounded_memory():
         scene = Scene(s1, s2)
         mask = Hidden(hidden, scene) if hidden else None
         tags: dict[str, object] = {**facts_of(model, weights), "sensor": sensor, "seed": "none, nothing is drawn"}
@@ -147,6 +147,20 @@ def predict(
         write_cog(path, parts(), (scene.height, scene.width), place, layers_of(get_modality(sensor)), tags)
     far = f"; {asked - filled} lie too far from any that {sensor} shows" if asked > filled else ""
     print(f"{filled} of {asked} hidden pixels predicted in {path}{far}")
+
+
+@contextmanager
+def _bounded_memory() -> Iterator[None]:
+    """Memory that does not grow with the scene: few blocks kept, and where glibc is, large arrays given back whole.
+
+    It keeps a freed array of up to 32 MB for the next one, in pieces that fit ever less.
+    """
+    import rasterio
+
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(-3, 2**20)  # M_MMAP_THRESHOLD
+    with rasterio.Env(GDAL_CACHEMAX=CACHE):
+        yield
 
 
 def _model(weights: str) -> System:

@@ -10,7 +10,7 @@ import numpy as np
 import rasterio
 from rasterio import Affine
 from rasterio.crs import CRS
-from rasterio.windows import Window
+from rasterio.windows import Window, bounds
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import refuse_special
@@ -35,6 +35,15 @@ class Box(NamedTuple):
         """Of an array of the scene."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
+    def cut(self, other: "Box") -> "Box":
+        """What of it lies in the other; of no height or width if nothing does."""
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        return Box(top, left, max(top, min(self.bottom, other.bottom)), max(left, min(self.right, other.right)))
+
+    def of(self, whole: "Box") -> "Box":
+        """The same pixels, counted from the corner of `whole`."""
+        return Box(*(edge - first for edge, first in zip(self, whole[:2] * 2, strict=True)))
+
     def window(self, ratio: int = 1) -> Window:
         """For rasterio, in pixels `ratio` times as large."""
         top, left = self.top // ratio, self.left // ratio
@@ -58,11 +67,8 @@ class Grid(NamedTuple):
 
     def footprint(self, box: Box) -> list[tuple[float, float]]:
         """x, y of the corners of a box, counter-clockwise from the lower left."""
-        t, corners = (
-            self.transform,
-            ((box.left, box.bottom), (box.right, box.bottom), (box.right, box.top), (box.left, box.top)),
-        )
-        return [(t.c + t.a * column, t.f + t.e * row) for column, row in corners]
+        left, bottom, right, top = bounds(box.window(), self.transform)
+        return [(left, bottom), (right, bottom), (right, top), (left, top)]
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def write_cog(
                 file.descriptions = [layer.name for layer in layers]
                 file.units = [layer.unit for layer in layers]
                 file.scales = [layer.scale for layer in layers]
-                file.update_tags(**{name: str(value) for name, value in tags.items()})
+                file.update_tags(**{k: v if isinstance(v, str) else json.dumps(v) for k, v in tags.items()})
             cog = {"compress": "deflate", "predictor": "yes", "blocksize": _BLOCK, "bigtiff": "if_safer"}
             rasterio.shutil.copy(plain, temporary, driver="COG", **cog)
 

@@ -49,9 +49,9 @@ class Raster:
         """
         widest, grid = math.lcm(*self.ratios), self.grid
         edge = 2 * widest if widest > 1 else 0
-        top, left = (max(start // widest * widest - edge, 0) for start in box[:2])
-        around = Box(top, left, min(box.bottom + edge, grid.height), min(box.right + edge, grid.width))
-        shape = around.bottom - top, around.right - left
+        top, left = (start // widest * widest - edge for start in box[:2])
+        around = Box(top, left, box.bottom + edge, box.right + edge).cut(Box(0, 0, grid.height, grid.width))
+        shape = around.bottom - around.top, around.right - around.left
         image = torch.zeros(self.modality.channels, *shape)
         gaps, empty = torch.zeros(shape, dtype=torch.bool), torch.ones(shape, dtype=torch.bool)
         for file, ratio in zip(self.files, self.ratios, strict=True):
@@ -61,17 +61,13 @@ class Raster:
             empty &= zero[0] == 1
         if empty.any() and widest > 1:
             empty = F.max_pool2d(empty[None].float(), 2 * widest + 1, 1, widest)[0] > 0
-        inside = Box(box.top - top, box.left - left, box.bottom - top, box.right - left).slices
+        inside = box.of(around).slices
         measured = ~(gaps | empty)[inside]
         pixels = image[:, *inside].masked_fill(~measured, 0.0)
-        self._check(pixels, measured)
-        return pixels.numpy(), measured.numpy()
-
-    def _check(self, pixels: Tensor, measured: Tensor) -> None:
-        """InputError for values that the sensor cannot have measured."""
         least, most = self.modality.valid or (-math.inf, math.inf)
         if measured.any() and not (least <= pixels.min() and pixels.max() <= most):
             self.judge({b: x[measured].numpy() for b, x in zip(self.modality.bands, pixels, strict=True)})
+        return pixels.numpy(), measured.numpy()
 
     def judge(self, bands: Mapping[str, np.ndarray]) -> None:
         """Unit and range of measured pixels, band -> (n,), as archives are held to them."""
@@ -134,7 +130,7 @@ class Scene:
         drawn = np.random.default_rng(0).choice(len(places), min(DRAWN, len(places)), replace=False).tolist()
         seen: list[dict[str, np.ndarray]] = []
         for y, x in (places[i] for i in {*drawn, len(places) - 1}):  # the last: where a truncated file ends
-            pixels, there = raster.read(Box(y, x, min(y + side, self.height), min(x + side, self.width)))
+            pixels, there = raster.read(Box(y, x, y + side, x + side).cut(self.whole))
             if there.any():
                 seen.append({b: values[there] for b, values in zip(raster.modality.bands, pixels, strict=True)})
         if seen:

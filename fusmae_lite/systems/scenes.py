@@ -27,15 +27,16 @@ BOX = 480
 BATCH = 16
 #: Systems that make one vector of both sensors and cannot leave out patches, or a sensor.
 _WHOLE = ("late", "dino")
+Arrays = dict[str, np.ndarray]
+Tensors = dict[str, Tensor]
 
 
 class Tile(NamedTuple):
     """A square image of the scene: sensor -> (C, H, W) normalised, and -> (N,) True where a patch is hidden."""
 
-    top: int
-    left: int
-    images: dict[str, Tensor]
-    hidden: dict[str, Tensor]
+    box: Box
+    images: Tensors
+    hidden: Tensors
 
     def shown(self) -> tuple[tuple[str, int], ...]:
         """Sensors that show a patch at all, and how many."""
@@ -60,10 +61,8 @@ def embed(model: System, scene: Scene) -> Iterator[Vectors]:
     for _, tiles, *_ in _boxes(model, scene, size, "embed"):
         for batch, images, masks in _batches(model, tiles):
             z = _encoded(model, images, masks).pooled(model.pooling)
-            corners = [(tile.top, tile.left) for tile in batch]
-            boxes = [Box(y, x, min(y + size, scene.height), min(x + size, scene.width)) for y, x in corners]
-            yield Vectors(boxes, z.float().cpu(), [sum(n for _, n in tile.shown()) / area for tile in batch])
-        del tiles
+            seen = [sum(count for _, count in tile.shown()) / area for tile in batch]
+            yield Vectors([tile.box.cut(scene.whole) for tile in batch], z.float().cpu(), seen)
 
 
 def embed_tokens(model: System, scene: Scene) -> Iterator[tuple[Box, np.ndarray]]:
@@ -72,11 +71,9 @@ def embed_tokens(model: System, scene: Scene) -> Iterator[tuple[Box, np.ndarray]
     NaN where neither sensor shows the patch. Patches are cut at the right and lower edge of the scene.
     """
     side, grid = model.config.patch_size, model.config.grid
-    rows, columns = scene.height // side, scene.width // side
-    weights = _window(grid, grid)
+    whole, weights = Box(0, 0, scene.height // side, scene.width // side), _window(grid)
     for box, tiles, *_ in _boxes(model, scene, _stride(model), "tokens"):
-        bottom, right = min(-(-box.bottom // side), rows), min(-(-box.right // side), columns)
-        box = Box(box.top // side, box.left // side, bottom, right)
+        box = Box(box.top // side, box.left // side, -(-box.bottom // side), -(-box.right // side)).cut(whole)
         blend = _Blend(box, model.config.width)
         for batch, images, masks in _batches(model, tiles):
             tokens = _encoded(model, images, masks).tokens
@@ -88,8 +85,7 @@ def embed_tokens(model: System, scene: Scene) -> Iterator[tuple[Box, np.ndarray]
             means = (total / count.clamp(min=1)).transpose(1, 2).unflatten(2, (grid, grid))
             there = (count > 0).view(-1, grid, grid) * weights
             for tile, values, weight in zip(batch, means, there, strict=True):
-                blend.add(tile.top // side, tile.left // side, values, weight)
-        del tiles
+                blend.add(tile.box.top // side, tile.box.left // side, values, weight)
         if box.bottom > box.top and box.right > box.left:
             yield box, blend.mean()
 
@@ -106,7 +102,7 @@ def predict(
     if not model.reconstructs or c.normalize_target or sensor not in c.modalities:
         why = "each patch to its own scale" if c.normalize_target else f"no pixels of {sensor}"
         raise InputError(f"{model.title} of these weights predicts {why}", "choose a masked autoencoder of that sensor")
-    weights = _window(c.image_size, c.image_size)
+    weights = _window(c.image_size)
     for box, tiles, pixels, measured in _boxes(model, scene, _stride(model), "predict", sensor, mask):
         hidden = ~measured if mask is None else mask.read(box)
         pixels = np.where(measured, pixels, np.nan)
@@ -114,16 +110,14 @@ def predict(
             blend = _Blend(box, len(pixels))
             needed = [tile for tile in tiles if tile.hidden[sensor].any() and not tile.hidden[sensor].all()]
             for batch, images, masks in _batches(model, needed):
-                made = _predicted(model, images, masks)[sensor]
+                with torch.inference_mode():
+                    made = model(images, masks).images()[sensor].float().cpu()
                 shares = 1 - masks[sensor].float().mean(dim=1)  # a tile that sees more of it knows more
                 for tile, values, share in zip(batch, denormalise(made, sensor), shares, strict=True):
-                    blend.add(tile.top, tile.left, values, weights * share)
+                    blend.add(tile.box.top, tile.box.left, values, weights * share)
             least, most = get_modality(sensor).valid or (-np.inf, np.inf)
             pixels[:, hidden] = blend.mean()[:, hidden].clip(least, most)
-            del blend, needed
-        del tiles, measured
-        yield box, pixels.astype(np.float32), hidden
-        del pixels
+        yield box, pixels.astype(np.float32, copy=False), hidden
 
 
 class _Blend:
@@ -131,15 +125,13 @@ class _Blend:
 
     def __init__(self, box: Box, channels: int) -> None:
         self.box = box
-        shape = max(box.bottom - box.top, 0), max(box.right - box.left, 0)
+        shape = box.bottom - box.top, box.right - box.left
         self.total, self.weight = torch.zeros(channels, *shape), torch.zeros(shape)
 
     def add(self, top: int, left: int, values: Tensor, weights: Tensor) -> None:
         """(C, h, w) and (h, w) with the upper left corner there; what lies outside of the box is left out."""
-        corner = top - self.box.top, left - self.box.left
-        ends = zip(corner, weights.shape, self.weight.shape, strict=True)
-        inside = tuple(slice(max(at, 0), max(min(at + size, side), 0)) for at, size, side in ends)
-        own = tuple(slice(s.start - at, max(s.stop, s.start) - at) for s, at in zip(inside, corner, strict=True))
+        whole = Box(top, left, top + weights.shape[0], left + weights.shape[1])
+        own, inside = (whole.cut(self.box).of(of).slices for of in (whole, self.box))
         self.total[:, *inside] += values[:, *own] * weights[own]
         self.weight[inside] += weights[own]
 
@@ -148,10 +140,10 @@ class _Blend:
         return (self.total / torch.where(self.weight > 0, self.weight, torch.nan)).numpy()
 
 
-def _window(height: int, width: int) -> Tensor:
-    """Weights of a tile's pixels, (h, w): a squared sine, which falls to nearly 0 at its edges."""
-    rows, columns = (torch.sin(torch.pi * (torch.arange(n) + 0.5) / n) ** 2 for n in (height, width))
-    return rows[:, None] * columns
+def _window(side: int) -> Tensor:
+    """Weights of a tile's pixels, (side, side): a squared sine, which falls to nearly 0 at its edges."""
+    weights = torch.sin(torch.pi * (torch.arange(side) + 0.5) / side) ** 2
+    return weights[:, None] * weights
 
 
 def _stride(model: System) -> int:
@@ -174,19 +166,18 @@ def _boxes(
         raise InputError(what, "choose a larger scene, or weights for smaller images")
     corners = [(y, x) for y in range(0, scene.height, step) for x in range(0, scene.width, step)]
     for top, left in followed(corners, title, len(corners)):
-        box = Box(top, left, min(top + step, scene.height), min(left + step, scene.width))
+        box = Box(top, left, top + step, left + step).cut(scene.whole)
         rows = _starts(top, box.bottom, scene.height, size, stride)
         columns = _starts(left, box.right, scene.width, size, stride)
-        around = Box(rows[0], columns[0], min(rows[-1] + size, scene.height), min(columns[-1] + size, scene.width))
+        around = Box(rows[0], columns[0], rows[-1] + size, columns[-1] + size).cut(scene.whole)
         images, measured = scene.read(around)
-        inside = Box(top - rows[0], left - columns[0], box.bottom - rows[0], box.right - columns[0]).slices
+        inside = box.of(around).slices
         pixels, there = images[sensor][:, *inside], measured[sensor][inside]
         if mask is not None:
             measured = {**measured, sensor: measured[sensor] & ~mask.read(around)}
         tiles = list(_cut(model, images, measured, rows, columns))
-        del images, measured  # or two boxes would be in memory at once
         yield box, tiles, pixels, there
-        del tiles, pixels, there
+        tiles.clear()  # or two boxes would be in memory at once
 
 
 def _starts(first: int, end: int, side: int, size: int, stride: int) -> Sequence[int]:
@@ -196,11 +187,7 @@ def _starts(first: int, end: int, side: int, size: int, stride: int) -> Sequence
 
 
 def _cut(
-    model: System,
-    images: dict[str, np.ndarray],
-    measured: dict[str, np.ndarray],
-    rows: Sequence[int],
-    columns: Sequence[int],
+    model: System, images: Arrays, measured: Arrays, rows: Sequence[int], columns: Sequence[int]
 ) -> Iterator[Tile]:
     """Tiles of one part of the scene, which begins at the first row and column."""
     c = model.config
@@ -217,12 +204,10 @@ def _cut(
         if c.system in ("satvit", "dino"):  # one token for all sensors
             masks = dict.fromkeys(masks, torch.stack(list(masks.values())).any(dim=0))
         parts = {name: normal[name][:, y : y + size, x : x + size] for name in c.modalities}
-        yield Tile(y + rows[0], x + columns[0], parts, masks)
+        yield Tile(Box(y + rows[0], x + columns[0], y + rows[0] + size, x + columns[0] + size), parts, masks)
 
 
-def _batches(
-    model: System, tiles: Sequence[Tile]
-) -> Iterator[tuple[Sequence[Tile], dict[str, Tensor], dict[str, Tensor]]]:
+def _batches(model: System, tiles: Sequence[Tile]) -> Iterator[tuple[Sequence[Tile], Tensors, Tensors]]:
     """Tiles that show equally many patches together, their images on the model's device, their masks."""
     device, c = next(model.parameters()).device, model.config
     for shown, group in groupby(sorted(tiles, key=Tile.shown), key=Tile.shown):
@@ -237,11 +222,6 @@ def _batches(
 
 
 @torch.inference_mode()
-def _encoded(model: System, images: dict[str, Tensor], masks: dict[str, Tensor]) -> Latents:
+def _encoded(model: System, images: Tensors, masks: Tensors) -> Latents:
     """Latents; without masks where nothing is hidden, which every system can do."""
     return model.encode(images, masks) if any(mask.any() for mask in masks.values()) else model.encode(images)
-
-
-@torch.inference_mode()
-def _predicted(model: System, images: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: image.float().cpu() for name, image in model(images, masks).images().items()}
