@@ -27,7 +27,8 @@ ERROR_MAP, MATRIX_MAP = "cividis", "viridis"
 STYLE = """<style>.fusmae-page{background:#fff;color:#000;padding:4px;line-height:1.35;font-size:13px}
 .fusmae-page>div{display:flex;flex-wrap:wrap;gap:4px 14px}.fusmae-page figure{margin:0 0 6px;flex:1 1 140px}
 .fusmae-page figcaption{min-height:2.7em;white-space:pre-line}.fusmae-page b{display:block;border-bottom:3px solid}
-.fusmae-page p{margin:4px 0 0;display:flex;gap:6px}.fusmae-page p i{flex:1}.fusmae-page img{display:block;width:100%}
+.fusmae-page p{margin:4px 0 0;display:flex;gap:6px}.fusmae-page p i{flex:1 0 30px}
+.fusmae-page img{display:block;width:100%}
 .fusmae-page span{display:block;position:relative}.fusmae-page [data-grid]{cursor:crosshair;touch-action:none}
 @media(min-resolution:1.5dppx){.fusmae-page img{image-rendering:pixelated}}</style>"""
 #: Of a picture that can be painted: marks the cells that the pointer passes, and at last puts them into the viewer's
@@ -73,8 +74,10 @@ class Panel:
     side: int = SIDE
 
 
-def panels_html(rows: Sequence[Sequence[Panel]], title: str = "") -> str:
-    """Rows of panels as HTML: pixels enlarged by a whole number, texts wrapped and drawn sharply by the browser."""
+def panels_html(rows: Sequence[Sequence[Panel]] | bytes, title: str = "") -> str:
+    """Panels, or one PNG, as HTML: pixels enlarged by a whole number, texts wrapped and drawn by the browser."""
+    if isinstance(rows, bytes):
+        return f'{STYLE}<div class="fusmae-page" style="max-width:900px">{image_html(rows, title)}</div>'
     shown = "".join(f"<div>{''.join(map(_figure, row))}</div>" for row in rows)
     return f'{STYLE}<div class="fusmae-page">{html.escape(title)}{shown}</div>'
 

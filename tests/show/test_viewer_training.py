@@ -41,6 +41,19 @@ def test_each_control_of_the_monitor_changes_the_picture(tmp_path):
     monitor = TrainingMonitor(tmp_path / "metrics.jsonl")
     holds_still(monitor, monitor.x, ("epoch",))
     holds_still(monitor, monitor.skip, (50, 95))
+    holds_still(monitor, monitor.logarithmic, (True,))
+    assert not monitor.play.playing
+    monitor.follow.value = True
+    assert monitor.play.playing, "the browser then counts, and each count reads the file"
+
+
+def test_validation_losses_are_drawn_where_a_run_has_them(tmp_path):
+    rows = [{"step": e, "epoch": e, "loss_s1": 9 / e} | ({"val_loss_s1": 10 / e} if e % 2 else {}) for e in range(1, 8)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert "Last validation loss: S1 1.429." in TrainingMonitor(tmp_path).description
+    (axis,) = show_loss_curves(rows, log=True).axes
+    assert list(axis.lines[1].get_xdata()) == [1, 3, 5, 7] and axis.get_yscale() == "log"
+    plt.close("all")
 
 
 def test_half_a_row_waits_and_a_broken_file_is_told(tmp_path):

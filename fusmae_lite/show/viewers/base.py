@@ -46,11 +46,11 @@ class Viewer(w.VBox):
         self.painted = w.Text(layout=w.Layout(display="none"))  # filled by panels.PAINT
         self.painted.add_class("fusmae-painted")
         self.painted.observe(self._on_painted, "value")
-        self.shown: Rows = []
+        self.shown: Rows | bytes = []
         self.held = False  # while several controls change, for one picture
 
-    def draw(self) -> tuple[Rows, str, str]:
-        """Panels of the current state, their title, and what they show in words. May raise :class:`InputError`."""
+    def draw(self) -> tuple[Rows | bytes, str, str]:
+        """Panels of the current state or a PNG, the title, and what is seen in words. May raise :class:`InputError`."""
         raise NotImplementedError
 
     def paint(self, name: str, cells: Sequence[int]) -> None:
@@ -74,7 +74,7 @@ class Viewer(w.VBox):
         started = time.monotonic()
         if drawn := self.attempt(self.draw):
             self.shown, self.heading, self.description = drawn
-            self.page.value = self.as_html()
+            self.page.value = panels_html(self.shown, self.heading)
             self.words.value = f'<div style="line-height:1.4">{html.escape(self.description)}</div>'
             self.say("")
         quick = time.monotonic() - started < QUICK
@@ -89,12 +89,10 @@ class Viewer(w.VBox):
         except InputError as error:
             self.say(f"error: {error}")
 
-    def as_html(self) -> str:
-        """The current panels as they stand in the page."""
-        return panels_html(self.shown, self.heading)
-
     def picture(self) -> bytes:
         """The current panels as one PNG; what is wrong where there are none yet."""
+        if isinstance(self.shown, bytes):
+            return self.shown
         return draw_panels(self.shown, self.heading if self.shown else self.said)
 
     @property
@@ -138,8 +136,7 @@ class PairViewer(Viewer):
             pair = int((splits == "test").argmax())
         if not 0 <= pair <= last:
             raise InputError(f"no pair {pair} among {last + 1}", f"choose 0 to {last}")
-        counts = {title: (splits == name).sum() for name, title in SPLIT_TITLES.items()}
-        named = [(f"{t}: {n:,}", key) for (t, n), key in zip(counts.items(), SPLIT_TITLES, strict=True) if n]
+        named = [(f"{title}: {n:,}", key) for key, title in SPLIT_TITLES.items() if (n := (splits == key).sum())]
         self.split = choice("split", [*named, (f"all: {last + 1:,}", ALL)], value=str(splits[pair]) or ALL)
         self.label = choice("label", [("any label", ALL), *((name, k) for k, name in enumerate(archive.classes))])
         told = getattr(archive, "rest", {}).get("country")  # a table's column is quicker than its rows
@@ -165,13 +162,11 @@ class PairViewer(Viewer):
 
     def _choose(self, _change: object = None) -> None:
         """The rows that the filters leave; the pair on show stays if it is among them."""
-        kept = np.ones(len(self.archive), dtype=bool)
-        if self.split.value != ALL:
-            kept &= self.archive.splits == self.split.value
-        if self.label.value != ALL:
-            kept &= self.archive.labels[:, self.label.value]
-        if self.country.value != ALL:
-            kept &= self.countries == self.country.value
+        split, label, country = self.split.value, self.label.value, self.country.value
+        kept = (self.archive.splits == split) | (split == ALL)
+        kept &= (self.countries == country) | (country == ALL)
+        if label != ALL:  # labels may have to be read
+            kept &= self.archive.labels[:, label]
         rows, row = np.flatnonzero(kept), self.pair.value
         if not len(rows):
             self.say("error: no pair has all of this; choose another split, label or country")

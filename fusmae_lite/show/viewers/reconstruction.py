@@ -93,18 +93,13 @@ class ReconstructionViewer(PairViewer):
         self._draw_masks()
         self.looks = look_choices(names)
         self.row, self.column = (slider(label, 0, grid - 1, 0) for label in ("row", "column"))
+        here, told = (lambda: [self.row.value * grid + self.column.value]), "the patch at this row and column"
         flips = [  # for those who use no mouse
-            self.button(
-                f"hide/show in {name.upper()}",
-                lambda name=name: self.paint(name, [self.row.value * grid + self.column.value]),
-                tooltip="the patch at this row and column",
-            )
+            self.button(f"hide/show in {name.upper()}", lambda name=name: self.paint(name, here()), tooltip=told)
             for name in names
         ]
         self.save_png_button = self.button("Save PNG", self.save_png, icon="image", tooltip="write this picture")
-        self.save_tiff_button = self.button(
-            "Save GeoTIFF", self.save_geotiff, icon="globe", tooltip="write the reconstruction"
-        )
+        self.save_tiff_button = self.button("Save GeoTIFF", self.save_geotiff, icon="globe", tooltip="write the bands")
         self.assemble(
             [self.percent, self.seed, self.strategy, self.cross, *self.looks.values()],
             [self.row, self.column, *flips, self.save_png_button, self.save_tiff_button],

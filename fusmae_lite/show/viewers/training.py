@@ -9,9 +9,8 @@ import ipywidgets as w
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import parse_object
 from fusmae_lite.show.charts import show_loss_curves
-from fusmae_lite.show.panels import STYLE, image_html
 from fusmae_lite.show.pictures import png
-from fusmae_lite.show.viewers.base import Rows, Viewer, choice, slider
+from fusmae_lite.show.viewers.base import Viewer, choice, slider
 
 
 class TrainingMonitor(Viewer):
@@ -34,14 +33,14 @@ class TrainingMonitor(Viewer):
         self.skip = slider("leave out first, %", 0, 95, 0, step=5, style={"description_width": "initial"})
         self.assemble([self.x, self.logarithmic, self.skip], [self.follow, self.play, self.again])
 
-    def draw(self) -> tuple[Rows, str, str]:
+    def draw(self) -> tuple[bytes, str, str]:
         try:
             state = self.path.stat()
         except OSError:
             raise InputError(f"no {self.path}", "start training (notebook 05), or give the run's folder") from None
         return self._draw((state.st_mtime_ns, state.st_size), self.x.value, self.skip.value, self.logarithmic.value)
 
-    def _draw(self, _state: tuple[int, int], x: str, skip: int, log: bool) -> tuple[Rows, str, str]:
+    def _draw(self, _state: tuple[int, int], x: str, skip: int, log: bool) -> tuple[bytes, str, str]:
         rows = read_metrics(self.path)
         shown = rows[min(len(rows) * skip // 100, len(rows) - 1) :]
         figure = show_loss_curves(shown, x=x, y="training loss", log=log)
@@ -57,14 +56,7 @@ class TrainingMonitor(Viewer):
         if seen := {key: value for row in rows for key, value in row.items() if key.startswith("val_loss_")}:
             told = "; ".join(f"{key.removeprefix('val_loss_').upper()} {value:.3f}" for key, value in seen.items())
             words += f" Last validation loss: {told}."
-        self._png = png(figure, dpi=180)
-        return [], f"{len(rows)} epochs written", words
-
-    def as_html(self) -> str:
-        return f'{STYLE}<div class="fusmae-page" style="max-width:900px">{image_html(self._png, self.title)}</div>'
-
-    def picture(self) -> bytes:
-        return self._png if self.description else super().picture()
+        return png(figure, dpi=180), f"{len(rows)} epochs written", words
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
