@@ -42,6 +42,10 @@ HEADINGS = {
     "Top-3": "top3", "precision": "precision", "recall": "recall", "F1": "f1",
     "seeds": "seeds", "train": "train", "test": "test",
 }  # fmt: skip
+ABOUT = """
+Weights {weights} (fusion {fusion}, SHA-256 {digest}); archive {archive}; protocol {protocol}; {share:g} % of the \
+training labels; fusmae-lite {version}.
+"""
 
 
 @told_when_killed()
@@ -123,18 +127,11 @@ def as_markdown(table: pd.DataFrame) -> str:
     """The table as Markdown, scores in percent with one decimal, and what it rests on below."""
     other = "micro" if "top1" in table else "Top-1"
     headings = {h: f.split() for h, f in HEADINGS.items() if set(f.split()) <= set(table) and other not in h}
+    shown = table.map(lambda value: f"{100 * value:.1f}" if isinstance(value, float) else str(value))
     lines = [[*headings], ["---"] * len(headings)]
-    lines += [[" - ".join(_text(row[f]) for f in pair) for pair in headings.values()] for _, row in table.iterrows()]
+    lines += [[" - ".join(row[f] for f in pair) for pair in headings.values()] for _, row in shown.iterrows()]
     text = "".join("| " + " | ".join(fields) + " |\n" for fields in lines)
-    about = (
-        "\nWeights {weights} (fusion {fusion}, SHA-256 {digest}); archive {archive}; protocol {protocol}; {share:g} % "
-        "of the training labels; fusmae-lite {version}.\n"
-    )
-    return text + about.format(**table.attrs, share=100 * table.attrs["label_fraction"])
-
-
-def _text(value: object) -> str:
-    return f"{100 * value:.1f}" if isinstance(value, float) else str(value)
+    return text + ABOUT.format(**table.attrs, share=100 * table.attrs["label_fraction"])
 
 
 def write_table(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
@@ -238,18 +235,15 @@ def _score(
 def _measured(scores: list[torch.Tensor], archive: Archive, config: RunConfig, single: bool) -> dict[str, Any]:
     """Fields of a row: means over seeds and their intervals."""
     labels, logits = archive.labels[archive.split("test")], np.stack([one.numpy() for one in scores])
-    numbers: dict[str, float] = {}
+    numbers, drawn = {}, {"micro": "", "macro": "macro_"}
     if single:
         truth = class_numbers(labels)
         each = [single_label_scores(truth, one, archive.classes) for one in logits]
         names = ("top1", "top3", "precision", "recall", "f1")
         numbers = {name: float(np.mean([getattr(one, name) for one in each])) for name in names}
-        labels, logits = labels[truth >= 0], logits[:, truth >= 0]
-        low, high = interval(redraw_scores(labels, logits, "top1", seed=config.seed))
-        numbers |= {"low": low, "high": high}
-    else:
-        for which, prefix in (("micro", ""), ("macro", "macro_")):
-            values = redraw_scores(labels, logits, which, seed=config.seed)
-            low, high = interval(values)
-            numbers |= {which: float(values[0]), f"{prefix}low": low, f"{prefix}high": high}
+        labels, logits, drawn = labels[truth >= 0], logits[:, truth >= 0], {"top1": ""}
+    for which, prefix in drawn.items():
+        values = redraw_scores(labels, logits, which, seed=config.seed)
+        numbers.setdefault(which, float(values[0]))
+        numbers[f"{prefix}low"], numbers[f"{prefix}high"] = interval(values)
     return {**numbers, "seeds": len(scores), "test": len(labels)}
