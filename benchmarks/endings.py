@@ -237,7 +237,7 @@ def _try(command: Command, ending: str, number: int, folder: Path, moment: float
         broken.append(f"said {errors[0][:80]!r}")
     if ended["orphans"]:
         broken.append(f"{ended['orphans']} orphans")
-    whole = ended["status"] in (0, 1) and digest not in (None, "") and _digest(command, folder) == digest
+    whole = digest not in (None, "") and _digest(command, folder) == digest
     again = {"status": 0} if digest is None or whole else _run(command, folder)  # encode refuses what is finished
     if again["status"]:
         broken.append(f"again: status {again['status']}, {again['said'][-1:]}")

@@ -30,8 +30,8 @@ COMMANDS = {
 }
 START = """# What each command prints
 
-Made by `python docs/recordings.py`; FOLDER stands for a new folder. First and last ten lines; of a bar in
-a terminal the last state. On two busy processors: the seconds say nothing of speed.
+Made by `python docs/recordings.py` (after `source .venv/bin/activate`); FOLDER stands for a new folder. First and
+last ten lines; of a bar in a terminal the last state. On two busy processors: the seconds say nothing of speed.
 """
 
 

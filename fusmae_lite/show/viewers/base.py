@@ -53,9 +53,6 @@ class Viewer(w.VBox):
         """Panels of the current state or a PNG, the title, and what is seen in words. May raise :class:`InputError`."""
         raise NotImplementedError
 
-    def paint(self, name: str, cells: Sequence[int]) -> None:
-        """The pointer went over these cells of the panel of this name."""
-
     def assemble(self, *rows: Sequence[w.Widget]) -> None:
         """Lay out rows of controls above the picture, and redraw whenever one of them changes."""
         self.held, self.controls = False, list(chain(*rows))
@@ -110,7 +107,7 @@ class Viewer(w.VBox):
         widget.on_click(lambda _button: self.attempt(clicked))
         return widget
 
-    def _on_painted(self, change: Mapping[str, Any]) -> None:
+    def _on_painted(self, change: Mapping[str, Any]) -> None:  # only panels that can be painted send this
         name, cells, _ = change["new"].split(" ")
         self.attempt(lambda: self.paint(name, [int(cell) for cell in cells.split(",")]))
 
@@ -163,16 +160,14 @@ class PairViewer(Viewer):
     def _choose(self, _change: object = None) -> None:
         """The rows that the filters leave; the pair on show stays if it is among them."""
         split, label, country = self.split.value, self.label.value, self.country.value
-        kept = (self.archive.splits == split) | (split == ALL)
-        kept &= (self.countries == country) | (country == ALL)
+        kept = ((self.archive.splits == split) | (split == ALL)) & ((self.countries == country) | (country == ALL))
         if label != ALL:  # labels may have to be read
             kept &= self.archive.labels[:, label]
         rows, row = np.flatnonzero(kept), self.pair.value
         if not len(rows):
             self.say("error: no pair has all of this; choose another split, label or country")
             return
-        self.held = True
-        self.chosen = rows
+        self.held, self.chosen = True, rows
         self.browse.max, self.browse.disabled = len(rows) - 1, len(rows) == 1
         self.pair.value = row if kept[row] else int(rows[0])
         self._follow()
