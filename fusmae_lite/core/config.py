@@ -175,13 +175,13 @@ def project_root() -> Path:
 
 def describe_fields() -> str:
     """Fields by subject, a line each: the paper's value, other presets' where they differ, meaning and choices."""
-    presets = {name: _read_preset(name) for name in ("smoke", "laptop")}
+    presets, paper = {name: _read_preset(name) for name in ("smoke", "laptop")}, _read_preset("paper")
     lines: dict[str, list[str]] = {group: [] for group in ("data", "model", "pretraining", "evaluation", "machine")}
     for name, field in RunConfig.model_fields.items():
         others = ", ".join(f"{preset} {shown(v[name])}" for preset, v in presets.items() if name in v)
         choices = [part for part in get_args(field.annotation) if isinstance(part, str)]
         values = f"; one of {', '.join(choices)}" if choices else ""
-        value = f"{field.default!r}{f' ({others})' if others else ''}"
+        value = f"{paper.get(name, field.default)!r}{f' ({others})' if others else ''}"
         lines[_group(name)].append(f"  {name} = {value}  {field.description}{values}")
     return "\n\n".join("\n".join([f"{group}:", *part]) for group, part in lines.items())
 

@@ -136,7 +136,7 @@ def evaluate(
 
 
 def export(
-    checkpoint: Annotated[str, Argument(help="xae-lite, xad-lite, or a .safetensors file.")],
+    checkpoint: Annotated[str, Argument(help="xae-lite, xad-lite, a .safetensors file or its folder.")],
     format: Annotated[Literal["timm", "onnx", "hf"], Option(help="Of the file; hf: a folder for the hub.")],
     output: Annotated[str, Option(help="Replaced in one step if it exists; a new folder for hf.", metavar="FILE")],
     sensors: Annotated[str, Option(help="s1, s2 or s1,s2; hf takes the whole model.", metavar="NAMES")] = "s1,s2",

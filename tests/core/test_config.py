@@ -179,6 +179,11 @@ def test_a_long_value_is_not_echoed_in_full():
 def test_every_field_is_described():
     assert all(field.description for field in RunConfig.model_fields.values())
     assert "learning_rate" in describe_fields()
+    printed = {
+        line.split(" = ")[0].strip(): line.split(" = ")[1] for line in describe_fields().splitlines() if " = " in line
+    }
+    for name in ("batch_size", "workers", "depth", "epochs"):  # what --preset paper takes, not what the class has
+        assert printed[name].startswith(f"{getattr(load_preset('paper'), name)} ")
 
 
 def test_jupyter_shows_the_line_alone():
