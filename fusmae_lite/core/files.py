@@ -120,3 +120,11 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object is needed, not {type(value).__name__}")
     return value
+
+
+def shorten(path: Path, *bases: Path) -> str:
+    """`path` relative to the first of `bases` (then to the project) that holds it, else as it is."""
+    for base in (*bases, Path(__file__).resolve().parents[2]):
+        if path.resolve().is_relative_to(base.resolve()):
+            return path.resolve().relative_to(base.resolve()).as_posix() or "."
+    return path.as_posix()

@@ -33,6 +33,7 @@ def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunC
 
     from fusmae_lite.data.archives import open_data
     from fusmae_lite.data.archives.base import SPLITS
+    from fusmae_lite.data.archives.splits import with_random_split
     from fusmae_lite.train.optimise import choose_device
 
     if shell := "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
@@ -46,7 +47,7 @@ def begin(notebook: str, preset: str = "smoke", **parameters: Any) -> tuple[RunC
     missing = [name for name in SPLITS if name not in archive.splits]
     if missing:
         config = config.model_copy(update={"split": "random"})
-        archive = open_data(config)
+        archive = with_random_split(archive, config.seed)
     if len(archive) <= FEW:
         archive.remember()
     metrics_file(config, notebook).unlink(missing_ok=True)  # numbers of an earlier run are not this run's

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fusmae_lite.core.architecture import Free
 from fusmae_lite.core.config import RunConfig, fields_that
 from fusmae_lite.core.errors import InputError, choose
-from fusmae_lite.core.files import read_object
+from fusmae_lite.core.files import read_object, shorten
 from fusmae_lite.evaluation.own import as_system
 from fusmae_lite.systems import System
 from fusmae_lite.systems.hub import from_hub
@@ -87,11 +87,3 @@ def weights_file(weights: Path | str) -> Path:
         if place is not None and (place / "model.safetensors").is_file():
             return place / "model.safetensors"
     raise InputError(f"no checkpoint in {path}", "give a run's folder, one checkpoint's, or a .safetensors file")
-
-
-def shorten(path: Path, *bases: Path) -> str:
-    """`path` relative to the first of `bases` (then to the project) that holds it, else as it is."""
-    for base in (*bases, Path(__file__).resolve().parents[2]):
-        if path.resolve().is_relative_to(base.resolve()):
-            return path.resolve().relative_to(base.resolve()).as_posix() or "."
-    return path.as_posix()

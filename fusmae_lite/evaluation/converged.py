@@ -128,7 +128,6 @@ def _fit(x: Array, y: Array, strength: float, scaled: bool, parts: tuple[Array, 
     limit = GRADIENT * min(1.0, float(scale.min())) / 2
     options = {"gtol": limit, "ftol": 0, "maxiter": 5000, "maxfun": 10_000, "maxcor": 20}
     solved = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options)
-    design, ridge = np.hstack([z * scale.T, np.ones((patches, 1))]), np.diag(np.append(penalty * scale**2, 0))
     parameters = solved.x.reshape(-1, len(learnt))
     for newton in range(POLISH + 1):  # where values no longer tell two steps apart, the gradient still does
         slope = objective(parameters.ravel())[1].reshape(parameters.shape)
@@ -137,6 +136,7 @@ def _fit(x: Array, y: Array, strength: float, scaled: bool, parts: tuple[Array, 
             break
         if newton == POLISH:
             raise RunError(f"the probe has not converged: gradient {gradient:.1e} after {solved.nit} steps; lower C")
+        design, ridge = np.hstack([z * scale.T, np.ones((patches, 1))]), np.diag(np.append(penalty * scale**2, 0))
         positive = expit(design @ parameters)
         hessians = (design.T * share @ design + ridge for share in (positive * (1 - positive) / patches).T)
         parameters = parameters - np.stack([np.linalg.solve(h, g) for h, g in zip(hessians, slope.T, strict=True)], 1)

@@ -14,7 +14,7 @@ from torch import nn
 import fusmae_lite
 from fusmae_lite.core.config import RunConfig, load_preset
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.core.files import write_text
+from fusmae_lite.core.files import shorten, write_text
 from fusmae_lite.core.locks import only_job
 from fusmae_lite.core.progress import doing, line
 from fusmae_lite.core.seeding import derive
@@ -22,7 +22,7 @@ from fusmae_lite.data.archives import Archive, open_archive, open_data
 from fusmae_lite.data.archives.sen12ms import IGBP10
 from fusmae_lite.data.loader import told_when_killed
 from fusmae_lite.data.pairs import PairDataset
-from fusmae_lite.evaluation.chosen import Chosen, choose_weights, is_others, shorten
+from fusmae_lite.evaluation.chosen import Chosen, choose_weights, is_others
 from fusmae_lite.evaluation.features import Features, frozen_features
 from fusmae_lite.evaluation.finetune import FineTuneSettings, fine_tune
 from fusmae_lite.evaluation.floors import floors

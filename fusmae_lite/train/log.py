@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fusmae_lite.core.errors import InputError, RunError
-from fusmae_lite.core.files import write_text
+from fusmae_lite.core.files import shorten, write_text
 from fusmae_lite.core.progress import duration, interactive, line
 from fusmae_lite.train.optimise import learning_rate_at
 from fusmae_lite.train.showing import Showing
@@ -46,8 +46,7 @@ class TrainingLog:
         pairs = f"{len(showing.dataset):,} {showing.dataset.archive.kind_of_pairs}"
         name = config.system if config.system != "fusmae" else config.fusion
         where = f"{showing.processes.size} x {showing.processes.device.type}"
-        folder, root = self.path.parent.resolve(), Path(__file__).resolve().parents[2]
-        folder = folder.relative_to(root) if folder.is_relative_to(root) else folder
+        folder = shorten(self.path.parent.resolve())
         line(f"{name}, {weights / 1e6:.2f} million weights, {pairs}, {where}, in {folder}")
         if start >= showing.last_step:
             line(f"was finished before, at step {start}")

@@ -9,7 +9,7 @@ from fusmae_lite.data.archives.base import Archive, Patch
 from fusmae_lite.data.archives.bigearthnet import BigEarthNetV1, ReBEN
 from fusmae_lite.data.archives.lmdb_store import LmdbArchive
 from fusmae_lite.data.archives.sen12ms import SEN12MS
-from fusmae_lite.data.archives.splits import random_split, resplit
+from fusmae_lite.data.archives.splits import with_random_split
 
 __all__ = [
     "FORMATS", "SEN12MS", "Archive", "BigEarthNetV1", "LmdbArchive", "Patch", "ReBEN", "open_archive", "open_data",
@@ -46,9 +46,7 @@ def open_archive(
 def open_data(config: RunConfig) -> Archive:
     """The archive a run is configured for: ``config.data_dir``, or the bundled patches where that is empty."""
     archive = open_archive(config.data_dir or None, partial=config.partial, snow_and_clouds=config.snow_and_clouds)
-    if config.split == "random":  # nothing on disk changes
-        archive = resplit(archive, random_split(archive, config.seed), f"random split, seed {config.seed}")
-    return archive
+    return with_random_split(archive, config.seed) if config.split == "random" else archive
 
 
 def _leave_out_damaged(archive: Archive) -> None:

@@ -83,6 +83,11 @@ def resplit(archive: Archive, splits: np.ndarray, title: str) -> Archive:
     return other
 
 
+def with_random_split(archive: Archive, seed: int) -> Archive:
+    """The same archive with a random split in place of its own; nothing on disk changes."""
+    return resplit(archive, random_split(archive, seed), f"random split, seed {seed}")
+
+
 def _places(names: Names) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Tile, column and row of every name."""
     try:
