@@ -43,13 +43,17 @@ def write_geoparquet(path: Path, rows: Iterable[Sequence[Row]], crs: CRS | None,
     """
     count, edges = 0, np.array([np.inf, np.inf, -np.inf, -np.inf])
 
+    def about() -> dict[str, str]:
+        return {"geo": json.dumps(_geo(crs, edges)), "fusmae-lite": json.dumps(facts)}
+
     def write(temporary: Path) -> None:
         nonlocal count
         writer = None
         try:
             for some in (some for some in rows if some):
                 table = _table(some)
-                writer = writer or pq.ParquetWriter(temporary, table.schema, compression="zstd")
+                if writer is None:  # in Arrow's schema too, which some readers look at alone
+                    writer = pq.ParquetWriter(temporary, table.schema.with_metadata(about()), compression="zstd")
                 writer.write_table(table)
                 count += len(some)
                 places = np.array([xy for row in some for xy in row.footprint or ()]).reshape(-1, 2)
@@ -57,7 +61,7 @@ def write_geoparquet(path: Path, rows: Iterable[Sequence[Row]], crs: CRS | None,
                     edges[:2], edges[2:] = np.minimum(edges[:2], places.min(0)), np.maximum(edges[2:], places.max(0))
             if writer is None:
                 raise InputError(f"{path}: nothing to write: no image shows a whole patch", "all is no data: check it")
-            writer.add_key_value_metadata({"geo": json.dumps(_geo(crs, edges)), "fusmae-lite": json.dumps(facts)})
+            writer.add_key_value_metadata(about())  # now with the bounds of all
         finally:
             if writer is not None:
                 writer.close()

@@ -63,6 +63,7 @@ def test_embed_writes_geoparquet_that_geopandas_opens(files, tmp_path, model, ca
     assert table.crs == "EPSG:32633" and len(table) == 6 and list(table.date) == [datetime.date(2017, 6, 13)] * 6
     assert field.type == pa.list_(pa.float32(), 128)
     facts = json.loads(pq.read_metadata(out).metadata[b"fusmae-lite"])
+    assert facts == json.loads(pq.read_schema(out).metadata[b"fusmae-lite"])  # where pandas and arrow look
     assert facts["model"] == "xae-lite" and len(facts["digest"]) == 12
     assert json.loads(pq.read_metadata(out).metadata[b"geo"])["columns"]["geometry"]["bbox"] == [
         LEFT, TOP - 2400, LEFT + 3000, TOP
