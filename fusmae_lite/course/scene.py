@@ -80,7 +80,7 @@ def _write_vectors(path: Path, model: System, scene: Scene, facts: dict[str, obj
 
     count = write_geoparquet(path, rows(), scene.grid.crs, facts)
     lost = -(-scene.height // side) * -(-scene.width // side) - count
-    print(f"{count} vectors in {path}; {cut[True]} of images that no data or the edge cuts, {lost} left out: no data")
+    print(f"{count} vectors in {path}; no data or the edge cuts {cut[True]} of their images, {lost} more show nothing")
 
 
 def _write_tokens(path: Path, model: System, scene: Scene, facts: dict[str, object]) -> None:

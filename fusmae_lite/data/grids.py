@@ -126,6 +126,8 @@ def _described(file: rasterio.DatasetReader, path: Path, modality: Modality) -> 
     for index, text in enumerate(file.descriptions, 1):
         for word in re.findall(r"[A-Z0-9]+", (text or "").upper()):
             name = f"B{word[1:].zfill(2)}" if re.fullmatch(r"B\d\d?", word) else word
+            if name in ("HH", "HV") and modality.units == DECIBEL:
+                raise InputError(f"{path}: band {index} is described as {name}", "the models take VV and VH")
             if name in modality.bands and found.setdefault(name, index) != index:
                 raise InputError(f"{path}: two bands are described as {name}", "describe each band by its own name")
     if found and (missing := [band for band in modality.bands if band not in found]):

@@ -58,7 +58,7 @@ def encoded(model, scene, box, masks=None):
 def test_embed_writes_geoparquet_that_geopandas_opens(files, tmp_path, model, capsys):
     out = tmp_path / "v.parquet"
     assert main(["embed", *map(str, files), str(out), "--tokens", str(tmp_path / "t.tif")]) == 0
-    assert "6 vectors" in (said := capsys.readouterr().out) and "2 of images that no data or the edge cuts" in said
+    assert "6 vectors" in (said := capsys.readouterr().out) and "no data or the edge cuts 2 of their images" in said
     table, field = geopandas.read_parquet(out), pq.read_schema(out).field("embedding")
     assert table.crs == "EPSG:32633" and len(table) == 6 and list(table.date) == [datetime.date(2017, 6, 13)] * 6
     assert field.type == pa.list_(pa.float32(), 128)
@@ -256,6 +256,7 @@ def bad_inputs(tmp_path, s1, s2, radar, optics):
     cut.write_bytes(cut.read_bytes()[:-100_000])
     yield s1, cut, "truncated"
     yield s1, write(tmp_path / "16.tif", optics, descriptions=[*S2.bands[:11], "B01"]), "described as"
+    yield write(tmp_path / "17.tif", radar, descriptions=["HH", "HV"]), s2, "described as HH"
     empty = tmp_path / "folder"
     empty.mkdir()
     yield s1, empty, "no file of band B01"
