@@ -33,7 +33,7 @@ lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(ARGS)
 
 notebooks: $(READY)
-	$(BIN)/fusmae store $(ONLY)
+	$(BIN)/python docs/store.py $(ONLY)
 
 # RESULTS.md reports the laptop preset; other presets leave it alone and write to runs/results-<preset>/report.
 results: $(READY)

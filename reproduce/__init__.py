@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from reproduce.plan import Plan, load_plan
     from reproduce.run import run_results
 
-__all__ = ["Plan", "load_plan", "run_results"]
+PLANS = ("smoke", "laptop", "overnight", "paper")  # plans/*.toml
+
+__all__ = ["PLANS", "Plan", "load_plan", "run_results"]
 
 
 def __getattr__(name: str) -> Any:

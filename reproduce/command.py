@@ -9,8 +9,9 @@ from typing import Annotated
 
 from typer import Option, Typer
 
-from fusmae_lite.course.cli import FIELDS, Assignments, Preset
+from fusmae_lite.course.cli import FIELDS, Assignments
 from fusmae_lite.course.parameters import parse
+from reproduce import PLANS
 
 
 def add_results(commands: Typer, add: Callable[..., None]) -> None:
@@ -19,7 +20,7 @@ def add_results(commands: Typer, add: Callable[..., None]) -> None:
 
 
 def results(
-    preset: Preset = "smoke",
+    preset: Annotated[str, Option(help=f"One of {', '.join(PLANS)}.", metavar="NAME")] = "smoke",
     parameter: Assignments = (),
     sen12ms: Annotated[str, Option(help="A SEN12MS archive (default: a synthetic one).", metavar="DIR")] = "",
     run_dir: Annotated[str, Option(help="Instead of runs/results-<preset>/.", metavar="DIR")] = "",

@@ -11,8 +11,7 @@ from typing import Any
 from fusmae_lite.core.config import RunConfig, load_preset
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.evaluation.finetune import FineTuneSettings
-
-PLANS = ("smoke", "laptop", "overnight", "paper")
+from reproduce import PLANS
 
 
 @dataclass(frozen=True)

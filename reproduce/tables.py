@@ -22,6 +22,7 @@ SENSORS = paper.SENSORS
 BOTH = "S1+S2"
 DASH = "–"  # there is no such cell
 WEIGHTS = ("pretrained", "untrained")
+TRANSFER = {"top1": "Top-1", "top3": "Top-3", "precision": "precision", "recall": "recall", "f1": "F1"}
 PROBES = {"paper": "the paper's 20 epochs", "converged": "converged", "nearest": "5 nearest neighbours"}
 
 
@@ -71,6 +72,7 @@ class Tables:
             "fusion": self.fusion, "changes": self.changes, "tuned": self.tuned, "curve": self.curve,
             "kinds": self.kinds, "kinds-single": self.kinds_single,
             "transfer-S1": lambda: self.transfer("S1"), "transfer-S2": lambda: self.transfer("S2"),
+            "transfer-paper": transfer_paper,
         }  # fmt: skip
         for name, make in makers.items():
             text = make()
@@ -129,7 +131,8 @@ class Tables:
         for system, weights in places:
             cells = [shown(self.cell(system, weights, n, sensors=sensors)) for n, sensors in columns]
             quoted = " / ".join(f"*{value}*" for value in paper.LINEAR.get(system, ()) if weights == "pretrained")
-            rows.append([FLOORS.get(weights) or f"{self.plan.title(system)}, {weights}", *cells, quoted])
+            if any(cell != DASH for cell in cells):
+                rows.append([FLOORS.get(weights) or f"{self.plan.title(system)}, {weights}", *cells, quoted])
         head = [f"{sensors}, {n:g} labels" if n > 1 else f"{sensors}, {n:.0%}" for n, sensors in columns]
         return markdown(["system", *head, "*the paper's, 1 %: S1 / S2 / S1+S2*"], rows)
 
@@ -190,8 +193,8 @@ class Tables:
         rows = []
         for key in self.base:
             cells = [[self.cell(k, "pretrained", n) for k in ("xae", key)] for n in self.plan.labels]
-            width = cells[0][1].rows["width"].iloc[0] if cells[0][1] else 0
-            if key != "xae":
+            width = next((other.rows["width"].iloc[0] for _, other in cells if other), 0)
+            if key != "xae" and width:
                 rows.append([self.plan.title(key), f"{width:.0f}", *(gap(*pair) for pair in cells)])
         return markdown(["Fus-MAE XAE minus", "features", *self._heads()], rows)
 
@@ -289,24 +292,27 @@ class Tables:
         return markdown([f"known truth, {BOTH}, {most:g} labels", *kinds], rows)
 
     def transfer(self, sensors: str) -> str:
-        """Table 2 for one sensor, means over seeds; the paper's beside them."""
+        """Table 2 for one sensor, means over seeds."""
         rows = [row for fact in self.scores.facts.values() for row in fact.get("transfer", {}).get("rows", ())]
         if not rows:
             return ""
-        names = {"top1": "Top-1", "top3": "Top-3", "precision": "precision", "recall": "recall", "f1": "F1"}
         table = pd.DataFrame(rows)
         table = table[table["sensors"] == sensors]
-        means = table.groupby(["system", "weights"])[list(names)].agg(["mean", "std"])
+        means = table.groupby(["system", "weights"])[list(TRANSFER)].agg(["mean", "std"])
         lines = []
         for key in self.base:
             for weights in ("untrained", "pretrained"):
-                if (key, weights) not in means.index:
-                    continue
-                row = means.loc[(key, weights)]
-                texts = [f"{percent(row[n, 'mean'])} ± {percent(np.nan_to_num(row[n, 'std']))}" for n in names]
-                quoted = " / ".join(f"*{v}*" for v in paper.TRANSFER.get(key, ())) if weights == "pretrained" else ""
-                lines.append([f"{self.plan.title(key)}, {weights}", *texts, quoted])
-        return markdown([f"system, {sensors}", *names.values(), "*the paper's, same columns*"], lines)
+                if (key, weights) in means.index:
+                    row = means.loc[(key, weights)]
+                    texts = [f"{percent(row[n, 'mean'])} ± {percent(np.nan_to_num(row[n, 'std']))}" for n in TRANSFER]
+                    lines.append([f"{self.plan.title(key)}, {weights}", *texts])
+        return markdown([f"system, {sensors}", *TRANSFER.values()], lines)
+
+
+def transfer_paper() -> str:
+    """Table 2 as the paper prints it, once: it does not name the sensor."""
+    rows = [[SYSTEMS[key].title, *(f"*{value}*" for value in values)] for key, values in paper.TRANSFER.items()]
+    return markdown(["*the paper's, sensor not named*", *TRANSFER.values()], rows)
 
 
 def leakage(measured: dict[str, list[float]]) -> str:

@@ -16,11 +16,11 @@ from typing import Annotated, Literal
 from typer import Argument, Context, Exit, Option, Typer
 
 from fusmae_lite import __version__
-from fusmae_lite.core.config import PRESETS, RunConfig, describe_fields, load_preset, project_root
+from fusmae_lite.core.config import PRESETS, RunConfig, describe_fields, load_preset
 from fusmae_lite.core.errors import InputError, exit_status
 from fusmae_lite.core.progress import pulse
 from fusmae_lite.course.parameters import parse
-from fusmae_lite.course.scene import embed, predict
+from fusmae_lite.course.scene import WHOSE, embed, predict
 
 Preset = Annotated[str, Option(help=f"One of {', '.join(PRESETS)}.", metavar="NAME")]
 Assignments = Annotated[
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit status."""
     commands = Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
     commands.callback(invoke_without_command=True)(fusmae)
-    for run in (course, store, export, encode, synthesise, embed, predict):
+    for run in (course, export, encode, synthesise, embed, predict):
         add(commands, run)
     for run in (pretrain, evaluate, doctor):
         add(commands, run, FIELDS)
@@ -95,13 +95,6 @@ def course(
     print(f"{len(done.executed)} notebooks run, {len(done.skipped)} skipped; open {done.folder / 'index.html'}")
 
 
-def store(numbers: Annotated[list[str], Argument(help="NN of each; all by default.")] = ()) -> None:
-    """Run notebooks in place and store their outputs."""
-    from fusmae_lite.course.store import store
-
-    store(project_root(), numbers)
-
-
 def pretrain(preset: Preset = "smoke", parameter: Assignments = ()) -> None:
     """Pretrain a model, continuing a run found in its folder."""
     from fusmae_lite.train.launch import launch
@@ -115,9 +108,7 @@ def pretrain(preset: Preset = "smoke", parameter: Assignments = ()) -> None:
 def evaluate(
     preset: Preset = "smoke",
     parameter: Assignments = (),
-    weights: Annotated[
-        str | None, Option(help="Not the run's own: xae-lite, xad-lite, a .safetensors file or the folder of a run.")
-    ] = None,
+    weights: Annotated[str | None, Option(help=f"Not the run's own: {WHOSE[:-1]}, or that of a run.")] = None,
     features: Annotated[
         str | None, Option(help="Vectors instead: columns name (or patch_id) and embedding.", metavar="FILE.parquet")
     ] = None,
@@ -136,7 +127,7 @@ def evaluate(
 
 
 def export(
-    checkpoint: Annotated[str, Argument(help="xae-lite, xad-lite, a .safetensors file or its folder.")],
+    checkpoint: Annotated[str, Argument(help=WHOSE)],
     format: Annotated[Literal["timm", "onnx", "hf"], Option(help="Of the file; hf: a folder for the hub.")],
     output: Annotated[str, Option(help="Replaced in one step if it exists; a new folder for hf.", metavar="FILE")],
     sensors: Annotated[str, Option(help="s1, s2 or s1,s2; hf takes the whole model.", metavar="NAMES")] = "s1,s2",
@@ -171,7 +162,7 @@ def encode(
 ) -> int:
     """Write an archive into an LMDB.
 
-    It is read a hundred times as fast. Continues one that was stopped.
+    Continues one that was stopped. Native bands are then read 122 times as fast as GeoTIFF (benchmarks/reading.py).
     """
     from fusmae_lite.data import encode as lmdb
     from fusmae_lite.data import encoded

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from fusmae_lite.data.scenes import Scene
     from fusmae_lite.model.system import System
 
-Weights = Annotated[str, Option(help="xae-lite, xad-lite, a .safetensors file or its folder.", metavar="NAME|PATH")]
+WHOSE = "xae-lite, xad-lite, hf-hub:owner/name, a .safetensors file or its folder."
+Weights = Annotated[str, Option(help=WHOSE, metavar="NAME|PATH")]
 Overwrite = Annotated[bool, Option(help="Replace an output that exists.")]
 #: Megabytes that GDAL keeps of blocks.
 CACHE = 64

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -31,7 +32,6 @@ from fusmae_lite.course.notebook import begin, record, refuse_injected
 from fusmae_lite.course.pages import described, headline, pictures, write_html, write_index
 from fusmae_lite.course.parameters import check, declared, find_notebooks, parse
 from fusmae_lite.course.run import Course, run_course
-from fusmae_lite.course.store import store
 from fusmae_lite.data.archives import Archive
 
 PARAMETERS = """preset: str = "smoke"  # smoke, laptop or paper
@@ -390,6 +390,7 @@ def test_store_executes_in_place_and_strips(tmp_path: Path, monkeypatch: pytest.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "FUSMAE_RUN_DIR"):  # what it sets ends with this test
         monkeypatch.setenv(name, "1")
     (tmp_path / "notebooks").mkdir()
+    store = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "store.py"))["store"]
     path = write(tmp_path / "notebooks", "00_start", "print(1 + 1)", "1 / 0")
     before = path.read_bytes()
     with pytest.raises(RunError, match="00_start.ipynb stopped in cell 4/4, .*: ZeroDivisionError: division by zero"):

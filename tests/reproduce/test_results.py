@@ -85,6 +85,7 @@ def test_a_missing_cell_is_a_dash(made, tmp_path):
     assert made.cell("xae", "pretrained", 30) is None
     text = made.linear()
     assert "nan" not in text and "| Fus-MAE XAE, pretrained | – | – | 100.0 (100.0 to 100.0) |" in text
+    assert "late fusion, untrained" not in text and "Fus-MAE XAD" not in text, "no row without a cell"
     assert "| SatViT | **-" in made.pays() and "| Fus-MAE XAE | **+" in made.pays()
     with pytest.raises(InputError, match="no finished track"):
         Scores(tmp_path)
@@ -145,7 +146,7 @@ def tiny(tmp_path_factory):
 def test_every_table_and_picture_is_there(tiny):
     plan, _, report = tiny
     names = {"pays", "floors", "against-floors", "linear", "probes", "ranking", "budget", "fusion", "changes", "tuned",
-             "curve", "kinds", "kinds-single", "transfer-S1", "transfer-S2"}  # fmt: skip
+             "curve", "kinds", "kinds-single", "transfer-S1", "transfer-S2", "transfer-paper"}  # fmt: skip
     assert names == set(report.tables)
     for name, text in report.tables.items():
         assert "nan" not in text and (report.folder / f"{name}.md").read_text() == text
@@ -189,6 +190,9 @@ def test_results_page_holds_the_recorded_tables():
     text = (root / "RESULTS.md").read_text(encoding="utf-8")
     recorded = {path.stem: path.read_text(encoding="utf-8") for path in (root / "docs" / "results").glob("*.md")}
     assert len(recorded) > 10 and fill(text, recorded) == text
+    assert recorded["transfer-paper"] == tables.transfer_paper() and text.count("*94.3*") == 1, "the paper's, once"
+    empty = [row for row in text.splitlines() if row.count("| – ") > 4]
+    assert not empty, "a row without a figure of ours"
     for picture in re.findall(r"\]\((docs/results/[\w-]+\.png)\)", text):
         assert (root / picture).is_file(), picture
     assert np.isfinite(pd.read_csv(root / "docs/results/scores.csv")["micro"]).all()

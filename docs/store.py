@@ -1,4 +1,9 @@
-"""Stores the outputs of the notebooks of a checkout: small, described, and without what changes from day to day."""
+"""Run notebooks in place and store their outputs: small, described, and without what changes from day to day.
+
+python docs/store.py [NN ...]
+"""
+
+from __future__ import annotations
 
 import base64
 import os
@@ -10,7 +15,7 @@ from pathlib import Path
 
 import nbformat
 
-from fusmae_lite.core.errors import RunError
+from fusmae_lite.core.errors import RunError, exit_status
 from fusmae_lite.core.files import write_text
 from fusmae_lite.core.progress import line
 from fusmae_lite.course.engine import execute, without_widgets
@@ -19,6 +24,7 @@ from fusmae_lite.course.pages import described
 from fusmae_lite.course.parameters import find_notebooks
 from fusmae_lite.show.panels import few_colours
 
+ROOT = Path(__file__).resolve().parents[1]
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -48,3 +54,7 @@ def store(root: Path, numbers: Iterable[str] = ()) -> None:
         write_text(source, nbformat.writes(notebook))
         subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(source)], check=True)
         line(f"{source.name}: {result.summary()}, {source.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(store, ROOT, sys.argv[1:]))
