@@ -78,14 +78,6 @@ class ModelConfig(BaseModel):
     decoder_heads: Width = setting(8, "attention heads of the decoders")
     normalize_target: LossOnly[bool] = setting(False, "normalise each target patch by its own mean and deviation")
     drop_path: LossOnly[Share] = setting(0.0, "stochastic depth of the encoder (fine-tuning)")
-    head_outputs: int = setting(
-        0, "dino: numbers compared [K]; 0: 65,536 from width 384 on, else 8 D", ge=0, le=10_000_000
-    )
-    global_crops: LossOnly[int] = setting(2, "dino: views of 40 to 100 % of the area, for both networks", gt=0, le=100)
-    local_crops: LossOnly[int] = setting(8, "dino: views of 5 to 40 % of the area, for the student only", ge=0, le=100)
-    sensor_drop: LossOnly[Chance] = setting(0.5, "dino: chance that a view loses one of its sensors")
-    teacher_momentum: LossOnly[Chance] = setting(0.996, "dino: share the teacher keeps; rises to 1")
-    teacher_temperature: LossOnly[float] = setting(0.04, "dino: below the student's 0.1, to sharpen", ge=1e-3, le=10)
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -138,9 +130,12 @@ class ModelConfig(BaseModel):
             raise ValueError(f"system {self.system} has no fusion {self.fusion}; leave fusion out, or set it to none")
         if self.system == "satvit" and self.masking != "consistent":
             raise ValueError("system satvit has one token for all sensors; leave masking out, or set it to consistent")
-        if self.system == "dino" and self.global_crops + self.local_crops < 2:
-            raise ValueError("system dino compares views; set global_crops and local_crops to 2 in all or more")
         return self
+
+    def architecture(self) -> "ModelConfig":
+        """Only the fields that decide shape and loss of this system: a :class:`DinoConfig` for DINO-MM alone."""
+        kind = DinoConfig if self.system == "dino" else ModelConfig
+        return kind(**{name: value for name, value in dict(self).items() if name in kind.model_fields})
 
     @property
     def channels(self) -> dict[str, int]:
@@ -161,6 +156,25 @@ class ModelConfig(BaseModel):
     def kept(self) -> int:
         """Visible patches of one modality: int(N * (1 - mask_ratio)), as in MAE."""
         return int(self.tokens * (1 - self.mask_ratio))
+
+
+class DinoConfig(ModelConfig):
+    """Of DINO-MM, or read from a file or a command line, where these fields stand whatever the system is."""
+
+    head_outputs: int = setting(
+        0, "dino: numbers compared [K]; 0: 65,536 from width 384 on, else 8 D", ge=0, le=10_000_000
+    )
+    global_crops: LossOnly[int] = setting(2, "dino: views of 40 to 100 % of the area, for both networks", gt=0, le=100)
+    local_crops: LossOnly[int] = setting(8, "dino: views of 5 to 40 % of the area, for the student only", ge=0, le=100)
+    sensor_drop: LossOnly[Chance] = setting(0.5, "dino: chance that a view loses one of its sensors")
+    teacher_momentum: LossOnly[Chance] = setting(0.996, "dino: share the teacher keeps; rises to 1")
+    teacher_temperature: LossOnly[float] = setting(0.04, "dino: below the student's 0.1, to sharpen", ge=1e-3, le=10)
+
+    @model_validator(mode="after")
+    def _views_to_compare(self) -> Self:
+        if self.system == "dino" and self.global_crops + self.local_crops < 2:
+            raise ValueError("system dino compares views; set global_crops and local_crops to 2 in all or more")
+        return self
 
 
 def as_tuple(value: Any) -> Any:

@@ -12,9 +12,10 @@ from fusmae_lite.core.architecture import (
     SYSTEM_DEFAULTS,
     Chance,
     Count,
+    DinoConfig,
     Folder,
     Free,
-    ModelConfig,
+    ModelConfig,  # noqa: F401  where everyone looks for it
     Rate,
     RateOrZero,
     Share,
@@ -33,7 +34,7 @@ def _none(value: Any) -> Any:
     return None if isinstance(value, str) and value.strip().lower() in ("none", "null") else value
 
 
-class RunConfig(ModelConfig):
+class RunConfig(DinoConfig):
     """Everything a run depends on: the architecture and what is done with it. Load one with :func:`load_preset`."""
 
     preset: Free[str] = setting("smoke", "which preset the run started from")
@@ -92,10 +93,6 @@ class RunConfig(ModelConfig):
     finetune_epochs: Free[Count] = setting(10, "epochs of fine-tuning")
     finetune_batch_size: Free[Count] = setting(128, "patches per step of fine-tuning")
     finetune_learning_rate: Free[Rate] = setting(5e-4, "peak, of the head; deeper layers learn slower")
-
-    def architecture(self) -> ModelConfig:
-        """Only the fields that decide the shape and loss of the model."""
-        return ModelConfig(**{name: getattr(self, name) for name in ModelConfig.model_fields})
 
     def folder(self) -> Path:
         """Folder of this run: `run_dir`, or ``runs/<preset>`` beside the notebooks. Not created here."""
@@ -188,7 +185,7 @@ def describe_fields() -> str:
 
 def _group(name: str) -> str:
     """Which part of ``--help`` a field stands in."""
-    if name in ModelConfig.model_fields:
+    if name in DinoConfig.model_fields:
         return "model"
     if name in ("data_dir", "split", "partial", "snow_and_clouds", "synthetic", "augment", "jitter"):
         return "data"

@@ -10,12 +10,11 @@ from fusmae_lite.systems.masked import LateFusion, SatViT
 
 __all__ = ["DINO", "ImageNetViT", "LateFusion", "SatViT", "System", "build_model", "imagenet_encoder"]
 
-SYSTEMS: dict[str, type[System]] = {"fusmae": FusMAE, "late": LateFusion, "satvit": SatViT, "dino": DINO}
+MODELS: dict[str, type[System]] = {"fusmae": FusMAE, "late": LateFusion, "satvit": SatViT, "dino": DINO}
 
 
 def build_model(config: ModelConfig) -> System:
     """The untrained model of ``config.system``, initialised from torch's global generator; takes a whole run's too."""
-    if config.system not in SYSTEMS:
-        raise InputError(f"system {config.system!r} is not pretrained here", f"choose one of {', '.join(SYSTEMS)}")
-    architecture = ModelConfig(**{name: getattr(config, name) for name in ModelConfig.model_fields})
-    return SYSTEMS[config.system](architecture)
+    if config.system not in MODELS:
+        raise InputError(f"system {config.system!r} is not pretrained here", f"choose one of {', '.join(MODELS)}")
+    return MODELS[config.system](config.architecture())

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from timm.layers import Attention, resample_abs_pos_embed
 from torch import Generator, Tensor, nn
 
-from fusmae_lite.core.config import ModelConfig
+from fusmae_lite.core.architecture import DinoConfig, ModelConfig
 from fusmae_lite.core.schedule import cosine
 from fusmae_lite.model.blocks import initialise
 from fusmae_lite.model.inputs import stack
@@ -89,7 +89,7 @@ class Head(nn.Module):
     K is ``config.head_outputs``, or follows the size: DINO's from ViT-S (width 384) on, smaller below.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: DinoConfig) -> None:
         super().__init__()
         width = config.width
         hidden, outputs = (2048, 65536) if width >= 384 else (4 * width, 8 * width)
@@ -109,7 +109,7 @@ class Head(nn.Module):
 class Branch(nn.Module):
     """Backbone and head: the student, or the teacher."""
 
-    def __init__(self, config: ModelConfig, drop_path: float = 0.0) -> None:
+    def __init__(self, config: DinoConfig, drop_path: float = 0.0) -> None:
         super().__init__()
         self.backbone, self.head = Backbone(config, drop_path), Head(config)
 
@@ -124,7 +124,7 @@ class DINO(System):
     title, pooling, reconstructs = Backbone.title, Backbone.pooling, False
     loss_names = ("entropy", "kl")
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: DinoConfig) -> None:
         super().__init__(config)
         self.student, self.teacher = Branch(config, config.drop_path), Branch(config)
         self.teacher.load_state_dict(self.student.state_dict())

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusmae_lite.core.config import ModelConfig
+from fusmae_lite.core.architecture import DinoConfig
 
 Drawn = dict[str, Tensor]  # a random choice for each view of a batch, (B, V, ..)
 GLOBAL_AREA, LOCAL_AREA = (0.4, 1.0), (0.05, 0.4)
@@ -21,13 +21,13 @@ BLUR_SIGMA = (0.1, 2.0)  # pixels
 FIRST_BLUR_CHANCE, LATER_BLUR_CHANCE, LOCAL_BLUR_CHANCE = 1.0, 0.1, 0.5
 
 
-def view_sides(config: ModelConfig) -> tuple[int, int]:
+def view_sides(config: DinoConfig) -> tuple[int, int]:
     """Sides of global and local views in pixels: DINO-MM's 112 and 48 of 120, else the nearest multiples of P."""
     p, size = config.patch_size, config.image_size
     return min(round(size * 112 / 120 / p), size // p) * p, max(round(size * 48 / 120 / p), 2) * p
 
 
-def draw_views(config: ModelConfig, batch: int, generator: torch.Generator | None = None) -> Drawn:
+def draw_views(config: DinoConfig, batch: int, generator: torch.Generator | None = None) -> Drawn:
     """Every random choice of a batch's views, (B, V, ..) on the CPU, so that processes can share out a batch."""
 
     def uniform(low: float | Tensor = 0.0, high: float | Tensor = 1.0, *more: int) -> Tensor:
@@ -57,7 +57,7 @@ def draw_views(config: ModelConfig, batch: int, generator: torch.Generator | Non
     }
 
 
-def make_views(stacked: Tensor, drawn: Drawn, config: ModelConfig) -> list[Tensor]:
+def make_views(stacked: Tensor, drawn: Drawn, config: DinoConfig) -> list[Tensor]:
     """Views of stacked images (B, C, H, W) in the archive's units, as :func:`draw_views` drew them for these rows.
 
     Returns global ones (B, G, C, s, s) and, if there are any, local ones.
@@ -81,7 +81,7 @@ def crop(images: Tensor, where: Tensor, side: int) -> Tensor:
     return crops.unflatten(2, (views, side)).transpose(1, 2)
 
 
-def _look(crops: Tensor, drawn: Drawn, config: ModelConfig) -> Tensor:
+def _look(crops: Tensor, drawn: Drawn, config: DinoConfig) -> Tensor:
     """Change the values of (B, V, C, s, s) as drawn: light, grey, blur, solarise, and last of all drop a sensor."""
     light, grey, solarise, keep = (drawn[n][..., None, None, None] for n in ("light", "grey", "solarise", "keep"))
     looks = []

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
-from fusmae_lite.core.architecture import LossOnly, ModelConfig
+from fusmae_lite.core.architecture import DinoConfig, LossOnly, ModelConfig
 from fusmae_lite.core.config import fields_that
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import parse_object, write_whole
@@ -135,7 +135,7 @@ def load_model(path: Path, expected: ModelConfig | None = None) -> System:
     if "config" not in metadata and (beside := Path(path).with_name(CONFIG)).is_file():
         facts, source = read_config(beside), beside
     model = _skeleton(source, facts, len(tensors))
-    for name in () if expected is None else ModelConfig.model_fields:
+    for name in () if expected is None else type(model.config).model_fields:
         trained, wanted = getattr(model.config, name), getattr(expected, name)
         if trained != wanted and name not in fields_that(LossOnly):
             cure = f"set {name} to that of the checkpoint, or choose another checkpoint"
@@ -158,7 +158,7 @@ def _skeleton(path: Path, metadata: Mapping[str, str], count: int) -> System:
         raise InputError(f"{path} is in the format {metadata['format']!r}, not {FORMAT!r}", "update fusmae-lite")
     values = _part(path, metadata, "config")
     try:
-        config = ModelConfig(**values)
+        config = DinoConfig(**values).architecture()
         if config.depth + config.decoder_depth > count:  # before as many blocks are made
             raise InputError(f"depth {config.depth}, but {count} tensors", "lower depth or decoder_depth")
         with torch.device("meta"):
@@ -211,7 +211,7 @@ def load_pretrained(name: str | Path, image_size: int | None = None) -> System:
 
 def resized(model: System, image_size: int) -> System:
     """The model for square images of another size: sine-cosine positions computed anew, learned ones interpolated."""
-    config = ModelConfig(**{**model.config.model_dump(), "image_size": image_size})
+    config = type(model.config)(**{**model.config.model_dump(), "image_size": image_size})
     if config == model.config:
         return model
     tensors = model.state_dict()

@@ -10,7 +10,8 @@ import pytest
 import torch
 from conftest import TINY, pretrain_and_kill
 
-from fusmae_lite.core.config import ModelConfig, RunConfig, load_preset
+from fusmae_lite.core.architecture import DinoConfig
+from fusmae_lite.core.config import RunConfig, load_preset
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.data.pairs import PairDataset
 from fusmae_lite.evaluation import evaluate, frozen_features
@@ -62,14 +63,14 @@ def plain(drawn: dict[str, torch.Tensor], *keep: str) -> dict[str, torch.Tensor]
 
 def test_sides_are_dino_mms_and_else_the_nearest_multiples_of_a_patch():
     def sides(size, patch):
-        return view_sides(ModelConfig(system="dino", image_size=size, patch_size=patch))
+        return view_sides(DinoConfig(system="dino", image_size=size, patch_size=patch))
 
     assert sides(120, 8) == (112, 48) and sides(120, 24) == (120, 48)
     assert sides(256, 16) == (240, 96) and sides(24, 8) == (24, 16) and sides(120, 60) == (120, 120)
 
 
 def test_crops_have_the_areas_asked_for_lie_inside_and_are_flipped():
-    config = ModelConfig(system="dino")
+    config = DinoConfig(system="dino")
     where = draw_views(config, 2000, torch.Generator().manual_seed(0))["where"]
     size, centre = where.diagonal(dim1=2, dim2=3).abs(), where[..., 2]
     assert (size + centre.abs() <= 1 + 1e-6).all()
@@ -86,7 +87,7 @@ def test_a_crop_holds_the_pixels_of_its_window():
     """On a ramp, bilinear sampling is exact: each pixel of a view tells where it was taken."""
     place = (torch.arange(120.0) + 0.5) / 60 - 1
     ramp = torch.stack([place.expand(120, 120), place[:, None].expand(120, 120)])[None].expand(3, -1, -1, -1)
-    where = draw_views(ModelConfig(system="dino"), 3, torch.Generator().manual_seed(1))["where"]
+    where = draw_views(DinoConfig(system="dino"), 3, torch.Generator().manual_seed(1))["where"]
     crops = crop(ramp, where, 48)
     assert crops.shape == (3, 10, 2, 48, 48)
     out = (torch.arange(48.0) + 0.5) / 24 - 1
@@ -98,7 +99,7 @@ def test_a_crop_holds_the_pixels_of_its_window():
 
 
 def test_sensors_are_dropped_half_the_time_each_alike_and_never_both():
-    config = ModelConfig(system="dino", patch_size=24)
+    config = DinoConfig(system="dino", patch_size=24)
     keep = draw_views(config, 1000, torch.Generator().manual_seed(2))["keep"]
     assert keep.any(-1).all()
     assert (~keep).float().mean((0, 1)).tolist() == pytest.approx([0.25, 0.25], abs=0.02)
@@ -107,12 +108,12 @@ def test_sensors_are_dropped_half_the_time_each_alike_and_never_both():
     for views, part in zip(make_views(torch.randn(4, 14, 120, 120), drawn, config), ((0, 2), (2, 10)), strict=True):
         seen = torch.stack([views[:, :, :2].abs().sum((2, 3, 4)), views[:, :, 2:].abs().sum((2, 3, 4))], dim=-1) > 0
         assert torch.equal(seen, drawn["keep"][:, slice(*part)])
-    only = ModelConfig(system="dino", modalities=("s2",))
+    only = DinoConfig(system="dino", modalities=("s2",))
     assert draw_views(only, 50, torch.Generator().manual_seed(2))["keep"].all()
 
 
 def test_chances_of_the_colour_changes():
-    drawn = draw_views(ModelConfig(system="dino"), 4000, torch.Generator().manual_seed(4))
+    drawn = draw_views(DinoConfig(system="dino"), 4000, torch.Generator().manual_seed(4))
     share = {name: (drawn[name] != 0).float().mean(0) for name in ("grey", "sigma", "solarise")}
     assert share["grey"].tolist() == pytest.approx([0.2] * 10, abs=0.03)
     assert share["sigma"].tolist() == pytest.approx([1.0, 0.1] + [0.5] * 8, abs=0.03)
@@ -123,7 +124,7 @@ def test_chances_of_the_colour_changes():
 
 
 def test_what_each_change_does_to_the_values():
-    config, images = ModelConfig(system="dino", patch_size=24), torch.randn(2, 14, 120, 120)
+    config, images = DinoConfig(system="dino", patch_size=24), torch.randn(2, 14, 120, 120)
     drawn = draw_views(config, 2, torch.Generator().manual_seed(5))
     view = make_views(images, plain(drawn), config)[0]
 

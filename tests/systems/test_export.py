@@ -9,7 +9,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from fusmae_lite.core.config import ModelConfig
+from fusmae_lite.core.architecture import DinoConfig
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.sensors import S2, get_modality
 from fusmae_lite.course.cli import main
@@ -30,7 +30,7 @@ SYSTEMS = [
 
 def build(**fields):
     torch.manual_seed(3)
-    model = build_model(ModelConfig(**SMALL, **fields)).eval()
+    model = build_model(DinoConfig(**SMALL, **fields)).eval()
     with torch.no_grad():
         for parameter in model.parameters():  # norms, biases and tables must count, too
             parameter.add_(0.1 * torch.randn_like(parameter))

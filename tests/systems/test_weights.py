@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from conftest import TINY
 from safetensors.torch import load_file, save_file
 
 from fusmae_lite.core.config import ModelConfig, load_preset
@@ -70,6 +71,25 @@ def test_a_checkpoint_of_another_configuration_is_refused(saved):
     with pytest.raises(InputError, match="width"):
         load_model(path, load_preset("laptop"))
     assert load_model(path, load_preset("smoke", mask_ratio=0.5))  # no shape depends on it
+
+
+@pytest.mark.parametrize("system", ["fusmae", "dino"])
+def test_only_dino_keeps_the_fields_of_dino(tmp_path, system):
+    """Files from before there was a DinoConfig list them for every system; they open with the same numbers."""
+    config = load_preset("smoke", system=system, **{**TINY, "augment": "none"}, head_outputs=16, teacher_momentum=0.9)
+    model, path = build_model(config), tmp_path / "model.safetensors"
+    save_model(path, model)
+    listed = json.loads(read_tensors(path)[1]["config"])
+    assert ("teacher_momentum" in listed) == ("head_outputs" in listed) == (system == "dino")
+    flat = {**listed, "head_outputs": 16, "global_crops": 2, "local_crops": 8, "sensor_drop": 0.5,
+            "teacher_momentum": 0.9, "teacher_temperature": 0.04}  # fmt: skip
+    rewrite(path, config=json.dumps(flat), drop=("digest",))
+    read = load_model(path, config)
+    assert read.config == model.config == config.architecture()
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in read.state_dict().items())
+    rewrite(path, config=json.dumps({**flat, "epochs": 3}), drop=("digest",))
+    with pytest.raises(InputError, match="'epochs'"):
+        load_model(path)
 
 
 def test_other_statistics_or_band_order_are_refused(saved):
