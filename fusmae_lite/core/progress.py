@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
@@ -26,15 +26,20 @@ def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterat
     yield from tqdm(items, desc=title, total=total, leave=False, disable=not interactive())
 
 
-def followed(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
-    """Iterate with a bar or, where none can move, with a line now and then."""
-    started = last = time.monotonic()
-    for number, item in enumerate(track(items, title, total), 1):
+def followed(items: Iterable[Item], title: str | Callable[[], str], total: int, before: int = 0) -> Iterator[Item]:
+    """Iterate with a bar or, where none can move, with a line now and then.
+
+    A title may change while it goes on; `before` of the total were done in an earlier run.
+    """
+    started, said, say = time.monotonic(), time.monotonic(), title if callable(title) else lambda: title
+    bar = tqdm(items, desc=say(), total=total, initial=before, leave=False, disable=not interactive())
+    for number, item in enumerate(bar, before + 1):
         yield item
-        if not interactive() and time.monotonic() - last > _SECONDS_BETWEEN_LINES:
-            last = time.monotonic()
-            rate = number / (last - started)
-            line(f"{title}: {number} of {total}, {rate:.1f} a second, {duration((total - number) / rate)} to go")
+        bar.set_description(say(), refresh=False)
+        if bar.disable and time.monotonic() - said > _SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            rate = (number - before) / (said - started)
+            line(f"{say()}: {number} of {total}, {rate:.1f} a second, {duration((total - number) / rate)} to go")
 
 
 def line(text: str) -> None:

@@ -137,8 +137,7 @@ def export(
     timm's VisionTransformer takes one sensor. The file is checked before it exists.
     """
     from fusmae_lite.systems.export import save_timm, to_onnx
-    from fusmae_lite.systems.folder import save_folder
-    from fusmae_lite.systems.weights import load_pretrained
+    from fusmae_lite.systems.weights import load_pretrained, save_folder
 
     model, path = load_pretrained(checkpoint), Path(output).expanduser()
     if format == "hf":

@@ -127,9 +127,18 @@ class TorchGeoDataset(PairDataset):
         return {**super()._item(patch, row), "crs": patch.crs or "", "bbox": bbox}
 
 
-def assemble(bands: Mapping[str, Mapping[str, Tensor]], size: int = 120, normalised: bool = True) -> dict[str, Tensor]:
-    """A batch of native bands, modality -> band -> (B, side, side), as images (B, C, size, size), wherever they lie."""
-    images = {name: stack_bands(native, name, size) for name, native in bands.items()}
+def assemble(
+    bands: Mapping[str, Mapping[str, Tensor]],
+    size: int = 120,
+    normalised: bool = True,
+    device: torch.device | None = None,
+) -> dict[str, Tensor]:
+    """A batch of native bands, modality -> band -> (B, side, side), as images (B, C, size, size).
+
+    They travel to `device` as they lie on disk and become images there; without one, where they are.
+    """
+    moved = {k: {b: x.to(device, non_blocking=True) for b, x in native.items()} for k, native in bands.items()}
+    images = {name: stack_bands(native, name, size) for name, native in moved.items()}
     return {name: normalise(image, name) for name, image in images.items()} if normalised else images
 
 

@@ -7,12 +7,11 @@ from torch import Tensor, nn
 
 from fusmae_lite.core.architecture import Free
 from fusmae_lite.core.config import RunConfig, fields_that
-from fusmae_lite.core.errors import InputError, choose
+from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import read_object, shorten
 from fusmae_lite.evaluation.own import as_system
 from fusmae_lite.systems import System
-from fusmae_lite.systems.hub import from_hub
-from fusmae_lite.systems.weights import digest_of, load_model, shipped_weights
+from fusmae_lite.systems.weights import digest_of, find_named, load_model, shipped_weights
 from fusmae_lite.train.checkpoints import latest_checkpoint
 
 #: Fields that say nothing about the weights wanted: evaluation uses them for itself.
@@ -76,11 +75,7 @@ def find_weights(config: RunConfig, otherwise: str = "") -> Path:
 
 def weights_file(weights: Path | str) -> Path:
     """A shipped model's name, a file, a checkpoint's folder or a run's (its latest checkpoint) -> the file."""
-    shipped = shipped_weights()
-    path = from_hub(str(weights)) or shipped.get(str(weights), Path(weights).expanduser())
-    if not path.exists():
-        cure = f"{choose(weights, shipped, 'give one of')} or give a file or the folder of a run"
-        raise InputError(f"no weights {str(weights)!r}", cure)
+    path = find_named(weights, "give a file or the folder of a run")
     if not path.is_dir():
         return path
     for place in (path, *(latest_checkpoint(path / inner) for inner in ("pretrain/checkpoints", "checkpoints", "."))):

@@ -161,8 +161,7 @@ def batches(
     options = {"batch_size": batch_size, "pin_memory": device.type == "cuda", "sampler": rows}
     for sample in load(dataset, workers=config.workers if config else 0, **options):
         if dataset.native:
-            bands = {s: {k: x.to(device, non_blocking=True) for k, x in sample["bands"][s].items()} for s in sensors}
-            images = assemble(bands, dataset.size, dataset.normalise)
+            images = assemble({s: sample["bands"][s] for s in sensors}, dataset.size, dataset.normalise, device)
         else:
             images = {s: sample["images"][s].to(device, non_blocking=True) for s in sensors}
         yield images, sample["labels"]

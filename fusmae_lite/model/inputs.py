@@ -56,13 +56,13 @@ def check_images(
     return checked
 
 
-def stack(images: Mapping[str, Tensor], model: System, masks: Mapping[str, Tensor] | None = None) -> Tensor:
+def stack(images: Mapping[str, Tensor], model: System) -> Tensor:
     """Checked images stacked along the channels, (B, sum of all C_i, H, W), in the order of the configuration.
 
     A sensor that is missing is filled with zeros, which in normalised units is every band at its mean: DINO-MM's
     choice, and the only one that a single patch projection leaves, unlike Fus-MAE's absent tokens.
     """
-    checked = check_images(images, model, masks)
+    checked = check_images(images, model)
     like = next(iter(checked.values()))
     absent = {name: count for name, count in model.config.channels.items() if name not in checked}
     zeros = {name: like.new_zeros(like.shape[0], count, *like.shape[2:]) for name, count in absent.items()}

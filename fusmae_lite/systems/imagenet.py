@@ -6,6 +6,7 @@ are resampled to patches of P pixels, positions to the grid of the images.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -55,15 +56,24 @@ def imagenet_encoder(
         seed: of random weights, and of whatever a checkpoint lacks.
         size: width, depth and heads instead of the architecture's own; random weights only.
     """
-    source, file = str(weights), Path(weights).expanduser()
     if name not in timm.list_models("vit_*"):
         raise InputError(f"timm has no ViT {name!r}", "choose one of timm.list_models('vit_*')")
-    if size is not None and source != "random":
+    if size is not None and str(weights) != "random":
         raise InputError(f"ImageNet's weights do not come in the size {size}", "leave size out, or ask for random ones")
     config = ModelConfig(system="imagenet", modalities=tuple(sensors), image_size=image_size, patch_size=patch_size)
     options = {"in_chans": sum(config.channels.values()), "img_size": image_size, "patch_size": patch_size}
     if size is not None:
         options |= dict(zip(("embed_dim", "depth", "num_heads"), size, strict=True))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive("initialise", seed, 98))
+        vit = _create(name, weights, options)
+    sizes = {"width": vit.embed_dim, "depth": len(vit.blocks), "heads": vit.blocks[0].attn.num_heads}
+    return ImageNetViT(vit, ModelConfig(**{**config.model_dump(), **sizes})).eval()
+
+
+def _create(name: str, weights: str | Path, options: dict[str, Any]) -> VisionTransformer:
+    """timm's model with the weights that were asked for, or InputError."""
+    source, file = str(weights), Path(weights).expanduser()
     what = f"ImageNet weights of {name} can be neither found nor fetched"
     cure = "connect once so that timm keeps them, give a checkpoint's path, or ask for weights='random'"
     if source not in ("imagenet", "random"):
@@ -71,12 +81,8 @@ def imagenet_encoder(
             raise InputError(f"no weights at {file}", "give imagenet, random, or the path of a checkpoint")
         options["pretrained_cfg_overlay"] = {"file": str(file)}
         what, cure = f"{file} does not hold the weights of {name}", "give a checkpoint that fits"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive("initialise", seed, 98))
-        try:
-            vit = timm.create_model(name, pretrained=source != "random", num_classes=0, **options)
-        except Exception as error:  # every version of the hub's client has its own for "offline"
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise InputError(f"{what} ({reason})", cure) from None
-    sizes = {"width": vit.embed_dim, "depth": len(vit.blocks), "heads": vit.blocks[0].attn.num_heads}
-    return ImageNetViT(vit, ModelConfig(**{**config.model_dump(), **sizes})).eval()
+    try:
+        return timm.create_model(name, pretrained=source != "random", num_classes=0, **options)
+    except Exception as error:  # every version of the hub's client has its own for "offline"
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"{what} ({reason})", cure) from None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import date
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -42,17 +43,12 @@ def archive_rows(model: System, archive: Archive, workers: int = 0) -> Iterator[
     """A row for each pair, in their order; footprints are longitude and latitude, whatever each pair's own system."""
     sensors, device = model.config.modalities, next(model.parameters()).device
     check_archive(archive, sensors)
-    patches: list[Patch] = []
-    reading = each(_read, (archive, sensors), range(len(archive)), workers)
-    for number, patch in enumerate(followed(reading, "embed", len(archive)), 1):
-        patches.append(patch)
-        if len(patches) == BATCH or number == len(archive):
-            bands = default_collate([patch.bands for patch in patches])
-            on_device = {s: {b: x.to(device) for b, x in native.items()} for s, native in bands.items()}
-            with torch.inference_mode():
-                z = model.encode(assemble(on_device, model.config.image_size)).pooled(model.pooling)
-            yield [_row(patch, vector) for patch, vector in zip(patches, z.float().cpu().numpy(), strict=True)]
-            patches = []
+    reading = followed(each(_read, (archive, sensors), range(len(archive)), workers), "embed", len(archive))
+    while patches := list(islice(reading, BATCH)):
+        bands = default_collate([patch.bands for patch in patches])
+        with torch.inference_mode():
+            z = model.encode(assemble(bands, model.config.image_size, device=device)).pooled(model.pooling)
+        yield [_row(patch, vector) for patch, vector in zip(patches, z.float().cpu().numpy(), strict=True)]
 
 
 def _read(shared: tuple[Archive, tuple[str, ...]], row: int) -> Patch:

@@ -1,106 +1,43 @@
-"""Models on disk: one safetensors file that carries its own configuration, bands and statistics."""
+"""Models on disk: one safetensors file that carries its own configuration, bands and statistics.
 
-import errno
-import hashlib
+A folder in the manner of the Hugging Face hub has them in ``config.json`` beside its ``model.safetensors``.
+"""
+
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
+from fusmae_lite import __version__
 from fusmae_lite.core.architecture import DinoConfig, LossOnly, ModelConfig
 from fusmae_lite.core.config import fields_that
-from fusmae_lite.core.errors import InputError
-from fusmae_lite.core.files import parse_object, write_whole
+from fusmae_lite.core.errors import InputError, choose
+from fusmae_lite.core.files import parse_object, read_object, write_folder, write_text
 from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.model.system import System
 from fusmae_lite.model.tokens import Positions
 from fusmae_lite.systems import build_model
-from fusmae_lite.systems.hub import CONFIG, from_hub, read_config, weights_in
+from fusmae_lite.systems.tensors import (
+    DAMAGED,
+    Tensors,
+    check_digest,
+    check_tensors,
+    read_tensors,
+    save_tensors,
+    sha256_of,
+)
 
 FORMAT = "fusmae-lite 1"
-DAMAGED = "copy it again or retrain it"
-Tensors = Mapping[str, torch.Tensor]
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"  # of a folder as the Hugging Face hub has them
+HUB = "hf-hub:"  # as timm writes it; without it a mistyped path would ask the network
 
 
 def digest_of(tensors: Tensors) -> str:
     """Twelve hexadecimal digits that change with any name, dtype, shape or byte of the tensors, e.g. a state dict."""
-    return _sha256(tensors)[:12]
-
-
-def _sha256(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    if metadata is not None:
-        digest.update(json.dumps(sorted((k, v) for k, v in metadata.items() if k != "digest")).encode())
-    return digest.hexdigest()
-
-
-def save_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file that exists whole or not at all; its metadata gain a digest of everything in it."""
-    ready = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    signed = {**metadata, "digest": _sha256(ready, metadata)}
-
-    def write(temporary: Path) -> None:
-        try:
-            save_file(ready, temporary, signed)
-        except SafetensorError as error:  # hides the system's own error in a text
-            raise OSError(errno.ENOSPC, str(error), str(path)) from None
-        _sort_header(temporary)
-
-    write_whole(path, write)
-
-
-def _sort_header(path: Path) -> None:
-    """Metadata in the order of their names: safetensors writes them in any, and equal files would differ."""
-    with open(path, "rb+") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(
-            {"__metadata__": header.pop("__metadata__"), **header}, separators=(",", ":"), ensure_ascii=False
-        )
-        file.seek(8)
-        file.write(text.encode().ljust(size))
-
-
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file; :class:`InputError` if it is absent or damaged."""
-    if not Path(path).is_file():
-        raise InputError(f"no weights at {path}", "check the path, or train with notebook 05 or `fusmae pretrain`")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except Exception as error:  # a dtype that torch does not know raises a class of its own in every version
-        what = f"{path} is not a readable safetensors file ({error or type(error).__name__})"
-        raise InputError(what, DAMAGED) from None
-
-
-def check_digest(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
-    """InputError if the file was changed after it was written; files from before there were digests pass."""
-    if metadata.get("digest") not in (None, _sha256(tensors, metadata)):
-        raise InputError(f"{path} was changed after it was written: its digest is another", DAMAGED)
-
-
-def check_tensors(path: Path, tensors: Tensors, wanted: Mapping[str, torch.Size], cure: str = DAMAGED) -> None:
-    """InputError unless the tensors have these names and shapes, are float32 and finite."""
-    if names := sorted(set(wanted) ^ set(tensors)):
-        raise InputError(f"{path}: tensor {names[0]} is {'missing' if names[0] in wanted else 'unknown'}", cure)
-    for name, shape in wanted.items():
-        tensor = tensors[name]
-        if tensor.shape != shape:
-            raise InputError(f"{path}: {name} has shape {tuple(tensor.shape)}, not {tuple(shape)}", cure)
-        if tensor.dtype != torch.float32:
-            kind = str(tensor.dtype).removeprefix("torch.")
-            raise InputError(f"{path}: {name} holds {kind}, not float32", cure)
-        if not tensor.isfinite().all():
-            raise InputError(f"{path}: {name} holds NaN or infinite values", cure)
+    return sha256_of(tensors)[:12]
 
 
 def describe_sensors(names: Sequence[str]) -> dict[str, dict[str, list]]:
@@ -124,6 +61,37 @@ def describe_model(config: ModelConfig) -> dict[str, str]:
     return {"format": FORMAT, "config": config.model_dump_json(), "sensors": sensors}
 
 
+def save_folder(path: Path, model: System) -> Path:
+    """Write the whole model, decoders included, as a folder that must not exist yet; returns `path`.
+
+    The weights carry the metadata that others' tools look for, ``config.json`` what ours need, ``README.md`` a card.
+    """
+    path = Path(path)
+    if path.exists():
+        raise InputError(f"{path} exists", "name a new folder")
+    described = describe_model(model.config).items()
+    facts = {name: value if name == "format" else json.loads(value) for name, value in described}
+
+    def fill(folder: Path) -> None:
+        write_text(folder / CONFIG, json.dumps({"model_type": "fusmae-lite", **facts}, indent=2))
+        save_tensors(folder / WEIGHTS, model.state_dict(), {"format": "pt"})
+        write_text(folder / CARD, _card(path.name, model))
+
+    return write_folder(path, fill)
+
+
+def _card(title: str, model: System) -> str:
+    rows = []
+    for sensor in map(get_modality, model.config.modalities):
+        numbers = [" ".join(f"{number:g}" for number in column) for column in (sensor.mean, sensor.std)]
+        rows.append(f"| {' | '.join([sensor.name, sensor.units, ' '.join(sensor.bands), *numbers])} |")
+    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    return Path(__file__).with_name("card.md").read_text(encoding="utf-8").format(
+        title=title, kind=model.title, parameters=parameters, version=__version__, side=model.config.image_size,
+        sensors="\n".join(rows),
+    )  # fmt: skip
+
+
 def load_model(path: Path, expected: ModelConfig | None = None) -> System:
     """The model that :func:`save_model` wrote to `path`, in evaluation mode on the CPU.
 
@@ -133,7 +101,7 @@ def load_model(path: Path, expected: ModelConfig | None = None) -> System:
     tensors, metadata = read_tensors(path)
     facts, source = metadata, path
     if "config" not in metadata and (beside := Path(path).with_name(CONFIG)).is_file():
-        facts, source = read_config(beside), beside
+        facts, source = read_object(beside, "export the model again"), beside
     model = _skeleton(source, facts, len(tensors))
     for name in () if expected is None else type(model.config).model_fields:
         trained, wanted = getattr(model.config, name), getattr(expected, name)
@@ -149,7 +117,7 @@ def load_model(path: Path, expected: ModelConfig | None = None) -> System:
     return model.eval()
 
 
-def _skeleton(path: Path, metadata: Mapping[str, str], count: int) -> System:
+def _skeleton(path: Path, metadata: Mapping[str, Any], count: int) -> System:
     """The model that the header of a file of `count` tensors describes, without memory for its weights."""
     if "config" not in metadata:
         cure = f"use a checkpoint written by fusmae-lite, or put the {CONFIG} of its export beside it"
@@ -167,10 +135,11 @@ def _skeleton(path: Path, metadata: Mapping[str, str], count: int) -> System:
         raise InputError(f"{path} carries a configuration that is refused ({error})", DAMAGED) from None
 
 
-def _part(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
-    """One part of our metadata, a JSON object each."""
+def _part(path: Path, metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """One part of our metadata, a JSON object each: as text in a weights file, as it is in a ``config.json``."""
+    part = metadata.get(name, "{}")
     try:
-        return parse_object(metadata.get(name, "{}"))
+        return parse_object(part if isinstance(part, str) else json.dumps(part))
     except ValueError as error:
         raise InputError(f"{path}: its metadata {name!r} are unreadable ({error})", DAMAGED) from None
 
@@ -195,18 +164,41 @@ def shipped_weights() -> dict[str, Path]:
 
 
 def load_pretrained(name: str | Path, image_size: int | None = None) -> System:
-    """A model by the name it is shipped under (``"xae-lite"``), by the path of a checkpoint or an exported folder, or
-    by its id on the Hugging Face hub, ``hf-hub:owner/name``; this one needs a connection the first time.
+    """A model by its name or place, see :func:`find_named`, a checkpoint or an exported folder.
 
     `image_size` in pixels, a multiple of its patch size, makes it take images of another size, see :func:`resized`.
     """
-    shipped = shipped_weights()
-    path = from_hub(str(name)) or shipped.get(str(name), Path(name).expanduser())
-    if not path.exists():
-        cure = f"choose one of {', '.join(shipped)}, or give a .safetensors file, a folder, or hf-hub:owner/name"
-        raise InputError(f"no pretrained model {str(name)!r}", cure)
-    model = load_model(weights_in(path) if path.is_dir() else path)
+    path = find_named(name, "give a .safetensors file, a folder, or hf-hub:owner/name")
+    model = load_model(_weights_in(path) if path.is_dir() else path)
     return model if image_size is None else resized(model, image_size)
+
+
+def find_named(name: str | Path, otherwise: str) -> Path:
+    """The path of the model shipped under a name (``"xae-lite"``), a path itself, or what ``hf-hub:owner/name`` is
+    in the local cache of the Hugging Face hub, fetched the first time. InputError, its cure `otherwise`, if absent.
+    """
+    shipped = shipped_weights()
+    path = shipped.get(str(name), Path(name).expanduser())
+    if str(name).startswith(HUB):
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(snapshot_download(str(name).removeprefix(HUB), allow_patterns=[CONFIG, WEIGHTS]))
+        except Exception as error:  # its client has a class for each of many reasons
+            what = f"{name} is neither in the cache nor can it be fetched ({str(error).strip().partition(chr(10))[0]})"
+            raise InputError(what, "check the id and the connection, or give the path of a folder") from None
+    if not path.exists():
+        raise InputError(f"no pretrained model {str(name)!r}", f"{choose(name, shipped, 'give one of')} or {otherwise}")
+    return path
+
+
+def _weights_in(folder: Path) -> Path:
+    """The weights of a folder; InputError that says so if there are only pickles, which run code when opened."""
+    pickles = [file.name for end in ("bin", "pt", "pth", "ckpt") for file in sorted(folder.glob(f"*.{end}"))]
+    if pickles and not (folder / WEIGHTS).exists():
+        what = f"{folder} holds {pickles[0]}, a pickle, which may run any code when opened, and no {WEIGHTS}"
+        raise InputError(what, "convert it with safetensors.torch.save_file where you trust it")
+    return folder / WEIGHTS
 
 
 def resized(model: System, image_size: int) -> System:

@@ -23,8 +23,8 @@ from fusmae_lite.core.config import RunConfig, fields_that
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.files import write_folder, write_text
 from fusmae_lite.data.identity import difference
-from fusmae_lite.systems import weights as files
-from fusmae_lite.systems.weights import load_model, read_tensors
+from fusmae_lite.systems.tensors import check_digest, check_tensors, read_tensors, save_tensors
+from fusmae_lite.systems.weights import load_model, save_model_tensors
 
 
 @dataclass
@@ -61,8 +61,8 @@ def save_checkpoint(
 
     def fill(place: Path) -> None:
         extra = {"step": progress.step, "preset": config.preset}
-        files.save_model_tensors(place / "model.safetensors", weights, config.architecture(), extra)
-        files.save_tensors(place / "optimizer.safetensors", moments, {})
+        save_model_tensors(place / "model.safetensors", weights, config.architecture(), extra)
+        save_tensors(place / "optimizer.safetensors", moments, {})
         write_text(place / "state.json", json.dumps(vars(progress), indent=1))
 
     try:
@@ -149,7 +149,7 @@ def _read_moments(path: Path, shapes: Mapping[str, torch.Size]) -> dict[str, dic
     tensors, metadata = read_tensors(file)
     wanted = {f"{name}.{kind}": shape for name, shape in shapes.items() for kind in ("exp_avg", "exp_avg_sq")}
     wanted |= {f"{name}.step": torch.Size() for name in shapes}
-    files.check_tensors(file, tensors, wanted, cure)
+    check_tensors(file, tensors, wanted, cure)
     step = min(_step_of(path), 2**24)  # where counting by one in float32 ends
     states: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
@@ -159,5 +159,5 @@ def _read_moments(path: Path, shapes: Mapping[str, torch.Size]) -> dict[str, dic
         if kind == "step" and value != step:
             raise InputError(f"{file}: {key} is {value:g}, not {step}", cure)
         states.setdefault(name, {})[kind] = value
-    files.check_digest(file, tensors, metadata)
+    check_digest(file, tensors, metadata)
     return states

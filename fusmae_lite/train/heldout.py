@@ -21,7 +21,6 @@ from fusmae_lite.core.seeding import derive, generator
 from fusmae_lite.data.archives import Archive
 from fusmae_lite.data.loader import load
 from fusmae_lite.data.pairs import PairDataset
-from fusmae_lite.model.fusmae import masked_mse
 from fusmae_lite.model.masking import sample_masks
 from fusmae_lite.model.tokens import patchify
 from fusmae_lite.systems import System
@@ -117,20 +116,20 @@ def heldout_losses(
         return {}
     device = next(model.parameters()).device
     predicts = against and model.reconstructs and not config.normalize_target
+    ways: dict[str, dict[str, Interpolation]] = {}
     if predicts:  # pixels, in units a constant can be given in
         means = band_means(archive, config, limit)
+        constant = Interpolation(lambda _, name: means[name].flatten(), smooth=False)
         train = list(hidden_pairs(archive, config, drawn_rows(archive.split("train"), CHOSEN_ON, config.seed)))
         kernels = {name: best("kernel", train, name) for name in config.modalities}
+        ways = {"mean": dict.fromkeys(kernels, constant), "interpolation": kernels}
     sums: dict[str, float] = defaultdict(float)
     for hidden in hidden_pairs(archive, config, rows, model.draw):
         result = model({name: image.to(device) for name, image in hidden.images.items()}, hidden.masks)
         for name, loss in result.losses.items():
-            batch = len(next(iter(hidden.images.values())))
-            if predicts:
-                constant = patchify(means[name].expand_as(hidden.images[name]), hidden.side)
-                sums[f"mean_{name}"] += float(masked_mse(constant, hidden.patches[name], hidden.masks[name])) * batch
-                sums[f"interpolation_{name}"] += float(kernels[name].errors(hidden, name).sum())
-            sums[f"loss_{name}"] += float(loss) * batch
+            for kind, way in ways.items():
+                sums[f"{kind}_{name}"] += float(way[name].errors(hidden, name).sum())
+            sums[f"loss_{name}"] += float(loss) * len(next(iter(hidden.images.values())))
     return {key: value / len(rows) for key, value in sums.items()}
 
 

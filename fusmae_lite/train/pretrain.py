@@ -9,7 +9,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,16 +85,13 @@ def pretrain(config: RunConfig, archive: Archive | None = None, quiet: bool = Fa
     # the caller's own random state is none of our business
     with only_job(folder) if processes.main else nullcontext(), torch.random.fork_rng(), told_when_killed():
         run = _prepare(config, archive, processes)
-        log = TrainingLog(folder, run.showing, run.system.loss_names, quiet)
         if archive.left_out and not quiet and processes.main:
             line(f"of {archive.root} {archive.said_left_out}")
         checkpoint = latest_checkpoint(folder / "checkpoints")
         if checkpoint is not None:
             run.progress = read_progress(checkpoint, run.progress)
             restore(checkpoint, run.model, run.optimizer, config)
-        start = run.progress.step
-        log.continue_from(start, run.progress.sums)
-        log.open(start, sum(p.numel() for p in run.system.parameters() if p.requires_grad))
+        log, start = TrainingLog(folder, run.showing, run.system, run.progress, quiet), run.progress.step
         if new := start < run.showing.last_step:
             checkpoint = _train(run, log, folder / "checkpoints")
         assert checkpoint is not None  # a run has at least one step
@@ -126,8 +123,8 @@ def _train(run: _Run, log: TrainingLog, folder: Path) -> Path:
     SIGTERM saves one more and then raises :class:`Terminated`.
     """
     showing, config, checkpoint = run.showing, run.showing.config, folder
-    with _asked_to_stop() as asked:
-        for step, bands, waited in showing.batches(run.progress.step):
+    with _asked_to_stop() as asked, closing(log.steps()) as steps:
+        for step, bands, waited in steps:
             log.add(step, _step(run, bands, step), waited)
             run.progress.step = done = step + 1
             if ends_epoch := done % showing.steps_per_epoch == 0:

@@ -75,12 +75,13 @@ class Showing:
     def images(self, bands: Bands, step: int) -> dict[str, Tensor]:
         """Modality -> (this process's rows, C, H, W), normalised and augmented; `bands` are those of its pairs."""
         config, own = self.config, self.own
-        images = self._assemble(bands)
+        images = assemble(bands, config.image_size, device=self.processes.device)
         if self.scenes is not None:
             made = self.batch - self.pairs
             numbers = step * made + self.processes.own(torch.arange(made))  # 1.5 ms each: none is kept or shown twice
             scenes = [self.scenes.pair(number).bands for number in numbers.tolist()]
-            made = self._assemble(default_collate([{k: scene[k] for k in config.modalities} for scene in scenes]))
+            bands = default_collate([{k: scene[k] for k in config.modalities} for scene in scenes])
+            made = assemble(bands, config.image_size, device=self.processes.device)
             images = {name: torch.cat([image, made[name]]) for name, image in images.items()}
         drawn = draw_augmentation(self.batch, config.augment, generator("augment", config.seed, step))
         images = augment(images, config.augment, drawn=[own(draw) for draw in drawn])
@@ -88,11 +89,6 @@ class Showing:
             noise = draw_jitter(self.batch, config.modalities, generator("jitter", config.seed, step))
             images = jitter(images, {name: own(draw) for name, draw in noise.items()}, config.jitter)
         return images
-
-    def _assemble(self, bands: Bands) -> dict[str, Tensor]:
-        device = self.processes.device
-        moved = {k: {b: x.to(device, non_blocking=True) for b, x in native.items()} for k, native in bands.items()}
-        return assemble(moved, self.config.image_size)
 
 
 @lru_cache(maxsize=2)

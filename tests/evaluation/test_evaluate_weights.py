@@ -79,7 +79,7 @@ def test_weights_are_found_by_name_file_checkpoint_and_run(run, tmp_path):
     }
     assert len(digests) == 1
     assert choose_weights(of(tmp_path), "xad-lite").model.config.fusion == "xad"
-    refused(lambda: choose_weights(of(tmp_path), "xae-light"), "no weights 'xae-light'", "did you mean 'xae-lite'?")
+    refused(lambda: choose_weights(of(tmp_path), "xae-light"), "model 'xae-light'", "did you mean 'xae-lite'?")
     refused(lambda: choose_weights(of(tmp_path), tmp_path / "run"), f"{tmp_path / 'run'}", "xad-lite, xae-lite")
     refused(lambda: choose_weights(of(tmp_path), tmp_path), f"no checkpoint in {tmp_path}")
 

@@ -14,7 +14,7 @@ from fusmae_lite import FusMAE, InputError, load_pretrained
 from fusmae_lite.core.config import ModelConfig, load_preset
 from fusmae_lite.course.cli import main
 from fusmae_lite.evaluation.chosen import choose_weights
-from fusmae_lite.systems.folder import save_folder
+from fusmae_lite.systems.weights import save_folder
 
 SMALL = {"width": 16, "depth": 2, "heads": 2, "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}
 
