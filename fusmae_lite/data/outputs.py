@@ -15,6 +15,7 @@ import rasterio
 import rasterio.shutil
 from rasterio import Affine
 from rasterio.crs import CRS
+from rasterio.enums import Resampling
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import write_whole
@@ -129,13 +130,16 @@ def write_cog(
     def write(temporary: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
             plain = Path(folder) / "plain.tif"
-            with rasterio.open(plain, "w", driver="GTiff", bigtiff="if_safer", **options) as file:
+            # band by band, or building overviews in little memory would write each compressed block once per band
+            with rasterio.open(plain, "w", driver="GTiff", interleave="band", bigtiff="if_safer", **options) as file:
                 for box, values in parts:
                     file.write(values, window=box.window())
                 file.descriptions = [layer.name for layer in layers]
                 file.units = [layer.unit for layer in layers]
                 file.scales = [layer.scale for layer in layers]
                 file.update_tags(**{k: v if isinstance(v, str) else json.dumps(v) for k, v in tags.items()})
+                levels = [2**i for i in range(1, 16) if max(shape) > _BLOCK * 2 ** (i - 1)]
+                file.build_overviews(levels, Resampling.average)
             cog = {"compress": "deflate", "predictor": "yes", "blocksize": _BLOCK, "bigtiff": "if_safer"}
             rasterio.shutil.copy(plain, temporary, driver="COG", **cog)
 
