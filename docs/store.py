@@ -17,7 +17,7 @@ import nbformat
 
 from fusmae_lite.core.errors import RunError, exit_status
 from fusmae_lite.core.files import write_text
-from fusmae_lite.core.progress import line
+from fusmae_lite.core.progress import line, pulse
 from fusmae_lite.course.engine import execute, without_widgets
 from fusmae_lite.course.notebook import RUN_DIR_VARIABLE
 from fusmae_lite.course.pages import described
@@ -57,4 +57,5 @@ def store(root: Path, numbers: Iterable[str] = ()) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(store, ROOT, sys.argv[1:]))
+    with pulse("store"):
+        sys.exit(exit_status(store, ROOT, sys.argv[1:]))

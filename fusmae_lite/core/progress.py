@@ -56,14 +56,16 @@ def doing(text: str) -> None:
 
 @contextmanager
 def pulse(command: str) -> Iterator[None]:
-    """While the block runs, a line after ten silent seconds and then every thirty, unless a bar moves."""
+    """While the block runs, a bar's clock goes on; without one, a line after ten silent seconds, then every thirty."""
     ended, began = threading.Event(), time.monotonic()
 
     def beat() -> None:
         wait = _FIRST_LINE
         while not ended.wait(1):
-            silent = time.monotonic() - max(began, _now["said"])
-            if silent >= wait and not (interactive() and getattr(tqdm, "_instances", ())):
+            bars = list(getattr(tqdm, "_instances", ())) if interactive() else []
+            for bar in bars:
+                bar.refresh()
+            if not bars and time.monotonic() - max(began, _now["said"]) >= wait:
                 with suppress(OSError, ValueError):  # the command itself tells of a full disk or a closed pipe
                     line(f"{command}{_now['doing']}: {duration(time.monotonic() - began)} so far")
                 wait = _SECONDS_BETWEEN_LINES

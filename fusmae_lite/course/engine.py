@@ -1,10 +1,9 @@
-"""Executes notebooks: papermill, plus a line a minute in a log and the peak memory of the kernel."""
+"""Executes notebooks: papermill, which also tells where it is and notes the peak memory of the kernel."""
 
 import logging
 import os
 import re
 import subprocess
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from papermill.engines import NBClientEngine, NotebookExecutionManager, papermil
 from papermill.exceptions import PapermillExecutionError, strip_color
 from pydantic import BaseModel
 
-from fusmae_lite.core.progress import duration, interactive, line
+from fusmae_lite.core.progress import doing, duration, interactive, line
 from fusmae_lite.course.parameters import escaped
 
-HEARTBEAT = 60.0  # seconds between two lines of a log about a notebook that is still running
 #: For the kernel: draw inline even if the shell says otherwise, and do not warn about what a reader cannot mend.
 KERNEL_ENVIRONMENT = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
@@ -82,7 +80,7 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], place: str =
         cells=len(cells),
         seconds=round(notebook.metadata.papermill.duration, 2),
         peak_memory_mib=notebook.metadata.papermill.get("peak_memory_mib"),
-        failure=f"stopped in {_where(cells)}: {reason}" if reason else None,
+        failure=f"stopped in {_where(cells)[1]}: {reason}" if reason else None,
     )
 
 
@@ -99,59 +97,38 @@ def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 class _Engine(NBClientEngine):
     @classmethod
     def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, kernel_name: str, **options: Any) -> Any:
+        title, cells = short_title(Path(nb_man.nb.metadata.papermill.input_path)), nb_man.nb.cells
+
+        def tell(**_: Any) -> None:
+            heading, place = _where(cells)
+            doing(f"{title}: {place}")
+            if nb_man.pbar is not None:
+                nb_man.pbar.set_description(f"{title}{options.get('place', '')}, {heading}")
+
         def note_memory(**_: Any) -> None:
             nb_man.nb.metadata.papermill.peak_memory_mib = _peak_memory_mib(getattr(kernel.provisioner, "pid", None))
 
         client = PapermillNotebookClient(nb_man, kernel_name=kernel_name, startup_timeout=120, timeout=None)
-        client.on_cell_executed = note_memory
+        client.on_cell_execute, client.on_cell_executed = tell, note_memory
         kernel = client.create_kernel_manager()
         if kernel.has_trait("transport_encryption"):  # in the clear, it says so on stderr for each notebook
             kernel.transport_encryption = "auto"
-        ended = threading.Event()
-        follow = _tick if interactive() else _beat
-        threading.Thread(target=follow, args=(nb_man, ended, options.get("place", "")), daemon=True).start()
-        try:
-            # what its cells print comes back in messages; what it says of its own end concerns nobody
-            return client.execute(env={**os.environ, **KERNEL_ENVIRONMENT}, stderr=subprocess.DEVNULL)
-        finally:
-            ended.set()
+        if not interactive():
+            line(f"{title}{options.get('place', '')}: {len(cells)} cells ...")
+        # what its cells print comes back in messages; what it says of its own end concerns nobody
+        return client.execute(env={**os.environ, **KERNEL_ENVIRONMENT}, stderr=subprocess.DEVNULL)
 
 
 papermill_engines.register("fusmae", _Engine)
 
 
-def _beat(notebook: NotebookExecutionManager, ended: threading.Event, place: str) -> None:
-    """A line at the start and then every minute."""
-    title, cells = short_title(Path(notebook.nb.metadata.papermill.input_path)), notebook.nb.cells
-    line(f"{title}{place}: {len(cells)} cells ...")
-    while not ended.wait(HEARTBEAT):
-        seconds = (notebook.now() - notebook.start_time).total_seconds()
-        line(f"{title}: {_where(cells)}, {duration(seconds)} so far")
-
-
-def _tick(notebook: NotebookExecutionManager, ended: threading.Event, place: str) -> None:
-    """The bar moves every second, and names the heading it is under."""
-    title = short_title(Path(notebook.nb.metadata.papermill.input_path))
-    while not ended.wait(1):
-        if notebook.pbar is not None:
-            notebook.pbar.set_description(f"{title}{place}, {_heading(notebook.nb.cells)}")
-
-
-def _where(cells: list[nbformat.NotebookNode]) -> str:
-    """``cell 31/90, the code cell [12], under "5. Frozen features"``: as a reader finds it in Jupyter."""
-    begun = _started(cells)
-    number = sum(cell.cell_type == "code" for cell in cells[:begun])
-    return f'cell {begun}/{len(cells)}, the code cell [{number}], under "{_heading(cells)}"'
-
-
-def _heading(cells: list[nbformat.NotebookNode]) -> str:
-    """The last heading above the cell that runs."""
-    texts = [cell.source for cell in cells[: _started(cells)] if cell.cell_type == "markdown"]
-    return (re.findall(r"^#+ (.+)$", "\n".join(texts), flags=re.M) or ["the beginning"])[-1]
-
-
-def _started(cells: list[nbformat.NotebookNode]) -> int:
-    return sum(cell.metadata.papermill["start_time"] is not None for cell in cells)
+def _where(cells: list[nbformat.NotebookNode]) -> tuple[str, str]:
+    """``5. Frozen features`` and ``cell 31/90, the code cell [12], under "5. Frozen features"``, as in Jupyter."""
+    begun = [cell for cell in cells if cell.metadata.papermill["start_time"] is not None]
+    prose = "\n".join(cell.source for cell in begun if cell.cell_type == "markdown")
+    heading = (re.findall(r"^#+ (.+)$", prose, flags=re.M) or ["the beginning"])[-1]
+    number = sum(cell.cell_type == "code" for cell in begun)
+    return heading, f'cell {len(begun)}/{len(cells)}, the code cell [{number}], under "{heading}"'
 
 
 def _peak_memory_mib(pid: int | None) -> float | None:

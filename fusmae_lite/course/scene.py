@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Option
 
+from fusmae_lite.core.config import RunConfig
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import check_output
 
@@ -165,9 +166,7 @@ def _bounded_memory() -> Iterator[None]:
 
 
 def _model(weights: str) -> System:
-    """On the GPU where there is one."""
-    import torch
-
     from fusmae_lite.systems.weights import load_pretrained
+    from fusmae_lite.train.optimise import choose_device
 
-    return load_pretrained(weights).to("cuda" if torch.cuda.is_available() else "cpu")
+    return load_pretrained(weights).to(choose_device(RunConfig()))

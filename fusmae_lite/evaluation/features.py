@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from fusmae_lite.data.identity import digest, identity_of, package
 from fusmae_lite.data.loader import load
 from fusmae_lite.data.pairs import PairDataset, assemble
 from fusmae_lite.evaluation.own import Given, Own, as_system, evaluating
+from fusmae_lite.systems import System
 from fusmae_lite.systems.weights import digest_of, read_tensors, save_tensors
 from fusmae_lite.train.optimise import uses_bf16
 
@@ -88,8 +88,8 @@ def frozen_features(
     Args:
         model: a system, any torch module that follows the protocol of :mod:`~fusmae_lite.evaluation.own`, or the path
             of a Parquet file of vectors.
-        cache_dir: keep the result there, under a name that changes with whatever it depends on; a module of others is
-            not kept, as its code may change unseen.
+        cache_dir: keep the result there, under a name that changes with whatever it depends on; what others' modules
+            give is not kept, as their code may change unseen.
         pooling: ``mean`` of the patch tokens, or ``cls``.
         dataset: pairs of that split if they are open already, all or some, so that several encoders read them once.
         config: its ``workers`` read, in its ``precision``, see :func:`in_bf16`. The device is the model's.
@@ -106,15 +106,10 @@ def frozen_features(
     if isinstance(model, Given):
         labels = torch.from_numpy(archive.labels[dataset.indices]).float()
         return Features(model.of([dataset.name(i) for i in range(len(dataset))]), labels)
-    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    facts = package(), model.title, model.config.model_dump_json(), digest_of(state)
-    encoder = digest(*(fact.encode() for fact in facts))
-    origin = Origin(
-        f"{archive.kind} {archive.root.resolve()}", identity_of(dataset, sensors), split, tuple(archive.classes),
-        tuple(sensors), pooling, encoder + (" in bf16" if in_bf16(device, config) else ""),
-    )  # fmt: skip
-    kept = cache_dir is not None and not isinstance(model, Own)
-    path = _place(Path(cache_dir), origin, dataset) if kept else None
+    origin = path = None
+    if not isinstance(model, Own):
+        origin = _origin(model, dataset, split, sensors, pooling, in_bf16(device, config))
+        path = _place(Path(cache_dir), origin, dataset) if cache_dir is not None else None
     if path is not None and path.is_file():
         return load_features(path, origin)
     if not len(dataset):
@@ -133,6 +128,16 @@ def frozen_features(
     return features
 
 
+def _origin(
+    model: System, dataset: PairDataset, split: str, sensors: Sequence[str], pooling: str, bf16: bool
+) -> Origin:
+    facts = package(), model.title, model.config.model_dump_json(), digest_of(model.state_dict())
+    encoder = digest(*(fact.encode() for fact in facts)) + (" in bf16" if bf16 else "")
+    archive, patches = dataset.archive, identity_of(dataset, sensors)
+    place, classes = f"{archive.kind} {archive.root.resolve()}", tuple(archive.classes)
+    return Origin(place, patches, split, classes, tuple(sensors), pooling, encoder)
+
+
 def in_bf16(device: torch.device, config: RunConfig | None) -> bool:
     """Whether evaluation computes in bf16: as training does on a GPU; on a processor only if ``precision=bf16``.
 
@@ -141,9 +146,9 @@ def in_bf16(device: torch.device, config: RunConfig | None) -> bool:
     return config is not None and (config.precision == "bf16" or (device.type != "cpu" and uses_bf16(device, config)))
 
 
-def precision(device: torch.device, config: RunConfig | None) -> AbstractContextManager[object]:
+def precision(device: torch.device, config: RunConfig | None) -> torch.autocast:
     """Autocast where :func:`in_bf16` says so."""
-    return torch.autocast(device.type, torch.bfloat16) if in_bf16(device, config) else nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, enabled=in_bf16(device, config))
 
 
 def batches(

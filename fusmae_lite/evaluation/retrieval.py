@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.evaluation.metrics import Comparison
+from fusmae_lite.evaluation.metrics import Comparison, redraw_groups
 
 Array = NDArray[np.float64]
 
@@ -66,18 +66,7 @@ def compare_groups(first: ArrayLike, second: ArrayLike, groups: ArrayLike, draws
 
     The interval is over redraws of whole groups, as queries of one tile are not independent, and of runs.
     """
-    names, place = np.unique(groups, return_inverse=True)
-    both = []
-    for values in map(np.atleast_2d, (first, second)):
-        rngs, known = [np.random.default_rng([i, 0]) for i in range(2)], np.isfinite(values)
-        parts = (np.where(known, values, 0), known)
-        sums, counts = (np.stack([np.bincount(place, row, len(names)) for row in part]) for part in parts)
-        runs, weight, means = np.arange(len(values)), np.ones(len(names)), []
-        while len(means) <= draws:
-            means.append((sums[runs] @ weight).sum() / max((counts[runs] @ weight).sum(), 1))
-            weight = np.bincount(rngs[0].integers(0, len(names), len(names)), minlength=len(names))
-            runs = rngs[1].integers(0, len(values), len(values))
-        both.append(np.array(means))
+    both = (redraw_groups(np.atleast_2d(np.asarray(values)), groups, draws) for values in (first, second))
     return Comparison.of(*both)
 
 

@@ -1,14 +1,13 @@
 """One system's rows of Table 1 or 2 on whatever archive is given, with the rows a reader needs to judge it by."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 import fusmae_lite
@@ -99,10 +98,10 @@ def evaluate(
         if not len(archive.split(split)):
             raise InputError(f"{archive.root} has no patch in the split {split!r}", "add its split files")
     if not (named or config.run_dir):
-        return _table(chosen, archive, config, None)
+        return _Evaluation(chosen, archive, config, None).table()
     folder = config.folder() / "evaluation"
     with only_job(folder):
-        return write_table(_table(chosen, archive, config, folder), folder)
+        return write_table(_Evaluation(chosen, archive, config, folder).table(), folder)
 
 
 def random_encoder(like: System | RunConfig, seed: int) -> System | None:
@@ -146,104 +145,104 @@ def write_table(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
     return table
 
 
-def _table(chosen: Chosen, archive: Archive, config: RunConfig, folder: Path | None) -> pd.DataFrame:
-    """All rows, by the protocol that fits the archive's labels."""
-    pretrained, seeds, others = chosen.model, range(config.probe_seeds), isinstance(chosen.model, Given | Own)
-    device = next(pretrained.parameters()).device if others else choose_device(config)
-    single, protocol = set(archive.classes) <= set(IGBP10), config.protocol
-    if others and protocol != "linear":
-        raise InputError(f"protocol {protocol} trains this package's systems, not others'", "use protocol=linear")
-    if single and protocol != "linear":
-        raise InputError(f"{archive.root} has one class a patch", "Table 2 is linear evaluation: protocol=linear")
-    protocol = "transfer" if single else protocol
-    splits = ["train", "test", *(["val"] if protocol == "linear" and len(archive.split("val")) else [])]
-    options = {"modalities": chosen.sensors, "size": pretrained.config.image_size, "cache": config.cache}
-    pairs = {split: PairDataset(archive, split, native=True, **options) for split in splits}
-    labels, rows = archive.labels[archive.split("train")], []
-    if single:
-        labelled = [np.flatnonzero(labels.any(axis=1))] * len(seeds)
-    else:
-        draws = [derive("probe", config.seed, seed, 2) for seed in seeds]
-        labelled = [labelled_subset(labels, config.label_fraction, draw, archive.classes) for draw in draws]
-        prior = class_prior(torch.from_numpy(labels[labelled[0]]).float(), len(archive.split("test")))
-        rows.append({"system": "class prior", "sensors": "none", **_measured([prior], archive, config, single)})
-    untrained = [random_encoder(pretrained, seed) for seed in seeds]
-    control = "supervised from scratch" if protocol == "finetune" else "random encoder"
-    sets = [chosen.sensors] if others else sensor_sets(chosen.sensors)[: len(chosen.sensors) if single else None]
-    for sensors in sets:
-        floor, kept = floors(pretrained.config, sensors)["statistics"], {}
-        for title, models, how in (
-            ("band statistics", [floor] * len(seeds), "linear" if protocol == "finetune" else protocol),
-            ("shuffled weights" if others else control, untrained, protocol),
-            (pretrained.title, [pretrained] * len(seeds), protocol),
-        ):
-            if None in models:
-                continue
-            doing(f"{title} on {'+'.join(sensors).upper()}")
-            logits = [
-                _score(models[seed].to(device), pairs, sensors, how, config, seed, labelled[seed], folder, kept)
-                for seed in seeds
-            ]
-            named = {"system": title, "sensors": "+".join(sensors).upper()}
-            rows.append({**named, **_measured(logits, archive, config, single)})
-    table = pd.DataFrame(rows)
-    table.insert(table.columns.get_loc("test"), "train", len(labelled[0]))
-    table.attrs = {
-        "weights": chosen.name, "fusion": "unknown" if others else pretrained.config.fusion, "digest": chosen.digest,
-        "archive": f"{archive.kind}, {shorten(Path(archive.root))}", "protocol": protocol,
-        "label_fraction": config.label_fraction, "version": fusmae_lite.__version__,
-    }  # fmt: skip
-    return table
+class _Evaluation:
+    """What the rows of one table share: the pairs, which of them are labelled, the protocol."""
 
+    def __init__(self, chosen: Chosen, archive: Archive, config: RunConfig, folder: Path | None) -> None:
+        self.chosen, self.archive, self.config, self.folder = chosen, archive, config, folder
+        self.model, self.others = chosen.model, isinstance(chosen.model, Given | Own)
+        self.single, self.protocol = set(archive.classes) <= set(IGBP10), config.protocol
+        if self.others and self.protocol != "linear":
+            raise InputError(
+                f"protocol {self.protocol} trains this package's systems, not others'", "use protocol=linear"
+            )
+        if self.single and self.protocol != "linear":
+            raise InputError(f"{archive.root} has one class a patch", "Table 2 is linear evaluation: protocol=linear")
+        self.protocol = "transfer" if self.single else self.protocol
+        splits = ["train", "test", *(["val"] if self.protocol == "linear" and len(archive.split("val")) else [])]
+        options = {"modalities": chosen.sensors, "size": self.model.config.image_size, "cache": config.cache}
+        self.pairs = {split: PairDataset(archive, split, native=True, **options) for split in splits}
+        self.seeds, self.labels = range(config.probe_seeds), archive.labels[archive.split("train")]
+        draws, share = [derive("probe", config.seed, seed, 2) for seed in self.seeds], config.label_fraction
+        of_a_class = np.flatnonzero(self.labels.any(axis=1))
+        self.labelled = [
+            of_a_class if self.single else labelled_subset(self.labels, share, draw, archive.classes) for draw in draws
+        ]
+        self._kept: tuple[object, list[Features]] = (None, [])
 
-def _score(
-    model: System,
-    pairs: Mapping[str, PairDataset],
-    sensors: Sequence[str],
-    protocol: str,
-    config: RunConfig,
-    seed: int,
-    rows: NDArray,
-    folder: Path | None,
-    kept: dict[System, list[Features]],
-) -> torch.Tensor:
-    """Logits of the test pairs: of a head on frozen features, or of the model fine-tuned, trained on some rows.
+    def table(self) -> pd.DataFrame:
+        """All rows, and in ``attrs`` what they rest on."""
+        table = pd.DataFrame(self._rows())
+        table.insert(table.columns.get_loc("test"), "train", len(self.labelled[0]))
+        table.attrs = {
+            "weights": self.chosen.name, "fusion": "unknown" if self.others else self.model.config.fusion,
+            "digest": self.chosen.digest, "archive": f"{self.archive.kind}, {shorten(Path(self.archive.root))}",
+            "protocol": self.protocol, "label_fraction": self.config.label_fraction, "version": fusmae_lite.__version__,
+        }  # fmt: skip
+        return table
 
-    The features of the last model stay in `kept`, those of each system of ours in `folder` as well.
-    """
-    if protocol == "finetune":
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        if not self.single:
+            labels = torch.from_numpy(self.labels[self.labelled[0]]).float()
+            prior = class_prior(labels, len(self.archive.split("test")))
+            yield {"system": "class prior", "sensors": "none", **self._measured([prior])}
+        device = next(self.model.parameters()).device if self.others else choose_device(self.config)
+        untrained = [random_encoder(self.model, seed) for seed in self.seeds]
+        tunes, sets = self.protocol == "finetune", sensor_sets(self.chosen.sensors)
+        control = "supervised from scratch" if tunes else "shuffled weights" if self.others else "random encoder"
+        if self.others or self.single:  # vectors of all sensors; Table 2 has each alone
+            sets = [self.chosen.sensors] if self.others else sets[: len(self.chosen.sensors)]
+        for sensors in sets:
+            floor, named = floors(self.model.config, sensors)["statistics"], "+".join(sensors).upper()
+            for title, models, tuned in (
+                (floor.title, [floor] * len(self.seeds), False),
+                (control, untrained, tunes),
+                (self.model.title, [self.model] * len(self.seeds), tunes),
+            ):
+                if None not in models:
+                    doing(f"{title} on {named}")
+                    score = self._fine_tuned if tuned else self._probed
+                    logits = [score(model.to(device), sensors, seed) for seed, model in enumerate(models)]
+                    yield {"system": title, "sensors": named, **self._measured(logits)}
+
+    def _fine_tuned(self, model: System, sensors: Sequence[str], seed: int) -> torch.Tensor:
+        """Logits of the test pairs."""
+        config = self.config
         settings = FineTuneSettings(
             config.finetune_epochs, config.finetune_batch_size, config.finetune_learning_rate,
             augment=config.augment, pooling=model.pooling,
         )  # fmt: skip
+        pairs, rows = self.pairs, self.labelled[seed]
         return fine_tune(model, pairs["train"], pairs["test"], sensors, settings, rows, seed, config).scores
-    if model not in kept:
-        kept.clear()
-        kept[model] = [
-            frozen_features(
-                model, part.archive, split, sensors, folder and folder / "features", model.pooling, dataset=part,
-                config=config,
-            )
-            for split, part in pairs.items()
-        ]  # fmt: skip
-    if protocol == "linear":
-        return probe(kept[model], rows, config, seed)
-    train, test = kept[model]
-    return single_label_probe(train.x[rows], train.y[rows], test.x, config, seed)
 
+    def _probed(self, model: System, sensors: Sequence[str], seed: int) -> torch.Tensor:
+        """Logits of a head on frozen features, those of the last model being kept: the next seed has the same."""
+        if self._kept[0] != (model, sensors):
+            self._kept = (None, [])
+            cache = self.folder and self.folder / "features"
+            features = [
+                frozen_features(model, self.archive, split, sensors, cache, model.pooling, 64, part, self.config)
+                for split, part in self.pairs.items()
+            ]
+            self._kept = (model, sensors), features
+        features, rows = self._kept[1], self.labelled[seed]
+        if not self.single:
+            return probe(features, rows, self.config, seed)
+        train, test = features
+        return single_label_probe(train.x[rows], train.y[rows], test.x, self.config, seed)
 
-def _measured(scores: list[torch.Tensor], archive: Archive, config: RunConfig, single: bool) -> dict[str, Any]:
-    """Fields of a row: means over seeds and their intervals."""
-    labels, logits = archive.labels[archive.split("test")], np.stack([one.numpy() for one in scores])
-    numbers, drawn = {}, {"micro": "", "macro": "macro_"}
-    if single:
-        truth = class_numbers(labels)
-        each = [single_label_scores(truth, one, archive.classes) for one in logits]
-        names = ("top1", "top3", "precision", "recall", "f1")
-        numbers = {name: float(np.mean([getattr(one, name) for one in each])) for name in names}
-        labels, logits, drawn = labels[truth >= 0], logits[:, truth >= 0], {"top1": ""}
-    for which, prefix in drawn.items():
-        values = redraw_scores(labels, logits, which, seed=config.seed)
-        numbers.setdefault(which, float(values[0]))
-        numbers[f"{prefix}low"], numbers[f"{prefix}high"] = interval(values)
-    return {**numbers, "seeds": len(scores), "test": len(labels)}
+    def _measured(self, scores: Sequence[torch.Tensor]) -> dict[str, Any]:
+        """Fields of a row: means over seeds and their intervals."""
+        labels, logits = self.archive.labels[self.archive.split("test")], np.stack([one.numpy() for one in scores])
+        numbers, drawn = {}, {"micro": "", "macro": "macro_"}
+        if self.single:
+            truth = class_numbers(labels)
+            each = [single_label_scores(truth, one, self.archive.classes) for one in logits]
+            names = ("top1", "top3", "precision", "recall", "f1")
+            numbers = {name: float(np.mean([getattr(one, name) for one in each])) for name in names}
+            labels, logits, drawn = labels[truth >= 0], logits[:, truth >= 0], {"top1": ""}
+        for which, prefix in drawn.items():
+            values = redraw_scores(labels, logits, which, seed=self.config.seed)
+            numbers.setdefault(which, float(values[0]))
+            numbers[f"{prefix}low"], numbers[f"{prefix}high"] = interval(values)
+        return {**numbers, "seeds": len(scores), "test": len(labels)}

@@ -7,13 +7,13 @@ Each draw hides some more of what is visible; predictions deviate. That knows no
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.stats import norm
 from torch import Tensor
 
 from fusmae_lite.core.errors import InputError
+from fusmae_lite.evaluation.metrics import redraw_groups
 from fusmae_lite.model.fusmae import FusMAE, Masks
 from fusmae_lite.model.system import Images
 
@@ -77,7 +77,5 @@ def over_groups(
     shares: NDArray[np.float64], groups: Sequence[object], redraws: int = 500
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Mean of (B, levels), low and high of its 95 % interval: groups (B,), such as tiles, are redrawn whole."""
-    members = pd.Series(range(len(shares))).groupby(list(groups)).apply(list).tolist()
-    drawn = np.random.default_rng(0).integers(len(members), size=(redraws, len(members)))
-    means = [shares[np.concatenate([members[group] for group in draw])].mean(axis=0) for draw in drawn]
-    return shares.mean(axis=0), *np.quantile(means, [0.025, 0.975], axis=0)
+    means = np.array([redraw_groups(level[None], groups, redraws) for level in shares.T])
+    return means[:, 0], *np.quantile(means[:, 1:], [0.025, 0.975], axis=1)
