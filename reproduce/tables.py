@@ -1,8 +1,8 @@
-"""Pivots of the long table in Markdown. Percent everywhere, three digits; a gap carries its paired interval."""
+"""Pivots of the long table, each a table of RESULTS.md."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -14,45 +14,16 @@ from fusmae_lite.data.archives.labels import BEN19
 from fusmae_lite.data.synthetic.truth import KINDS
 from fusmae_lite.evaluation.floors import FLOORS
 from reproduce import paper
+from reproduce.markdown import DASH, gap, markdown, percent, shown
 from reproduce.plan import SYSTEMS, Plan
 from reproduce.scenes import TRUTH
 from reproduce.scores import Cell, Scores
 
 SENSORS = paper.SENSORS
 BOTH = "S1+S2"
-DASH = "–"  # there is no such cell
 WEIGHTS = ("pretrained", "untrained")
 TRANSFER = {"top1": "Top-1", "top3": "Top-3", "precision": "precision", "recall": "recall", "f1": "F1"}
 PROBES = {"paper": "the paper's 20 epochs", "converged": "converged", "nearest": "5 nearest neighbours"}
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table whose first `left` columns are aligned left; rows of dashes alone are left out."""
-    shown = [list(row) for row in rows if any(cell != DASH for cell in list(row)[left:])]
-    lines = [list(head), ["---"] * left + ["--:"] * (len(head) - left), *shown]
-    return "\n".join("| " + " | ".join(row) + " |" for row in lines) + "\n"
-
-
-def percent(value: float, sign: str = "") -> str:
-    """A share as percent with one decimal."""
-    return f"{100 * value:{sign}.1f}"
-
-
-def shown(cell: Cell | None) -> str:
-    """``62.3 (58.0 to 66.1)``."""
-    if cell is None:
-        return DASH
-    return f"{percent(cell.mean)} ({' to '.join(map(percent, cell.interval))})"
-
-
-def gap(one: Cell | None, other: Cell | None, columns: tuple[int, ...] | None = None) -> str:
-    """``+1.2 (-0.3 to +2.6)``, in bold where the interval excludes 0; cells of other seeds are not compared."""
-    if one is None or other is None or one.seeds != other.seeds:
-        return DASH
-    compared = one.minus(other, columns)
-    difference, low, high = (percent(value, "+") for value in compared)
-    text = f"{difference} ({low} to {high})"
-    return text if compared.verdict == "not told apart" else f"**{text}**"
 
 
 class Tables:
@@ -90,8 +61,12 @@ class Tables:
         cells = {name: cell for name, cell in cells.items() if cell is not None}
         return max(cells.items(), key=lambda item: item[1].mean) if cells else None
 
-    def _heads(self, what: str = "labels") -> list[str]:
-        return [f"{labels:g} {what}" if labels > 1 else f"{labels:.0%} of labels" for labels in self.plan.labels]
+    def _encoders(self) -> list[tuple[str, str, str]]:
+        """(system, weights, title) of each, untrained before pretrained."""
+        return [(key, w, f"{self.plan.title(key)}, {w}") for key in self.base for w in reversed(WEIGHTS)]
+
+    def _heads(self) -> list[str]:
+        return [f"{labels:g} labels" if labels > 1 else f"{labels:.0%} of labels" for labels in self.plan.labels]
 
     def pays(self, pooling: str = "sensors") -> str:
         """Pretrained minus the same architecture untrained, S1+S2."""
@@ -104,10 +79,9 @@ class Tables:
     def floors(self) -> str:
         """What needs no training, beside encoders read by mean and deviation, S1+S2."""
         rows = [[FLOORS[name], *(shown(self.cell("floors", name, n)) for n in self.plan.labels)] for name in FLOORS]
-        for key in self.base:
-            for weights in ("untrained", "pretrained"):
-                cells = [self.cell(key, weights, n, pooling="moments") for n in self.plan.labels]
-                rows.append([f"{self.plan.title(key)}, {weights}", *map(shown, cells)])
+        for key, weights, title in self._encoders():
+            cells = [self.cell(key, weights, n, pooling="moments") for n in self.plan.labels]
+            rows.append([title, *map(shown, cells)])
         return markdown(["system", *self._heads()], rows)
 
     def against_floors(self) -> str:
@@ -127,12 +101,11 @@ class Tables:
         ends = (min(self.plan.labels), max(self.plan.labels))
         columns = [(n, sensors) for n in ends for sensors in SENSORS]
         rows = []
-        places = [("floors", name) for name in FLOORS] + [(key, w) for key in self.base for w in reversed(WEIGHTS)]
-        for system, weights in places:
+        for system, weights, title in [*(("floors", *floor) for floor in FLOORS.items()), *self._encoders()]:
             cells = [shown(self.cell(system, weights, n, sensors=sensors)) for n, sensors in columns]
             quoted = " / ".join(f"*{value}*" for value in paper.LINEAR.get(system, ()) if weights == "pretrained")
             if any(cell != DASH for cell in cells):
-                rows.append([FLOORS.get(weights) or f"{self.plan.title(system)}, {weights}", *cells, quoted])
+                rows.append([title, *cells, quoted])
         head = [f"{sensors}, {n:g} labels" if n > 1 else f"{sensors}, {n:.0%}" for n, sensors in columns]
         return markdown(["system", *head, "*the paper's, 1 %: S1 / S2 / S1+S2*"], rows)
 
@@ -143,11 +116,8 @@ class Tables:
             for weights in ("untrained", "pretrained"):
                 cells = [self.cell(key, weights, n, protocol=p) for n in self.probe_labels() for p in PROBES]
                 rows.append([f"{self.plan.title(key)}, {weights}", *(percent(c.mean) if c else DASH for c in cells)])
-            gaps = []
-            for n in self.probe_labels():
-                for p in PROBES:
-                    gaps.append(gap(*(self.cell(key, w, n, protocol=p) for w in WEIGHTS)))
-            rows.append(["difference", *gaps])
+            both = [[self.cell(key, w, n, protocol=p) for w in WEIGHTS] for n in self.probe_labels() for p in PROBES]
+            rows.append(["difference", *(gap(*pair) for pair in both)])
         head = [f"{PROBES[p]}, {n:g} labels" for n in self.probe_labels() for p in PROBES]
         return markdown(["system", *head], rows)
 
@@ -162,11 +132,7 @@ class Tables:
         for one, other in combinations(PROBES, 2):
             taus = []
             for n in self.plan.labels:
-                pairs = [
-                    (self.cell(key, w, n, protocol=one), self.cell(key, w, n, protocol=other))
-                    for key in self.base
-                    for w in WEIGHTS
-                ]
+                pairs = [[self.cell(key, w, n, protocol=p) for p in (one, other)] for key in self.base for w in WEIGHTS]
                 means = [(a.mean, b.mean) for a, b in pairs if a and b]
                 taus.append(f"{kendalltau(*zip(*means, strict=True)).statistic:+.2f}" if len(means) > 2 else DASH)
             rows.append([f"{PROBES[one]} and {PROBES[other]}", *taus])
@@ -203,14 +169,9 @@ class Tables:
         rows, most = [], max(self.plan.labels)
         for key in self.systems:
             if base := SYSTEMS[key].base:
-                cells = [
-                    gap(self.cell(key, "pretrained", n), self.cell(base, "pretrained", n)) for n in self.plan.labels
-                ]
-                alone = [
-                    gap(self.cell(key, "pretrained", most, sensors=s), self.cell(base, "pretrained", most, sensors=s))
-                    for s in ("S1", "S2")
-                ]
-                rows.append([self.plan.title(key), *cells, *alone])
+                places = [(n, BOTH) for n in self.plan.labels] + [(most, s) for s in ("S1", "S2")]
+                cells = [[self.cell(k, "pretrained", n, sensors=s) for k in (key, base)] for n, s in places]
+                rows.append([self.plan.title(key), *(gap(*pair) for pair in cells)])
         head = [*self._heads(), *(f"{s} alone, {most:g} labels" for s in ("S1", "S2"))]
         return markdown(["change", *head], rows)
 
@@ -228,17 +189,8 @@ class Tables:
                 rows.append([self.plan.title(key), f"{n:g}", *cells])
         for n in self.plan.tuned_labels:
             if floor := self.best_floor(n):
-                rows.append(
-                    [
-                        f"{FLOORS[floor[0]]}, converged probe (the best floor)",
-                        f"{n:g}",
-                        DASH,
-                        shown(floor[1]),
-                        DASH,
-                        DASH,
-                        DASH,
-                    ]
-                )
+                title = f"{FLOORS[floor[0]]}, converged probe (the best floor)"
+                rows.append([title, f"{n:g}", DASH, shown(floor[1]), *[DASH] * 3])
         head = ["system", "labels", "from scratch", "pretrained", "pretrained, head from the probe",
                 "pretrained minus scratch", "head from the probe minus new head"]  # fmt: skip
         return markdown(head, rows, left=2)
@@ -281,13 +233,9 @@ class Tables:
 
     def _kinds(self, kinds: Sequence[str]) -> str:
         rows, most = [], max(self.plan.labels)
-        for key in ["floors", *self.base]:
-            for weights in FLOORS if key == "floors" else ("untrained", "pretrained"):
-                cell = self.cell(key, weights, most, data="truth")
-                if cell is None:
-                    continue
+        for system, weights, title in [*(("floors", *floor) for floor in FLOORS.items()), *self._encoders()]:
+            if (cell := self.cell(system, weights, most, data="truth")) is not None:
                 means = [cell.redraws(tuple(BEN19.index(name) for name in getattr(TRUTH, kind)))[0] for kind in kinds]
-                title = FLOORS.get(weights) or f"{self.plan.title(key)}, {weights}"
                 rows.append([title, *map(percent, means)])
         return markdown([f"known truth, {BOTH}, {most:g} labels", *kinds], rows)
 
@@ -300,12 +248,11 @@ class Tables:
         table = table[table["sensors"] == sensors]
         means = table.groupby(["system", "weights"])[list(TRANSFER)].agg(["mean", "std"])
         lines = []
-        for key in self.base:
-            for weights in ("untrained", "pretrained"):
-                if (key, weights) in means.index:
-                    row = means.loc[(key, weights)]
-                    texts = [f"{percent(row[n, 'mean'])} ± {percent(np.nan_to_num(row[n, 'std']))}" for n in TRANSFER]
-                    lines.append([f"{self.plan.title(key)}, {weights}", *texts])
+        for key, weights, title in self._encoders():
+            if (key, weights) in means.index:
+                row = means.loc[(key, weights)]
+                texts = [f"{percent(row[n, 'mean'])} ± {percent(np.nan_to_num(row[n, 'std']))}" for n in TRANSFER]
+                lines.append([title, *texts])
         return markdown([f"system, {sensors}", *TRANSFER.values()], lines)
 
 

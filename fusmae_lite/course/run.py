@@ -66,38 +66,31 @@ def run_course(
     config, typed = check(values, types, [path.stem for path in chosen])
     with only_job(config.folder()):
         course = Course(config, every)
-        failed: dict[str, str] = {}  # number -> what to say of it
         for place, source in enumerate(chosen, 1):
             if "run_dir" in types[source.stem]:
                 typed[source.stem]["run_dir"] = str(course.folder)
-            if needed := [number for number in NEEDS.get(source.stem[:2], ()) if number in failed]:
-                failed[source.stem[:2]] = f"{short_title(source)} was not run: it needs {', '.join(needed)}"
-                line(failed[source.stem[:2]])
-            elif force or not course.finished(source, typed[source.stem]):
-                try:
-                    course.run(source, typed[source.stem], f" ({place} of {len(chosen)})")
-                except RunError as error:
-                    if not keep_going:
-                        raise
-                    failed[source.stem[:2]] = str(error)
-                    line(str(error))
-            else:
-                line(f"{short_title(source)}: finished before, skipped (--force runs it again)")
-                course.skipped += (source.stem,)
+            try:
+                course.step(source, typed[source.stem], f" ({place} of {len(chosen)})", force)
+            except RunError as error:
+                if not keep_going:
+                    raise
+                course.failed[source.stem[:2]] = str(error)
+                line(str(error))
         course.write_pages()
-        if failed:
-            raise RunError(f"{len(failed)} of {len(chosen)} notebooks: {'; '.join(failed.values())}")
+        if course.failed:
+            raise RunError(f"{len(course.failed)} of {len(chosen)} notebooks: {'; '.join(course.failed.values())}")
     return course
 
 
 class Course:
-    """One run folder: what has run there, and what is to. `executed` and `skipped` are the stems of this call."""
+    """One run folder. `executed` and `skipped` are the stems of this call, `failed` says by number why one did not."""
 
     def __init__(self, config: RunConfig, every: list[Path]) -> None:
         self.config, self.every = config, every
         self.folder = config.folder().resolve()
         self.executed: tuple[str, ...] = ()
         self.skipped: tuple[str, ...] = ()
+        self.failed: dict[str, str] = {}
         self.package = package()
         own = [open_data(config)] if config.data_dir or config.split != "official" else []
         self.pairs = [identity(archive) for archive in (open_archive(), *own)]  # notebooks read the bundled ones too
@@ -127,6 +120,16 @@ class Course:
         if changed == ["pairs"]:
             line(f"{short_title(source)}: the pairs have changed since it ran, so it runs again")
         return not changed
+
+    def step(self, source: Path, values: dict[str, Any], place: str, force: bool) -> None:
+        """Run one notebook unless it finished before; :class:`RunError` if it fails or needs one that has."""
+        if needed := [number for number in NEEDS.get(source.stem[:2], ()) if number in self.failed]:
+            raise RunError(f"{short_title(source)} was not run: it needs {', '.join(needed)}")
+        if force or not self.finished(source, values):
+            self.run(source, values, place)
+        else:
+            line(f"{short_title(source)}: finished before, skipped (--force runs it again)")
+            self.skipped += (source.stem,)
 
     def run(self, source: Path, values: dict[str, Any], place: str) -> None:
         """Execute one notebook; a failure is stored, then raised as :class:`RunError`."""

@@ -24,6 +24,7 @@ from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 from small_archives import ROWS, make_v1
 
+from fusmae_lite.core import progress
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.course import run as course_run
 from fusmae_lite.course.cli import main
@@ -155,6 +156,7 @@ def test_failure_names_the_cell_and_a_second_call_continues(
     target = tmp_path / "run"
     with pytest.raises(RunError) as caught:
         course(sources, target)
+    assert progress._now["doing"] == ', 01 train: cell 5/6, the code cell [4], under "You will"', "for the heartbeat"
     failed = target / "01_train.failed.ipynb"
     assert str(caught.value) == (
         f'01 train stopped in cell 5/6, the code cell [4], under "You will": ValueError: last line; see {failed}'
@@ -452,6 +454,8 @@ def test_help_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     assert main(["doctor", "-p", "data_dir=/no/such"]) == 1
     out = capsys.readouterr().out
+    assert main(["results", "--help"]) == 0 and "overnight" in capsys.readouterr().out
+    assert "hf-hub:owner/name" in re.sub(r"-\s+", "-", out), "where weights may lie"
     assert "mask_ratio" in out and "BigEarthNet-MM v1" in out and "data folder /no/such does not exist" in out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -124,6 +125,14 @@ def test_a_silent_command_says_what_it_does(monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[0].startswith("fusmae evaluate, random encoder on S1: ")
     time.sleep(1.5)
     assert not capsys.readouterr().out
+
+
+def test_the_clock_of_a_bar_goes_on_while_one_item_takes_long(monkeypatch):
+    monkeypatch.setattr(progress, "interactive", lambda: True)
+    with progress.tqdm(total=2, file=io.StringIO(), mininterval=99) as bar, progress.pulse("fusmae course"):
+        before = bar.fp.getvalue().count("0/2")
+        time.sleep(2.5)
+        assert bar.fp.getvalue().count("0/2") > before
 
 
 def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_path):
