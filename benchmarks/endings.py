@@ -55,7 +55,7 @@ class Command:
     arguments: Callable[[Path], list[str]]
     result: str = ""  # glob of the files that are compared; empty: only that there are some
     writes: bool = True
-    environment: Callable[[Path], dict[str, str]] = lambda folder: {}
+    script: str = ""  # run in a copy of the checkout instead of `fusmae`
 
 
 def _pretrain(folder: Path, processes: int) -> list[str]:
@@ -70,7 +70,7 @@ def _results(folder: Path) -> list[str]:
 
 COMMANDS = {
     "course": Command(lambda f: ["course", "--only", "09", "--run-dir", str(f)], "metrics/*.json"),
-    "store": Command(lambda f: ["store", "09"], environment=lambda f: {"PYTHONPATH": str(f)}),
+    "store": Command(lambda f: ["09"], script="docs/store.py"),
     "export timm": Command(
         lambda f: ["export", "xae-lite", "--format", "timm", "--sensors", "s2", "--output", f"{f}/vit.safetensors"],
         "vit*",
@@ -139,8 +139,8 @@ def _fresh(command: Command, folder: Path) -> Path:
     """An empty folder or, for a command that works in its checkout, a copy of that."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    if command.environment(folder):
-        for name in ("fusmae_lite", "notebooks", "data_samples", "reproduce", "pyproject.toml"):
+    if command.script:
+        for name in ("fusmae_lite", "notebooks", "data_samples", "reproduce", "docs", "pyproject.toml"):
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             copy(ROOT / name, folder / name)
     return folder
@@ -148,7 +148,7 @@ def _fresh(command: Command, folder: Path) -> Path:
 
 def _run(command: Command, folder: Path, ending: str = "", number: int = 0, moment: float = 0.0) -> dict:
     """Start it, end it; status, lines of stderr, who still ran three seconds later, whether it ended by itself."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **command.environment(folder), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(folder if command.script else ROOT), "OMP_NUM_THREADS": "1"}
 
     def limits() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
@@ -162,10 +162,11 @@ def _run(command: Command, folder: Path, ending: str = "", number: int = 0, mome
         open("/dev/full", "w") if ending == "devfull" else nullcontext(subprocess.PIPE) as out,
         tempfile.TemporaryFile("w+") as error,
     ):
-        where = folder if command.environment(folder) else ROOT
+        where = folder if command.script else ROOT
         output = out if ending else subprocess.DEVNULL
         options = {"env": environment, "cwd": where, "start_new_session": True, "preexec_fn": limits}
-        arguments = [*FUSMAE, *command.arguments(folder)]
+        program = [sys.executable, str(folder / command.script)] if command.script else FUSMAE
+        arguments = [*program, *command.arguments(folder)]
         process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=error, **options)
         if ending == "pipe":
             process.stdout.readline()

@@ -34,13 +34,13 @@ def store(root: Path, numbers: Iterable[str] = ()) -> None:
     The parameters stay as stored. Results go to ``runs/stored``, where 06 and 07 find what 05 left. A notebook
     that fails stays as it was, and :class:`RunError` names the cell.
     """
-    run = root / "runs" / "stored"
+    sources, run = find_notebooks(root / "notebooks", numbers), root / "runs" / "stored"
     # One thread, as in the tests: sums then have one order, and the stored numbers are those that nbval compares
     os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", RUN_DIR_VARIABLE: str(run)})
     if not numbers:
         shutil.rmtree(run, ignore_errors=True)
     run.mkdir(parents=True, exist_ok=True)
-    for source in find_notebooks(root / "notebooks", numbers):
+    for source in sources:
         result = execute(source, run / source.name, {})
         if result.failure:
             raise RunError(f"{source.name} {result.failure}; see {run / source.name}; the notebook is unchanged")

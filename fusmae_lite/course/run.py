@@ -17,7 +17,7 @@ from fusmae_lite.core.config import RunConfig, project_root
 from fusmae_lite.core.errors import InputError, RunError
 from fusmae_lite.core.files import read_object, write_text
 from fusmae_lite.core.locks import only_job
-from fusmae_lite.core.progress import line
+from fusmae_lite.core.progress import doing, line
 from fusmae_lite.course import pages
 from fusmae_lite.course.doctor import machine
 from fusmae_lite.course.engine import Execution, execute, short_title
@@ -137,6 +137,7 @@ class Course:
         running, basis = executed.with_suffix(".running.ipynb"), self.basis(source, values)
         result = execute(source, running, values, place)
         if not result.failure:
+            doing(f"{short_title(source)}: its page")
             pages.write_html(running, page)
             failed.unlink(missing_ok=True)
         running.replace(failed if result.failure else executed)
