@@ -1,7 +1,6 @@
 """One job per folder: a lock that the system takes back when its process ends, however it ends."""
 
 import errno
-import json
 import os
 import shlex
 import socket
@@ -64,13 +63,17 @@ def _take(path: Path) -> BinaryIO | None:
                 break
             file.close()  # its holder removed it meanwhile: try anew
         except OSError as error:
-            holder = _holder(file) if file is not None and error.errno in _BUSY else None
+            holder = b""
             if file is not None:
+                with suppress(OSError):
+                    file.seek(0)
+                    holder = file.read(4096)
                 file.close()
-            if holder is None:
+            if file is None or error.errno not in _BUSY:
                 line(f"note: no lock on {path.parent} ({error.strerror}); start no second job there")
                 return None
-            what = f"{path.parent}: another job writes there: {holder}"
+            named = holder.decode(errors="replace") or "a process that has not said which"
+            what = f"{path.parent}: another job writes there: {named}"
             raise InputError(what, "wait for it, stop it, or choose another folder") from None
     with suppress(OSError):  # a full disk: held, but nameless
         _sign(file)
@@ -111,17 +114,7 @@ def _sign(file: BinaryIO) -> None:
     program, *arguments = sys.argv or ["python"]
     command = shlex.join([os.path.basename(program), *arguments])[:200]
     since = datetime.now().isoformat(" ", "seconds")
-    holder = {"process": os.getpid(), "computer": socket.gethostname(), "command": command, "since": since}
     file.seek(0)
     file.truncate()
-    file.write(json.dumps(holder).encode())
+    file.write(f"process {os.getpid()} on {socket.gethostname()}, {command}, since {since}".encode(errors="replace"))
     file.flush()
-
-
-def _holder(file: BinaryIO) -> str:
-    try:
-        file.seek(0)
-        holder = json.loads(file.read(4096))
-        return f"process {holder['process']} on {holder['computer']}, {holder['command']}, since {holder['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "a process that has not said which"

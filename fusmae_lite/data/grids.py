@@ -1,8 +1,6 @@
 """Grids of a scene's files: what their headers tell, and whether all of them are one."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +11,8 @@ from rasterio.crs import CRS
 from rasterio.windows import Window, bounds
 
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.core.files import refuse_special
 from fusmae_lite.core.sensors import DECIBEL, REFLECTANCE, S2, Modality
-from fusmae_lite.data.archives.geotiff import place_of, told_if_damaged
+from fusmae_lite.data.archives.geotiff import open_image, place_of
 from fusmae_lite.data.archives.pixels import check_form, first_with_offset, offset_left
 
 #: Where the products that people download keep the files of their bands.
@@ -69,15 +66,6 @@ class Grid(NamedTuple):
         """x, y of the corners of a box, counter-clockwise from the lower left."""
         left, bottom, right, top = bounds(box.window(), self.transform)
         return [(left, bottom), (right, bottom), (right, top), (left, top)]
-
-
-@contextmanager
-def open_image(path: Path, what: str = "") -> Iterator[rasterio.DatasetReader]:
-    """A GeoTIFF or JPEG 2000, by its ending; InputError where it cannot be read; `what` it is, for the message."""
-    refuse_special(path)
-    driver = "JP2OpenJPEG" if path.suffix.lower() == ".jp2" else "GTiff"
-    with told_if_damaged(path, what), rasterio.open(path, driver=driver) as file:
-        yield file
 
 
 def require_same(grid: Grid, other: Grid, size: tuple[int, int] | None = None) -> None:

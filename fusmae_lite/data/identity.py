@@ -75,7 +75,7 @@ def signature(archive: Archive, row: int) -> int:
     if isinstance(archive, TableArchive):
         crc = zlib.crc32(archive.labels[row].tobytes(), crc)
     for name in archive.keys(row):
-        sums, paths = archive.stored_crc32(name), _files(archive, row, name) or [archive.store]
+        sums, paths = archive.stored_crc32(name), archive.files(row, name) or [archive.store]
         facts = [sums[row]] if sums is not None else [_stat(path) for path in paths if path]
         crc = zlib.crc32(repr([name, *facts]).encode(), crc)
     return crc
@@ -108,13 +108,13 @@ def _of_sensor(archive: Archive, rows: np.ndarray, name: str) -> tuple[str, str]
     content, times = hashlib.sha256(), hashlib.sha256()
     modality = known_modality(name)
     content.update(json.dumps([name, modality and asdict(modality)]).encode())
-    files = _files(archive, int(rows[0]), name) if len(rows) else []
+    files = archive.files(int(rows[0]), name) if len(rows) else []
     size = sum(_stat(path)[0] for path in files)
     few = len(rows) * len(files) <= WHOLE_FILES and len(rows) * size <= WHOLE_BYTES if files else len(rows) <= DRAWN
     sums = None if few else archive.stored_crc32(name)
     timed = not few and sums is None
     if timed:
-        paths = (path for row in rows.tolist() for path in _files(archive, row, name))
+        paths = (path for row in rows.tolist() for path in archive.files(row, name))
         for path in paths if archive.store is None else [archive.store]:
             size, changed, _ = _stat(path)
             content.update(b"%d " % size)
@@ -125,10 +125,6 @@ def _of_sensor(archive: Archive, rows: np.ndarray, name: str) -> tuple[str, str]
     for row in drawn.tolist():
         content.update(b"%d " % _crc(archive, row, name))
     return content.hexdigest(), times.hexdigest() if timed else ""
-
-
-def _files(archive: Archive, row: int, name: str) -> list[str]:
-    return archive.files(row, name) if name in archive.keys(row) else []  # an unknown sensor is told when it is read
 
 
 def _stat(path: str) -> tuple[int, int, int]:
@@ -144,7 +140,7 @@ def _crc(archive: Archive, row: int, name: str) -> int:
     """CRC-32 of the files of one sensor's side of a pair or, where it has none of its own, of its pixels."""
     crc = 0
     try:
-        files = _files(archive, row, name)
+        files = archive.files(row, name)
         for path in files:
             crc = zlib.crc32(Path(path).read_bytes(), crc)
         for array in () if files else archive.read(row, [name]).bands[name].values():

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import PATCH_METRES, REFLECTANCE, S1, S2, Modality
-from fusmae_lite.data.archives.geotiff import in_unit
+from fusmae_lite.data.archives.geotiff import in_unit, open_image
 from fusmae_lite.data.archives.pixels import FILL, check_values
 from fusmae_lite.data.archives.sample import DRAWN, refuse_suspicious
-from fusmae_lite.data.grids import Box, Grid, band_files, open_image, read_grid, require_same
+from fusmae_lite.data.grids import Box, Grid, band_files, read_grid, require_same
 
 _DECLARE = "declare that value as no data (gdal_edit.py -a_nodata VALUE FILE)"
 _TAGS = ("acquisition_date", "DATATAKE_1_DATATAKE_SENSING_START", "PRODUCT_START_TIME")

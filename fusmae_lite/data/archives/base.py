@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 
 from fusmae_lite.core.errors import InputError, printable
 from fusmae_lite.data.archives.names import apart
@@ -43,10 +44,10 @@ class Archive(ABC):
     """A folder of patches. Opening one reads names and lists, never pixels.
 
     A new format is a subclass in a sibling module, listed in ``FORMATS`` of ``archives/__init__.py``. It sets `kind`,
-    `layout` and `classes`, fills `root`, `names` and `columns` in ``__init__``, where :meth:`_join` refuses or leaves
-    out rows without their files, and implements the abstract methods. ``read`` asks :meth:`_chosen` for the names to
-    read, and passes bands, in the order of ``get_modality(name).bands``, to ``check_form`` and ``check_pixels`` of
-    :mod:`~fusmae_lite.data.archives.pixels`; :meth:`files` lets pairs be known by times and sizes without reading.
+    `layout` and `classes`, fills `root`, `names`, `columns`, `splits` and `rest` in ``__init__``, where :meth:`_join`
+    refuses or leaves out rows without their files, and implements the abstract methods. ``read`` asks :meth:`_chosen`
+    for the names to read, and passes bands, in the order of ``get_modality(name).bands``, to ``check_form`` and
+    ``check_pixels`` of :mod:`~fusmae_lite.data.archives.pixels`; :meth:`files` lets pairs be known by times and sizes.
     """
 
     kind: ClassVar[str]  # what messages call the format
@@ -54,6 +55,8 @@ class Archive(ABC):
     root: Path
     names: Sequence[str]  # the position of a patch is its index everywhere else
     columns: Mapping[str, Sequence[str]] = {}  # modality -> name of each pair's files, or key, in that modality
+    rest: Mapping[str, pa.Array] = {}  # further facts of each pair, a column each
+    untold: Collection[str] = ()  # those of them that are no facts of a patch
     classes: tuple[str, ...]  # label names, in the order of the columns of `labels`
     left_out: tuple[tuple[str, str], ...] = ()  # (name, reason) of what was not taken, with partial=True
     store: str | None = None  # the one file that holds all pairs, if there is one
@@ -75,9 +78,16 @@ class Archive(ABC):
     def labels(self) -> np.ndarray:
         """(len, n_classes) bool, columns in the order of `classes`. May read one small file per patch, once."""
 
-    @abstractmethod
     def meta(self, index: int) -> Meta:
         """Facts of a patch that need no opening of its files; ``"split"`` is ``""`` outside every split."""
+        row = ((name, column[index].as_py()) for name, column in self.rest.items() if name not in self.untold)
+        told = {name: value if isinstance(value, bool) else str(value) for name, value in row if value is not None}
+        return {"split": str(self.splits[index]), **told}
+
+    def fact(self, name: str) -> np.ndarray:
+        """(len,) text: one fact of every pair, as :meth:`meta` tells it; "" where it is not told."""
+        column = self.rest[name].to_pylist() if name in self.rest else [None] * len(self)
+        return np.array(["" if value is None else str(value) for value in column], dtype=str)
 
     def keys(self, index: int) -> dict[str, str]:
         """Modality -> the name its bands go by, each its own: the stem of its files, and its key in an LMDB."""
@@ -110,18 +120,20 @@ class Archive(ABC):
         return "synthetic pairs" if is_synthetic(self.root) else "pairs"
 
     def keep(self, rows: np.ndarray) -> None:
-        """Forget all pairs but those of a (len,) bool mask. A format that holds more by row extends it."""
+        """Forget all pairs but those of a (len,) bool mask."""
         self.names = tuple(compress(self.names, rows))
         self.columns = {modality: tuple(compress(names, rows)) for modality, names in self.columns.items()}
+        self.rest = {name: column.filter(pa.array(rows)) for name, column in self.rest.items()}
         for known in {"splits", "labels"} & self.__dict__.keys():
             setattr(self, known, getattr(self, known)[rows])
 
-    def leave_out(self, reasons: Mapping[int, str]) -> None:
-        """Forget these rows and note the reasons in `left_out`."""
-        self._note_left_out({self.names[row]: why for row, why in reasons.items()})
-        rows = np.ones(len(self), dtype=bool)
-        rows[list(reasons)] = False
-        self.keep(rows)
+    def leave_out(self, reasons: Mapping[int, str], cure: str = "", partial: bool = True) -> None:
+        """Forget these rows and note the reasons in `left_out`, or, unless `partial`, refuse the archive for them."""
+        self._note({self.names[row]: why for row, why in reasons.items()}, cure, partial)
+        if reasons:
+            rows = np.ones(len(self), dtype=bool)
+            rows[list(reasons)] = False
+            self.keep(rows)
 
     @property
     def said_left_out(self) -> str:
@@ -175,14 +187,10 @@ class Archive(ABC):
         s1, s2 = self.columns.get("s1"), self.columns.get("s2")
         different = apart(s1, s2) if s1 and s2 else {}
         elsewhere = {r: f"{where}: {s2[r]} is paired with {s1[r]}, taken {what}" for r, what in different.items()}
-        refuse(elsewhere.values(), "correct the S1 names: both of a pair have one tile, column and row", partial)
+        self.leave_out(elsewhere, "correct the S1 names: both of a pair have one tile, column and row", partial)
         missing = {modality: set(names) - on_disk[modality] for modality, names in self.columns.items()}
-        lacking = {m: names for m, names in missing.items() if names}
-        rows = sorted({row for m in lacking for row, name in enumerate(self.columns[m]) if name in lacking[m]})
-        incomplete = {row: self._lacks(row, missing) for row in rows}
-        refuse(incomplete.values(), COMPLETE, partial)
-        if reasons := elsewhere | incomplete:
-            self.leave_out(reasons)
+        lost = {row for m in missing if missing[m] for row, n in enumerate(self.columns[m]) if n in missing[m]}
+        self.leave_out({row: self._lacks(row, missing) for row in sorted(lost)}, COMPLETE, partial)
 
     def _lacks(self, row: int, missing: Mapping[str, set[str]]) -> str:
         keys = self.keys(row)
@@ -193,11 +201,12 @@ class Archive(ABC):
 
     def _refuse_strays(self, strays: Mapping[str, str], reason: str, cure: str, partial: bool) -> None:
         """Refuse, or leave out with `partial`, what lies on disk without a row: name -> modality."""
-        reasons = {name: f"{self._path(strays[name], name)} {reason}" for name in sorted(strays)}
-        refuse(reasons.values(), cure, partial)
-        self._note_left_out(reasons)
+        self._note({name: f"{self._path(strays[name], name)} {reason}" for name in sorted(strays)}, cure, partial)
 
-    def _note_left_out(self, reasons: Mapping[str, str]) -> None:
+    def _note(self, reasons: Mapping[str, str], cure: str, partial: bool) -> None:
+        if reasons and not partial:
+            more = f" (and {len(reasons) - 1} more like it)" if len(reasons) > 1 else ""
+            raise InputError(next(iter(reasons.values())) + more, cure)
         self.left_out += tuple((printable(name), printable(why)) for name, why in reasons.items())
 
 
@@ -205,10 +214,3 @@ def without_row(columns: Mapping[str, Sequence[str]], on_disk: Mapping[str, set[
     """Name on disk that no column has -> its modality."""
     in_rows = set().union(*columns.values())
     return {name: modality for modality, names in on_disk.items() for name in names - in_rows}
-
-
-def refuse(reasons: Collection[str], cure: str, partial: bool) -> None:
-    """InputError for the first of the reasons, unless `partial`."""
-    if reasons and not partial:
-        more = f" (and {len(reasons) - 1} more like it)" if len(reasons) > 1 else ""
-        raise InputError(next(iter(reasons)) + more, cure)

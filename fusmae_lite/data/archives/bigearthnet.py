@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import get_modality
-from fusmae_lite.data.archives.base import COMPLETE, Meta, Patch, without_row
+from fusmae_lite.data.archives.base import COMPLETE, Patch, without_row
 from fusmae_lite.data.archives.geotiff import GeoTiffArchive, band_files, read_images
 from fusmae_lite.data.archives.labels import BEN19, convert_43_to_19
 from fusmae_lite.data.archives.metadata import METADATA, TableArchive, read_reben_table
@@ -17,8 +18,8 @@ from fusmae_lite.data.archives.names import (
     check_s1_names,
     check_s2_names,
     is_file,
-    place_and_day,
-    subfolders,
+    listed,
+    told_by,
     version,
 )
 from fusmae_lite.data.archives.pixels import first_with_offset
@@ -54,11 +55,6 @@ class BigEarthNet(GeoTiffArchive):
     def _images(self, modality: str, name: str) -> dict[Path, Sequence[str]]:
         return band_files(self._path(modality, name), get_modality(modality))
 
-    def meta(self, index: int) -> Meta:
-        """s1_name, split, tile and acquisition_date (both from the names), and every further column."""
-        s1_name = self.columns["s1"][index]
-        return {"s1_name": s1_name, "split": str(self.splits[index]), **place_and_day(self.names[index], s1_name)}
-
 
 class BigEarthNetV1(BigEarthNet):
     """BigEarthNet-MM v1 in its own layout.
@@ -93,17 +89,20 @@ class BigEarthNetV1(BigEarthNet):
         on_disk = {modality: set(self._subfolders(folder)) for modality, folder in _V1.items()}
         for modality, names in on_disk.items():
             check_s2_names(sorted(names), self.root / _V1[modality], 1, others=True)
-        self._rows = read_lists(self.root)
-        partners = {s2: row["s1_name"] for s2, row in self._rows.items()} or self._partners_from_json(on_disk, partial)
+        rows = read_lists(self.root)
+        partners = {s2: row["s1_name"] for s2, row in rows.items()} or self._partners_from_json(on_disk, partial)
         self.names = tuple(partners)
-        self.splits = np.array([self._rows.get(name, {}).get("split", "") for name in self.names], dtype="<U5")
         self._set_columns(tuple(partners.values()), self.names, self.root, 1)
-        strays = {} if self._rows else without_row(self.columns, on_disk)
+        self.splits = np.array([rows.get(name, {}).get("split", "") for name in self.names], dtype="<U5")
+        further = dict.fromkeys(field for row in rows.values() for field in row if field != "split")
+        own = {field: pa.array([row.get(field) for row in rows.values()], pa.string()) for field in further}
+        self.rest = told_by(self.columns["s1"], self.names) | own
+        strays = {} if rows else without_row(self.columns, on_disk)
         self._join(on_disk, self.root, partial)
         self._refuse_strays(strays, "is named as partner by no S1 patch", COMPLETE, partial)
         if not self.names:
             raise InputError(f"{self.root / S2_FOLDER} holds no patch with its partner", "unpack the archive there")
-        if self._rows and not partial:
+        if rows and not partial:
             self._ask_partners()
 
     def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
@@ -112,11 +111,6 @@ class BigEarthNetV1(BigEarthNet):
         if "s1" in patch.bands:
             self._check_partner(index)
         return patch
-
-    def meta(self, index: int) -> Meta:
-        """s1_name, split, tile and acquisition_date (both from the names), and every further column of index.csv."""
-        meta = super().meta(index)
-        return {**meta, **self._rows.get(self.names[index], {}), "split": meta["split"]}
 
     def _path(self, modality: str, name: str) -> Path:
         return self.root / _V1[modality] / name
@@ -139,7 +133,7 @@ class BigEarthNetV1(BigEarthNet):
             except InputError as error:
                 if not partial:
                     raise
-                self._note_left_out({s1_name: str(error)})
+                self._note({s1_name: str(error)}, COMPLETE, partial)
         return dict(sorted(partners.items()))
 
     def _ask_partners(self) -> None:
@@ -196,10 +190,6 @@ class ReBEN(TableArchive, BigEarthNet):
         if (late := first_with_offset(self.names)) and not partial:
             read_images(self._images("s2", late), get_modality("s2"))  # refuses an offset that is not declared
 
-    def meta(self, index: int) -> Meta:
-        """Split, tile and acquisition_date (from the names) and every further column of the table."""
-        return super().meta(index) | self._row(index, self.rest)
-
     def _path(self, modality: str, name: str) -> Path:
         return self.root / _V2[modality] / name.rsplit("_", _OWN_FIELDS[modality])[0] / name
 
@@ -213,5 +203,5 @@ class ReBEN(TableArchive, BigEarthNet):
                     f"{top / acquisition} is a folder of BigEarthNet v1 or lies one level too high",
                     "keep v1 and reBEN in two folders, and unpack the archive again",
                 )
-            names.update(name for name in subfolders(top / acquisition) if name.startswith(f"{acquisition}_"))
+            names.update(name for name in listed(top / acquisition, folders=True) if name.startswith(f"{acquisition}_"))
         return names

@@ -22,7 +22,7 @@ from fusmae_lite.core.files import refuse_special
 from fusmae_lite.core.progress import track
 from fusmae_lite.core.sensors import DECIBEL, REFLECTANCE, Modality, get_modality
 from fusmae_lite.data.archives.base import Archive, Patch
-from fusmae_lite.data.archives.names import subfolders, unopened
+from fusmae_lite.data.archives.names import listed, unopened
 from fusmae_lite.data.archives.pixels import (
     ADDED,
     FILL,
@@ -90,6 +90,8 @@ class GeoTiffArchive(Archive):
 
     def files(self, index: int, modality: str) -> list[str]:
         """The images of one sensor, and what else :meth:`read` opens with them."""
+        if modality not in self.columns:  # told when it is read
+            return []
         images = self._images(modality, self.keys(index)[modality])
         return [str(path) for path in (*images, *self._beside(index, modality))]
 
@@ -97,7 +99,7 @@ class GeoTiffArchive(Archive):
         """Names of the folders in one of the `folders`."""
         if not (self.root / folder).is_dir():
             raise InputError(f"{self.root} has no folder {folder}", "download and unpack both sensors into one folder")
-        return subfolders(self.root / folder)
+        return listed(self.root / folder, folders=True)
 
     def _beside(self, index: int, modality: str) -> list[Path]:
         """Files of labels and the like of one sensor of a pair."""
@@ -158,10 +160,9 @@ def _read(
 
     What the header alone can tell is checked before pixels are read: a small file may claim to hold terabytes.
     """
-    refuse_special(path)
     wanted = [band for band in modality.bands if band in on_disk]
     what = f": {f'band {on_disk[0]} of {modality.title}' if len(on_disk) == 1 else 'image'}"
-    with told_if_damaged(path, what), rasterio.open(path, driver="GTiff") as file:
+    with open_image(path, what) as file:
         _check_header(file, path, on_disk, modality, side or modality.native_side(wanted[0]))
         place = place_of(file, path, modality)
         pixels = file.read([on_disk.index(band) + 1 for band in wanted])
@@ -175,10 +176,13 @@ def _read(
 
 
 @contextmanager
-def told_if_damaged(path: Path, what: str) -> Iterator[None]:
-    """InputError in place of what GDAL or NumPy say while a file is read; `what` it is, after its name."""
+def open_image(path: Path, what: str = "") -> Iterator[rasterio.DatasetReader]:
+    """A GeoTIFF or JPEG 2000, by its ending; InputError where it cannot be read; `what` it is, after its name."""
+    refuse_special(path)
+    driver = "JP2OpenJPEG" if path.suffix.lower() == ".jp2" else "GTiff"
     try:
-        yield
+        with rasterio.open(path, driver=driver) as file:
+            yield file
     except InputError:
         raise
     except (RasterioError, OSError, ValueError, OverflowError, MemoryError) as error:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import S1, S2, known_modality
-from fusmae_lite.data.archives.base import Meta, Patch
+from fusmae_lite.data.archives.base import Patch
 from fusmae_lite.data.archives.labels import BEN19
 from fusmae_lite.data.archives.metadata import (
     METADATA,
@@ -26,9 +27,8 @@ from fusmae_lite.data.archives.names import (
     check_names,
     check_s1_names,
     check_s2_names,
-    place_and_day,
-    subfolders,
-    unopened,
+    listed,
+    told_if_unreadable,
     version,
 )
 from fusmae_lite.data.archives.pixels import Layout, first_with_offset, offset_left, unpack
@@ -58,15 +58,13 @@ _OPEN: dict[str, tuple[tuple[int, int, int], lmdb.Environment]] = {}
 def environment(folder: Path) -> lmdb.Environment:
     """This process's handle on the environment in a folder: read-only, no lock file, no read-ahead."""
     path = os.path.realpath(folder)
-    try:
+    with _told(folder):
         status = os.stat(os.path.join(path, DATA))
         identity = (os.getpid(), status.st_dev, status.st_ino)
         if path in _OPEN and _OPEN[path][0] == identity:
             return _OPEN[path][1]
         release(folder)
         handle = lmdb.open(path, readonly=True, lock=False, readahead=False, create=False, max_spare_txns=4)
-    except (OSError, lmdb.Error) as error:
-        raise _unreadable(folder, error) from None
     # LMDB maps the pages that the file claims to have; touching those a truncated copy lacks would kill the process.
     claimed = (handle.info()["last_pgno"] + 1) * handle.stat()["psize"]
     if status.st_size < claimed:
@@ -84,18 +82,14 @@ def release(folder: Path) -> None:
 
 def all_keys(folder: Path) -> set[str]:
     """Every key; reads no value."""
-    try:
-        with environment(folder).begin() as transaction, transaction.cursor() as cursor:
-            keys = {key.decode(errors="replace") for key in cursor.iternext(keys=True, values=False)}
-            return {key for key in keys if not key.startswith(RECORD)}
-    except lmdb.Error as error:
-        raise _unreadable(folder, error) from None
+    with _told(folder), environment(folder).begin() as transaction, transaction.cursor() as cursor:
+        keys = {key.decode(errors="replace") for key in cursor.iternext(keys=True, values=False)}
+    return {key for key in keys if not key.startswith(RECORD)}
 
 
-def _unreadable(folder: Path, error: Exception) -> InputError:
-    path, reason = folder / DATA, str(error).removeprefix(f"{os.path.realpath(folder)}: ")
-    damage = InputError(f"{path}: no readable LMDB environment ({reason})", "copy it again, or encode it again")
-    return unopened(path) or damage
+def _told(folder: Path) -> AbstractContextManager[None]:
+    cure = "copy it again, or encode it again"
+    return told_if_unreadable(folder / DATA, "LMDB environment", cure, OSError, lmdb.Error)
 
 
 class LmdbArchive(TableArchive):
@@ -143,7 +137,7 @@ class LmdbArchive(TableArchive):
             if late := first_with_offset(table.names):
                 raise offset_left(f"{path}: {late}")
         self.columns = {modality: table.keys[column] for modality, column in sources.items()}
-        self._told = [c for c in table.rest if c not in _PLACE and not c.startswith((CHECKSUM, SOURCE))]
+        self.untold = {name for name in table.rest if name in _PLACE or name.startswith((CHECKSUM, SOURCE))}
         on_disk = dict.fromkeys(self.columns, all_keys(self.folder))
         self._take(table, on_disk, path.parent, "has no row in the table", partial)
 
@@ -155,25 +149,17 @@ class LmdbArchive(TableArchive):
     def read(self, index: int, modalities: Sequence[str] | None = None) -> Patch:
         """Copy one patch out of the map: arrays as :class:`Archive` describes, writable, independent of it."""
         bands: dict[str, dict[str, np.ndarray]] = {}
-        try:
-            with environment(self.folder).begin(buffers=True) as transaction:
-                for modality, key in self._chosen(index, modalities).items():
-                    value, where = transaction.get(key.encode()), self._path(modality, key)
-                    if value is None:
-                        raise InputError(f"{where} is missing", "encode the archive again")
-                    bands[modality] = unpack(value, self.layouts[modality], where, known_modality(modality))
-        except lmdb.Error as error:
-            raise _unreadable(self.folder, error) from None
+        with _told(self.folder), environment(self.folder).begin(buffers=True) as transaction:
+            for modality, key in self._chosen(index, modalities).items():
+                value, where = transaction.get(key.encode()), self._path(modality, key)
+                if value is None:
+                    raise InputError(f"{where} is missing", "encode the archive again")
+                bands[modality] = unpack(value, self.layouts[modality], where, known_modality(modality))
         crs, bounds = None, None
         if self._noted:
             crs, *edges = (self.rest[name][index].as_py() for name in _PLACE)
             bounds = None if None in edges else tuple(edges)
         return Patch(self.names[index], bands, self._labels_of(index), self.meta(index), crs, bounds)
-
-    def meta(self, index: int) -> Meta:
-        """Split and every further column of the table as text; for a table of reBEN also tile and acquisition_date."""
-        named = {} if self._noted else place_and_day(self.names[index], self.columns["s1"][index])
-        return {"split": str(self.splits[index]), **named, **self._row(index, self._told)}
 
     def checksums(self) -> Iterator[tuple[str, int]]:
         """(key, CRC-32) of every value, where ``fusmae encode`` wrote the table; else InputError."""
@@ -194,7 +180,7 @@ def _find(root: Path) -> Path | None:
     """The environment's folder: the root, or the only one in it that has a data.mdb."""
     if (root / DATA).is_file():
         return root
-    names = subfolders(root) if (root / METADATA).is_file() else []
+    names = listed(root, folders=True) if (root / METADATA).is_file() else []
     stores = [root / name for name in names if (root / name / DATA).is_file()]
     return stores[0] if len(stores) == 1 else None
 

@@ -1,7 +1,7 @@
 """metadata.parquet: one row per pair, as reBEN publishes it and as ``fusmae encode`` writes it; no loop over rows."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from fusmae_lite.core.errors import InputError
-from fusmae_lite.data.archives.base import Archive, Meta, without_row
+from fusmae_lite.data.archives.base import Archive, without_row
 from fusmae_lite.data.archives.labels import BEN19
-from fusmae_lite.data.archives.names import refuse_duplicates, require_file, unopened
+from fusmae_lite.data.archives.names import refuse_duplicates, require_file, told_by, told_if_unreadable
 
 METADATA = "metadata.parquet"
 #: The second table of reBEN: patches its authors set apart.
@@ -68,18 +68,7 @@ class TableArchive(Archive):
     """Pairs whose labels, splits and names are columns of a table."""
 
     labels: np.ndarray = None  # type: ignore[assignment]  # (len, n_classes) bool
-    rest: dict[str, pa.Array]  # further columns
     where: str  # the table, for messages
-
-    def keep(self, rows: np.ndarray) -> None:
-        """See :class:`Archive`."""
-        super().keep(rows)
-        self.rest = {name: column.filter(pa.array(rows)) for name, column in self.rest.items()}
-
-    def _row(self, index: int, names: Iterable[str]) -> Meta:
-        """Some columns of one row, truth values as such and all else as text, without those that are empty there."""
-        values = ((name, self.rest[name][index].as_py()) for name in names)
-        return {n: v if isinstance(v, bool) else str(v) for n, v in values if v is not None}
 
     def _labels_of(self, index: int) -> tuple[str, ...]:
         return tuple(compress(self.classes, self.labels[index]))
@@ -147,16 +136,15 @@ def read_reben_table(folder: Path, snow_and_clouds: bool, table: Path | None = N
     """The official table in a folder, with the rows of the second one if they are asked for."""
     if snow_and_clouds:
         require_file(folder / SNOW, f"put {SNOW} there, or leave snow_and_clouds out")
-    return read_metadata(table or folder / METADATA, BEN19, second=folder / SNOW if snow_and_clouds else None)
+    read = read_metadata(table or folder / METADATA, BEN19, second=folder / SNOW if snow_and_clouds else None)
+    return replace(read, rest=told_by(read.keys["s1_name"], read.names) | read.rest)
 
 
 def read_note(path: Path) -> Note | None:
     """What ``fusmae encode`` noted in a table about the archive behind it; None in a table from elsewhere."""
     require_file(path, f"put {path.name} of the archive there")
-    try:
+    with told_if_unreadable(path, "parquet table", _AGAIN, *_DAMAGED):
         text = (pq.read_schema(path).metadata or {}).get(NOTE)
-    except _DAMAGED as error:
-        raise _unreadable(path, error) from None
     try:
         return None if text is None else Note.model_validate_json(text)
     except ValidationError as error:
@@ -179,7 +167,7 @@ def typed(column: pa.Array, name: str, kind: pa.DataType, where: object, nulls: 
 def read_columns(path: Path, wanted: Sequence[str], only: bool = False) -> dict[str, pa.Array]:
     """Each column as one array, ten times as quick to take a row from as a chunked one; texts as plain texts."""
     require_file(path, f"put {path.name} of the archive there")
-    try:
+    with told_if_unreadable(path, "parquet table", _AGAIN, *_DAMAGED):
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             if missing := [name for name in wanted if name not in names]:
@@ -191,10 +179,6 @@ def read_columns(path: Path, wanted: Sequence[str], only: bool = False) -> dict[
         table.validate(full=True)
         table = table.unify_dictionaries()
         return {name: _simple(table.column(name).combine_chunks()) for name in table.column_names}
-    except InputError:
-        raise
-    except _DAMAGED as error:
-        raise _unreadable(path, error) from None
 
 
 def _simple(column: pa.Array) -> pa.Array:
@@ -224,8 +208,3 @@ def _codes(column: pa.Array, texts: Sequence[str], where: object, what: str, exp
         text = column.filter(codes.is_null())[0].as_py()
         raise InputError(f"{where}: {what} {text!r} is {expected}", f"correct the spelling, or {_AGAIN}")
     return codes.to_numpy(zero_copy_only=False)
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    return unopened(path) or InputError(f"{path}: no readable parquet table ({reason})", _AGAIN)

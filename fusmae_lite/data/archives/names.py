@@ -6,7 +6,8 @@ pyarrow takes a fifth of the time of Python's re for half a million names.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ _VERSIONS = {1: "BigEarthNet v1", 2: "reBEN (v2)"}
 _PLACE = (
     r"^S[12][A-Z]_(?:MSIL2A|IW_GRDH_1SDV)_(?P<day>[0-9]{8})T[0-9]{5,6}(?:_N[0-9]{4}_R[0-9]{3})?"
     r"(?:_T?(?P<tile>[0-9A-Z]{5}))?_0*(?P<column>[0-9]+)_0*(?P<row>[0-9]+)$"
-    r"|^(?P<season>ROIs[0-9]+_[a-z]+)_s[12]_(?P<scene>[0-9]+)_p(?P<number>[0-9]+)$"
+    r"|^ROIs[0-9]+_(?P<season>[a-z]+)_s[12]_(?P<scene>[0-9]+)_p(?P<number>[0-9]+)$"
 )
 #: No part of a path, nothing that a terminal or file system takes for more than a letter, no hidden file.
 _NAME = r"^[^\pC\p{Zl}\p{Zp}/\\:*?\"<>|.\s][^\pC\p{Zl}\p{Zp}/\\:*?\"<>|]*$"
@@ -79,14 +80,14 @@ def apart(s1_names: Sequence[str], s2_names: Sequence[str]) -> dict[int, str]:
 
     What only one of the names tells is not compared; names of other archives tell nothing.
     """
-    radar, optics = (pc.extract_regex(pa.array(names, pa.string()), _PLACE) for names in (s1_names, s2_names))
+    radar, optics = _places(s1_names), _places(s2_names)
     elsewhere: pa.BooleanArray | bool = False
-    for field in ("tile", "column", "row", "season", "scene", "number"):
-        one, two = pc.struct_field(radar, field), pc.struct_field(optics, field)
+    for field in radar.keys() - {"day"}:
+        one, two = radar[field], optics[field]
         both = pc.and_(pc.not_equal(one, ""), pc.not_equal(two, ""))
         elsewhere = pc.or_(elsewhere, pc.and_(both, pc.not_equal(one, two)))
     days = (
-        pc.strptime(pc.struct_field(place, "day"), format="%Y%m%d", unit="s", error_is_null=True).cast(pa.int64())
+        pc.strptime(place["day"], format="%Y%m%d", unit="s", error_is_null=True).cast(pa.int64())
         for place in (radar, optics)
     )
     far = pc.greater(pc.abs(pc.subtract(*days)), MOST_DAYS_APART * 86400)
@@ -103,10 +104,19 @@ def refuse_duplicates(names: Sequence[str], where: object, field: str, cure: str
         raise InputError(f"{where}: {field} {twice} occurs twice", cure)
 
 
-def place_and_day(name: str, s1_name: str) -> dict[str, str]:
-    """MGRS tile (from the S1 name) and acquisition date of the optical image, as ``meta`` gives them."""
-    day = name.split("_")[2][:8]
-    return {"tile": s1_name.split("_")[-3], "acquisition_date": f"{day[:4]}-{day[4:6]}-{day[6:]}"}
+def told_by(s1_names: Sequence[str], s2_names: Sequence[str]) -> dict[str, pa.Array]:
+    """What the names of pairs tell: MGRS tile (of S1) and day (of S2) or season and scene, as ``meta`` gives them."""
+    radar, optics = _places(s1_names), _places(s2_names)
+    day = pc.replace_substring_regex(optics["day"], "^(....)(..)(..)$", r"\1-\2-\3")
+    told = {"tile": radar["tile"], "acquisition_date": day, "season": optics["season"], "scene": optics["scene"]}
+    told = {name: pc.if_else(pc.equal(column, ""), None, column) for name, column in told.items()}
+    return {"s1_name": pa.array(s1_names, pa.string()), **told}
+
+
+def _places(names: Sequence[str]) -> dict[str, pa.Array]:
+    """The groups of `_PLACE`, a column each: empty or null where a name does not tell it."""
+    found = pc.extract_regex(pa.array(names, pa.string()), _PLACE)
+    return {field.name: pc.struct_field(found, field.name) for field in found.type}
 
 
 def is_file(path: Path) -> bool:
@@ -130,9 +140,17 @@ def unopened(path: Path, what: str = "") -> InputError | None:
     return None
 
 
-def subfolders(path: Path) -> list[str]:
-    """Names of the folders in a folder."""
-    return listed(path, folders=True)
+@contextmanager
+def told_if_unreadable(path: Path, kind: str, cure: str, *errors: type[Exception]) -> Iterator[None]:
+    """InputError in place of what a library says while it reads a file: why it cannot be opened, or is no such kind."""
+    try:
+        yield
+    except InputError:
+        raise
+    except errors as error:
+        reason = str(error).removeprefix(f"{os.path.realpath(path.parent)}: ").strip().partition("\n")[0]
+        damage = InputError(f"{path}: no readable {kind} ({reason or type(error).__name__})", cure)
+        raise unopened(path) or damage from None
 
 
 def listed(path: Path, folders: bool = False) -> list[str]:

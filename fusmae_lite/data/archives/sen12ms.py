@@ -14,7 +14,7 @@ from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.sensors import S2, Modality
 from fusmae_lite.data.archives.geotiff import CODES, GeoTiffArchive, read_images
 from fusmae_lite.data.archives.labels import HELD_OUT, IGBP10
-from fusmae_lite.data.archives.names import listed, subfolders
+from fusmae_lite.data.archives.names import listed, told_by
 
 SIDE = 256
 #: What work after the 2020 data fusion contest leaves out.
@@ -72,6 +72,7 @@ class SEN12MS(GeoTiffArchive):
         held = {f"{season}_s2_{scene}" for season, scenes in HELD_OUT.items() for scene in scenes}
         parts = ["test" if name.rpartition("_")[0] in held else "train" for name in self.names]
         self.splits = np.array(parts, dtype="<U5")
+        self.rest = told_by(self.columns["s1"], self.names)
         self._join(on_disk, self.root, partial)
         self.columns = {kind: self.columns[kind] for kind in ("s1", "s2")}
         if NAN_TRIPLET in self.names:
@@ -79,12 +80,6 @@ class SEN12MS(GeoTiffArchive):
             self.leave_out({row: "its radar image holds NaN; the authors leave it out too"})
         if not self.names:
             raise InputError(f"{self.root} holds no complete triplet", "unpack s1, s2 and lc of a season there")
-
-    def meta(self, index: int) -> dict[str, str | bool]:
-        """split, season, scene and the name of the radar file (s1_name)."""
-        _, season, _, scene, _ = self.names[index].split("_")
-        s1_name = self.columns["s1"][index]
-        return {"split": str(self.splits[index]), "season": season, "scene": scene, "s1_name": s1_name}
 
     def _path(self, modality: str, name: str) -> Path:
         """The file of one kind that belongs to the triplet of a file of any."""
@@ -112,7 +107,7 @@ class SEN12MS(GeoTiffArchive):
 def _tifs(root: Path) -> Iterator[tuple[str, str, str, str]]:
     """Season, scene, kind (s1, s2, lc) and patch number of every image, from folder and file names alone."""
     for season in filter(lambda name: (root / name).is_dir(), HELD_OUT):
-        for folder in subfolders(root / season):
+        for folder in listed(root / season, folders=True):
             kind, _, scene = folder.partition("_")
             if kind not in BANDS_ON_DISK or not scene:
                 continue

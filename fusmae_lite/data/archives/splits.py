@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from copy import copy
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.data.archives.base import Archive
 
 Names = Sequence[str] | np.ndarray
-#: Columns and rows of the cells that a Sentinel-2 tile is cut into stay below this (BigEarthNet: 91).
-LARGEST_INDEX = 1000
+#: A Sentinel-2 tile is cut into 91 columns and rows of cells.
+_CELL = "_T?(?P<tile>[0-9A-Z]{5})_(?P<column>[0-9]{1,3})_(?P<row>[0-9]{1,3})$"
 
 
 def random_split(
@@ -55,10 +57,17 @@ def neighbour_leakage(
     asked = splits == part
     if not asked.any():
         raise InputError(f"the split has no {part} patch", "give one that has")
-    tiles, columns, rows = _places(names if s1_names is None else s1_names)
+    told = pa.array(names if s1_names is None else s1_names, pa.string())
+    cells = pc.extract_regex(told, _CELL)
+    if cells.null_count:
+        what = f"{told.filter(cells.is_null())[0]} does not end in <tile>_<column>_<row>"
+        raise InputError(what, "give names of BigEarthNet patches; s1_names too for v1, whose S2 names lack the tile")
+    tiles, *numbers = cells.flatten()
+    columns, rows = (number.cast(pa.int64()).to_numpy() for number in numbers)
     if same_acquisition:
-        tiles = [f"{tile} {name.rsplit('_', 2)[0]}" for tile, name in zip(tiles, names, strict=True)]
-    _, groups = np.unique(tiles, return_inverse=True)
+        days = [name.rsplit("_", 2)[0] for name in names]
+        tiles = pc.binary_join_element_wise(tiles, pa.array(days, pa.string()), " ")
+    _, groups = np.unique(tiles.to_numpy(zero_copy_only=False), return_inverse=True)
     # one plane of cells per group, with a rim of one cell, so that the 9 shifts below need no special case
     near = np.zeros((groups.max() + 1, columns.max() + 3, rows.max() + 3), dtype=bool)
     train = splits == "train"
@@ -86,18 +95,3 @@ def resplit(archive: Archive, splits: np.ndarray, title: str) -> Archive:
 def with_random_split(archive: Archive, seed: int) -> Archive:
     """The same archive with a random split in place of its own; nothing on disk changes."""
     return resplit(archive, random_split(archive, seed), f"random split, seed {seed}")
-
-
-def _places(names: Names) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Tile, column and row of every name."""
-    try:
-        tiles, columns, rows = zip(*(name.rsplit("_", 3)[1:] for name in names), strict=True)
-        column, row = np.array(list(map(int, columns))), np.array(list(map(int, rows)))
-    except ValueError:
-        raise InputError("a name does not end in <tile>_<column>_<row>", "give names of BigEarthNet patches") from None
-    cells = np.concatenate([column, row])
-    if any(len(tile.lstrip("T")) != 5 for tile in set(tiles)) or cells.max() >= LARGEST_INDEX or cells.min() < 0:
-        raise InputError(
-            f"names carry no tile, column and row ({names[0]}, ...)", "give s1_names too: v1's S2 names lack the tile"
-        )
-    return list(tiles), column, row

@@ -8,7 +8,7 @@ from typing import Any
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import read_object
 from fusmae_lite.data.archives.base import SPLITS
-from fusmae_lite.data.archives.names import check_s2_names, is_file, refuse_duplicates, require_file
+from fusmae_lite.data.archives.names import check_s2_names, is_file, refuse_duplicates, require_file, told_if_unreadable
 
 #: A patch's json has a thousand bytes.
 _LARGEST_JSON = 2**20
@@ -75,14 +75,13 @@ def _rows(path: Path, header: list[str]) -> dict[str, dict[str, str]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(line number, cells without blanks around them) of each line that holds anything."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark before the first letter
-            reader = csv.reader(file)
-            for line in reader:
-                cells = [cell.strip() for cell in line]
-                if any(cells):
-                    yield reader.line_num, cells
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})", "check its permissions and the disk") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is no text table ({error})", "download it again, or write it as UTF-8") from None
+    cure = "download it again, or write it as UTF-8"
+    with (
+        told_if_unreadable(path, "text table", cure, OSError, csv.Error, UnicodeDecodeError),
+        open(path, newline="", encoding="utf-8-sig") as file,  # spreadsheets put a mark before the first letter
+    ):
+        reader = csv.reader(file)
+        for line in reader:
+            cells = [cell.strip() for cell in line]
+            if any(cells):
+                yield reader.line_num, cells

@@ -136,9 +136,7 @@ class PairViewer(Viewer):
         named = [(f"{title}: {n:,}", key) for key, title in SPLIT_TITLES.items() if (n := (splits == key).sum())]
         self.split = choice("split", [*named, (f"all: {last + 1:,}", ALL)], value=str(splits[pair]) or ALL)
         self.label = choice("label", [("any label", ALL), *((name, k) for k, name in enumerate(archive.classes))])
-        told = getattr(archive, "rest", {}).get("country")  # a table's column is quicker than its rows
-        told = told.to_pylist() if told is not None else [archive.meta(r).get("country") for r in range(last + 1)]
-        self.countries = np.array([name or "" for name in told])
+        self.countries = archive.fact("country")
         lands = sorted(set(self.countries.tolist()) - {""})
         self.country = choice("country", [("any country", ALL), *zip(lands, lands, strict=True)])
         self.pair = w.BoundedIntText(pair, 0, last, description="pair", layout=w.Layout(width="180px"))
