@@ -195,3 +195,11 @@ def test_a_sibling_format_joins_through_the_list(archive, tmp_path, monkeypatch)
     joined = open_archive(tmp_path)
     assert joined.split("train").tolist() == [1, 2]
     assert "3 pairs: 2 train, 1 test" in joined.describe()
+
+
+@pytest.mark.parametrize("name", ["country", "season", "tile", "acquisition_date", "s1_name", "unknown"])
+def test_a_fact_of_every_pair_is_what_each_tells(archive, tmp_path, name):
+    told = [archive.meta(row).get(name, "") for row in range(len(archive))]
+    assert archive.fact(name).tolist() == told and any(told) == (name != "unknown")
+    some = copy_patches(archive, [0, 40], tmp_path)  # without any table
+    assert open_archive(some).fact("country").tolist() == ["", ""]
