@@ -23,11 +23,14 @@ SIDE, HEAD, FOOT, GAP, SCALE, LINE = 240, 24, 38, 14, 66, 15
 INK, PALE = "black", "#404040"
 #: Colour maps of errors and of attention.
 ERROR_MAP, MATRIX_MAP = "cividis", "viridis"
-#: Of the HTML: figures stand beside each other and go to the next line where a page is narrow; texts keep their height.
+#: Of the HTML: figures of a row are as wide as each other, their pictures at one height under titles of any length, and
+#: go to the next line where a page is narrow; texts keep their height.
 STYLE = """<style>.fusmae-page{background:#fff;color:#000;padding:4px;line-height:1.35;font-size:13px}
-.fusmae-page>div{display:flex;flex-wrap:wrap;gap:4px 14px}.fusmae-page figure{margin:0 0 6px;flex:1 1 140px}
-.fusmae-page figcaption{min-height:2.7em;white-space:pre-line}.fusmae-page b{display:block;border-bottom:3px solid}
-.fusmae-page p{margin:4px 0 0;display:flex;gap:6px}.fusmae-page p i{flex:1 0 30px}
+.fusmae-page>div{display:grid;gap:0 14px;grid-template-columns:repeat(auto-fit,minmax(150px,max-content))}
+.fusmae-page figure{margin:0 0 8px;display:grid;grid-row:span 4;grid-template-rows:subgrid}
+.fusmae-page figcaption{grid-row:3/5;min-height:2.7em;white-space:pre-line}.fusmae-page p~figcaption{grid-row:4}
+.fusmae-page b{display:block;align-self:end;border-bottom:3px solid}
+.fusmae-page p{margin:4px 0 0;display:flex;gap:6px;align-self:start}.fusmae-page p i{flex:1 0 30px}
 .fusmae-page img{display:block;width:100%}
 .fusmae-page span{display:block;position:relative}.fusmae-page [data-grid]{cursor:crosshair;touch-action:none}
 @media(min-resolution:1.5dppx){.fusmae-page img{image-rendering:pixelated}}</style>"""
