@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import date
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -43,17 +44,13 @@ def archive_rows(model: System, archive: Archive, workers: int = 0) -> Iterator[
     """A row for each pair, in their order; footprints are longitude and latitude, whatever each pair's own system."""
     sensors, device = model.config.modalities, next(model.parameters()).device
     check_archive(archive, sensors)
-    reading = followed(each(_read, (archive, sensors), range(len(archive)), workers), "embed", len(archive))
-    while patches := list(islice(reading, BATCH)):
+    read = partial(type(archive).read, modalities=sensors)
+    patches_of_all = followed(each(read, archive, range(len(archive)), workers), "embed", len(archive))
+    while patches := list(islice(patches_of_all, BATCH)):
         bands = default_collate([patch.bands for patch in patches])
         with torch.inference_mode():
             z = model.encode(assemble(bands, model.config.image_size, device=device)).pooled(model.pooling)
         yield [_row(patch, vector) for patch, vector in zip(patches, z.float().cpu().numpy(), strict=True)]
-
-
-def _read(shared: tuple[Archive, tuple[str, ...]], row: int) -> Patch:
-    archive, sensors = shared
-    return archive.read(row, sensors)
 
 
 def _row(patch: Patch, vector: np.ndarray) -> Row:

@@ -24,7 +24,7 @@ from fusmae_lite.core.seeding import derive, generator
 from fusmae_lite.data.archives import Archive, open_data
 from fusmae_lite.data.identity import identity_of
 from fusmae_lite.data.loader import told_when_killed
-from fusmae_lite.model.drop_path import draw_by_place, place
+from fusmae_lite.model.blocks import draw_by_place, place
 from fusmae_lite.model.masking import draw_together
 from fusmae_lite.model.system import Losses
 from fusmae_lite.systems import System, build_model

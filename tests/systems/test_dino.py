@@ -16,7 +16,7 @@ from fusmae_lite.core.errors import InputError
 from fusmae_lite.data.pairs import PairDataset
 from fusmae_lite.evaluation import evaluate, frozen_features
 from fusmae_lite.evaluation.finetune import FineTuneSettings, fine_tune
-from fusmae_lite.model.drop_path import BatchDropPath, draw_by_place, place
+from fusmae_lite.model.blocks import BatchDropPath, draw_by_place, place
 from fusmae_lite.systems import DINO, build_model
 from fusmae_lite.systems.dino import distil
 from fusmae_lite.systems.export import to_timm
