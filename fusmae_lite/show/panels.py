@@ -9,6 +9,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import resources
 from pathlib import Path
 
 import matplotlib
@@ -32,18 +33,20 @@ STYLE = """<style>.fusmae-page{background:#fff;color:#000;padding:4px;line-heigh
 .fusmae-page b{display:block;align-self:end;border-bottom:3px solid}
 .fusmae-page p{margin:4px 0 0;display:flex;gap:6px;align-self:start}.fusmae-page p i{flex:1 0 30px}
 .fusmae-page img{display:block;width:100%}
-.fusmae-page span{display:block;position:relative}.fusmae-page [data-grid]{cursor:crosshair;touch-action:none}
+.fusmae-page span,.fusmae-page u{display:block;position:relative}.fusmae-page span{overflow:hidden}
+.fusmae-page [data-grid]{cursor:crosshair;touch-action:none}.fusmae-zoomed img{image-rendering:pixelated}
+.fusmae-ground u{transform-origin:0 0}.fusmae-zoomed .fusmae-ground u{
+transform:translate(calc(var(--x)*100%),calc(var(--y)*100%)) scale(var(--z))}
+.fusmae-ground:after{content:"";position:absolute;width:7px;height:7px;border:1px solid #fff;outline:1px solid #000;
+pointer-events:none;transform:translate(-50%,-50%);left:calc((var(--px,-9)*var(--z,1) + var(--x,0))*100%);
+top:calc((var(--py,-9)*var(--z,1) + var(--y,0))*100%)}
 @media(min-resolution:1.5dppx){.fusmae-page img{image-rendering:pixelated}}</style>"""
-#: Of a picture that can be painted: marks the cells that the pointer passes, and at last puts them into the viewer's
-#: hidden field, "name cell,cell time". It is an attribute, as a script in a cell's output does not run twice.
-PAINT = """const i=this,n=+i.dataset.grid,b=i.getBoundingClientRect(),seen=[],marks=[];event.preventDefault();
-const mark=e=>{const c=Math.floor((e.clientX-b.left)/b.width*n),r=Math.floor((e.clientY-b.top)/b.height*n),k=r*n+c;
-if(c<0||r<0||c>=n||r>=n||seen.includes(k))return;seen.push(k);const d=document.createElement('div'),q=100/n;
-d.style.cssText=`position:absolute;pointer-events:none;background:#fff9;left:${c*q}%;top:${r*q}%;width:${q}%;height:${q}%`;
-i.parentNode.append(d);marks.push(d)};i.setPointerCapture(event.pointerId);i.onpointermove=mark;mark(event);
-i.onpointerup=()=>{i.onpointermove=i.onpointerup=null;setTimeout(()=>marks.forEach(d=>d.remove()),500);
-const t=i.closest('.fusmae-viewer').querySelector('.fusmae-painted input');
-t.value=`${i.dataset.name} ${seen} ${Date.now()}`;t.dispatchEvent(new Event('input',{bubbles:true}))}"""
+#: What a picture that can be painted and a page do with pointer and keys; as attributes, since a script in a cell's
+#: output does not run twice.
+PAINT, LOOK = (
+    " ".join(resources.files("fusmae_lite.show").joinpath(name).read_text("utf-8").split())
+    for name in ("paint.js", "look.js")
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Scale:
 class Panel:
     """A picture (H, W, 3) in 0..1, the title above it in `colour`, at most two lines below, and a scale.
 
-    In HTML it is about `side` pixels wide; one with a `name` is painted in `grid` x `grid` cells.
+    In HTML it is about `side` pixels wide; one with a `name` is painted in `grid` x `grid` cells; those of the `ground`
+    show the same place and are zoomed together.
     """
 
     picture: np.ndarray
@@ -75,6 +79,7 @@ class Panel:
     name: str = ""
     grid: int = 1
     side: int = SIDE
+    ground: bool = True
 
 
 def panels_html(rows: Sequence[Sequence[Panel]] | bytes, title: str = "") -> str:
@@ -82,7 +87,9 @@ def panels_html(rows: Sequence[Sequence[Panel]] | bytes, title: str = "") -> str
     if isinstance(rows, bytes):
         return f'{STYLE}<div class="fusmae-page" style="max-width:900px">{image_html(rows, title)}</div>'
     shown = "".join(f"<div>{''.join(map(_figure, row))}</div>" for row in rows)
-    return f'{STYLE}<div class="fusmae-page">{html.escape(title)}{shown}</div>'
+    look, side = html.escape(LOOK), max((len(p.picture) for row in rows for p in row if p.ground), default=1)
+    more = f'tabindex="0" data-lm-suppress-shortcuts="true" data-side="{side}" onpointerover="{look}" onfocus="{look}"'
+    return f'{STYLE}<div class="fusmae-page" {more}>{html.escape(title)}{shown}</div>'
 
 
 def image_html(png: bytes, words: str, more: str = "") -> str:
@@ -96,7 +103,7 @@ def _figure(panel: Panel) -> str:
     times = max(1, round(panel.side / image.width))
     image = image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
     if panel.name:
-        paint = html.escape(" ".join(PAINT.split()))
+        paint = html.escape(PAINT)
         more = f'data-name="{panel.name}" data-grid="{panel.grid}" draggable="false" onpointerdown="{paint}"'
     width = panel.side if image.width > 1.2 * panel.side else image.width  # a finer picture is for dense screens
     bar = ""
@@ -105,9 +112,10 @@ def _figure(panel: Panel) -> str:
         colours = ",".join(f"rgb({r},{g},{b})" for r, g, b in ends)
         bar = f'<p>0<i style="background:linear-gradient(to right,{colours})"></i>{scale.top:g} {scale.unit}</p>'
     title, caption = html.escape(panel.title), html.escape(panel.caption)
+    picture = image_html(page_png(image), f"{panel.title}: {panel.caption}", more)
     return (
         f'<figure style="max-width:{width}px"><b style="border-color:{panel.colour}">{title}</b>'
-        f"<span>{image_html(page_png(image), f'{panel.title}: {panel.caption}', more)}</span>{bar}"
+        f"<span{' class=fusmae-ground' * panel.ground}><u>{picture}</u></span>{bar}"
         f"<figcaption>{caption}</figcaption></figure>"
     )
 

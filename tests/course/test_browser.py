@@ -29,6 +29,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, sync_playwright
 
 from fusmae_lite.core.config import project_root
+from fusmae_lite.data.archives import open_archive
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
@@ -209,6 +210,12 @@ def pixels(page: Locator) -> str:
     return page.evaluate("(element) => [...element.querySelectorAll('img')].map((img) => img.src).join(' ')")
 
 
+def transforms(viewer: Locator) -> list[str]:
+    """How each panel of the ground is zoomed and shifted."""
+    found = "(element) => [...element.querySelectorAll('.fusmae-ground u')].map((u) => getComputedStyle(u).transform)"
+    return viewer.evaluate(found)
+
+
 def words(viewer: Locator) -> str:
     """What the viewer says it shows."""
     return viewer.locator(".widget-html").last.inner_text()
@@ -259,7 +266,35 @@ def decoded(address: str) -> np.ndarray:
 @pytest.mark.parametrize("shown", ["PatchViewer"], indirect=True)
 def test_patches_are_walked_through_by_key(page: Page, screenshots: Path, shown: Locator):
     one_key(page, shown, "PatchViewer")
+    bands = open_archive().read(int(shown.locator('input[type="number"]').input_value())).bands["s1"]
+    image, reading = shown.locator(".fusmae-ground img").first, shown.locator('[role="status"]').last
+    image.scroll_into_view_if_needed()
+    box = image.bounding_box()
+    x, y = (box[edge] + (place + 0.5) * box["width"] / 120 for edge, place in (("x", 60), ("y", 30)))
+    page.mouse.move(x, y)
+    value = f"row 30, column 60: Sentinel-1 VV {bands['VV'][30, 60]:.3g}, "
+    wait_until(lambda: value in reading.inner_text(), f"{value} at the pointer")
+
+    shown.locator(".fusmae-page").focus()
+    for _ in range(5):
+        page.keyboard.press("+")
+    assert len(set(transforms(shown))) == 1 and transforms(shown)[0].startswith("matrix(3.05"), "all are zoomed alike"
+    page.keyboard.press("ArrowRight")
+    wait_until(lambda: "row 30, column 61" in reading.inner_text(), "the arrow key to move the point")
+    page.mouse.move(x + 1, y)
+    wait_until(lambda: "row 30, column 60" in reading.inner_text(), "the pointer to stay where it zoomed")
     shown.screenshot(path=screenshots / "PatchViewer-after.png")
+    page.mouse.down()
+    page.mouse.move(x + 41, y)
+    page.mouse.up()
+    wait_until(lambda: "matrix(3.05" in transforms(shown)[0] and len(set(transforms(shown))) == 1, "all to move")
+    page.mouse.move(x + 42, y)
+    wait_until(lambda: "row 30, column 60" in reading.inner_text(), "the place to move with the pointer")
+    one_key(page, shown, "PatchViewer")
+    assert transforms(shown)[0].startswith("matrix(3.05"), "the next pair is shown at the same zoom"
+    shown.locator(".fusmae-page").focus()
+    page.keyboard.press("0")
+    assert set(transforms(shown)) == {"none"}
 
 
 @pytest.mark.parametrize("shown", ["ReconstructionViewer"], indirect=True)
@@ -272,7 +307,7 @@ def test_the_patches_painted_are_the_patches_hidden_or_shown(page: Page, screens
     stroke = {(9, 4), (9, 5), (10, 5)}
     assert paint(page, shown, "s2", (14, 14)) == {(14, 14)} and paint(page, shown, "s2", *sorted(stroke)) == stroke
     wait_until(lambda: "Sentinel-2: the encoder sees 5 of 225" in words(shown), "the words to follow")
-    assert shown.locator('[role="status"]').count() == 1
+    assert shown.locator('[role="status"]').count() == 2, "the message and what is read at the pointer"
     shown.screenshot(path=screenshots / "ReconstructionViewer-after.png")
 
 

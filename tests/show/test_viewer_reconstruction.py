@@ -17,7 +17,7 @@ from fusmae_lite import FusMAE, InputError, ModelConfig
 from fusmae_lite.show import panels
 from fusmae_lite.show.pictures import mask_pixels
 from fusmae_lite.show.viewers import ReconstructionViewer
-from fusmae_lite.show.viewers.base import name_of
+from fusmae_lite.show.viewers.models import name_of
 from fusmae_lite.systems.weights import digest_of
 
 

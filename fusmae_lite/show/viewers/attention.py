@@ -14,7 +14,8 @@ from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.show.charts import attention_panels, block_shares
 from fusmae_lite.show.panels import ERROR_MAP, MATRIX_MAP, Panel, Scale
 from fusmae_lite.show.pictures import outline
-from fusmae_lite.show.viewers.base import Model, PairViewer, Rows, Source, choice, load_models, slider
+from fusmae_lite.show.viewers.base import PairViewer, Rows, Source, choice, slider
+from fusmae_lite.show.viewers.models import Model, load_models
 
 Layer = tuple[str, int]  # ("cross", 0), ("self", number of the plain block) or ("decoder", 0)
 #: Ends of the scales, the same for every pair, layer and head, so that colours can be compared: times uniform
@@ -69,11 +70,18 @@ class AttentionViewer(PairViewer):
         """``FusMAE.attention_maps`` of the pair on show, computed once a pair."""
         return self._maps(self.pair.value)[0]
 
+    def read(self, *point: float) -> str:
+        """See :class:`PairViewer`; and the weight of the patch there."""
+        column, row = (int(share * self.grid) for share in point or (0, 0))
+        weight = f"; attention {self.weights[row * self.grid + column]:.2f} times uniform" if point else ""
+        return super().read(*point) + weight
+
     def draw(self) -> tuple[Rows, str, str]:
         (query, key), head = self.direction.value, None if self.head.value < 0 else self.head.value
         index, rgbs = self.row.value * self.grid + self.column.value, self.rgbs
         tokens, square = self.maps["slices"], (self.grid, self.grid)
         weights = attention_matrix(self.maps, self.layer.value, head)[tokens[query], tokens[key]]
+        self.weights = weights[index]
         large = {"grid": self.grid, "side": LARGE}
         asking, answering, looks = attention_panels(rgbs[query], rgbs[key], weights[index], index, query, key, TOP)
         asking = replace(asking, caption=f"{asking.caption}; click another patch", name=query, **large)
@@ -161,5 +169,5 @@ def matrix_panels(maps: Maps, plain: Maps | None = None, *, layer: Layer, head: 
             caption += "\n" + ", ".join(f"{name} to itself {share}" for name, share in kept.items())
             keeps = " and ".join(f"{name} keeps {share}" for name, share in kept.items())
             words.append(f"In {told} {keeps} of its attention to itself.")
-        panels.append(Panel(scale.paint(matrix), title, caption, scale=scale))
+        panels.append(Panel(scale.paint(matrix), title, caption, scale=scale, ground=False))
     return panels, " ".join(words)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
@@ -16,18 +16,14 @@ from torch import Tensor
 
 from fusmae_lite.core.config import ModelConfig
 from fusmae_lite.core.errors import InputError
+from fusmae_lite.core.sensors import get_modality
 from fusmae_lite.data.archives import Archive, open_archive
 from fusmae_lite.data.pairs import PairDataset, denormalise
-from fusmae_lite.model.fusmae import FusMAE
 from fusmae_lite.show.panels import Panel, draw_panels, few_colours, panels_html
-from fusmae_lite.show.pictures import composite, composites_of
-from fusmae_lite.systems.weights import load_pretrained
+from fusmae_lite.show.pictures import band_values, composite, composites_of
 
 #: What a viewer opens: an archive, its folder, or the bundled patches.
 Source = Archive | Path | str | None
-#: A shipped name, a checkpoint, or a model; and several, which a mapping names.
-Model = str | FusMAE
-Models = Sequence[Model] | Mapping[str, Model]
 Rows = Sequence[Sequence[Panel]]
 #: A viewer that draws within so many seconds follows a slider while it moves.
 QUICK = 0.2
@@ -43,9 +39,10 @@ class Viewer(w.VBox):
         self.add_class("fusmae-viewer")
         self.page, self.words, self.description = w.HTML(), w.HTML(), ""
         self.message = w.HTML(layout=w.Layout(min_height="2.2em", flex="1 1 260px"))
-        self.painted = w.Text(layout=w.Layout(display="none"))  # filled by panels.PAINT
-        self.painted.add_class("fusmae-painted")
-        self.painted.observe(self._on_painted, "value")
+        self.painted, self.pointed = (w.Text(layout={"display": "none"}) for _ in range(2))  # filled by panels.py
+        self.painted.add_class("fusmae-painted").observe(self._on_painted, "value")
+        self.pointed.add_class("fusmae-pointed").observe(self._on_pointed, "value")
+        self.reading = w.HTML(layout=w.Layout(min_height="1.6em"))
         self.shown: Rows | bytes = []
         self.held = False  # while several controls change, for one picture
 
@@ -61,7 +58,7 @@ class Viewer(w.VBox):
                 control.observe(lambda _change: self.refresh(), "value")
         *rows, last = rows
         boxes = [w.HBox(row, layout=w.Layout(flex_flow="row wrap")) for row in (*rows, [*last, self.message])]
-        self.children = (*boxes, self.page, self.words, self.painted)
+        self.children = (*boxes, self.page, self.reading, self.words, self.painted, self.pointed)
         self.refresh()
 
     def refresh(self) -> None:
@@ -74,6 +71,7 @@ class Viewer(w.VBox):
             self.page.value = panels_html(self.shown, self.heading)
             self.words.value = f'<div style="line-height:1.4">{html.escape(self.description)}</div>'
             self.say("")
+            self._on_pointed()
         quick = time.monotonic() - started < QUICK
         for control in self.controls:
             if isinstance(control, w.IntSlider):
@@ -111,6 +109,14 @@ class Viewer(w.VBox):
         name, cells, _ = change["new"].split(" ")
         self.attempt(lambda: self.paint(name, [int(cell) for cell in cells.split(",")]))
 
+    def _on_pointed(self, _change: object = None) -> None:
+        point = [float(share) for share in self.pointed.value.split(",") if share]
+        self.reading.value = f'<div role="status">{html.escape(self.read(*point))}</div>'
+
+    def read(self, *point: float) -> str:
+        """What is measured at a point of the place, in shares of its width and height; a hint if there is none yet."""
+        return ""
+
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live widget, and its picture and words for readers without a kernel: GitHub, HTML, a fresh JupyterLab."""
         bundle = super()._repr_mimebundle_(**options)
@@ -127,6 +133,7 @@ class PairViewer(Viewer):
 
     def __init__(self, title: str, archive: Source, pair: int | None, config: ModelConfig | None = None) -> None:
         super().__init__(title)
+        self.looks: dict[str, w.Dropdown] = {}
         self.archive = archive = archive if isinstance(archive, Archive) else open_archive(archive)
         last, splits = len(archive) - 1, archive.splits
         if pair is None:
@@ -192,6 +199,23 @@ class PairViewer(Viewer):
         """The same as default composites: modality -> (H, W, 3)."""
         return {name: composite(None, name, image) for name, image in self.originals.items()}
 
+    def measured(self) -> list[tuple[str, str, np.ndarray]]:
+        """What can be read: title, modality, image (C, H, W) in dB or reflectance x 10,000."""
+        return [(get_modality(name).title, name, image) for name, image in self.originals.items()]
+
+    def read(self, *point: float) -> str:
+        """See :class:`Viewer`: the layers of each sensor's composite."""
+        if not point:
+            return "Point at a picture to read its pixels. Zoom: Ctrl and the wheel, or + - 0. Move: Shift and drag."
+        read = []
+        for title, name, image in self.measured():
+            row, column = (int(share * side) for share, side in zip(point[::-1], image.shape[1:], strict=True))
+            if recipes := composites_of(name):
+                recipe = recipes[self.looks[name].value if name in self.looks else next(iter(recipes))]
+                values = (f"{layer} {band_values(image, name, layer)[row, column]:.3g}" for layer in recipe.layers)
+                read.append(f"{title} {', '.join(values)} {get_modality(name).unit}".strip())
+        return f"row {row}, column {column}: {'; '.join(read)}"
+
     def pair_title(self, labels: Sequence[str] | None = None) -> str:
         """Name and labels of the pair; give labels that are known, as ``archive.labels`` may read every pair once."""
         archive, row = self.archive, self.pair.value
@@ -221,28 +245,3 @@ def look_choices(names: Sequence[str]) -> dict[str, w.Dropdown]:
     """Sensor -> control that chooses its composite; a sensor without any has none."""
     looks = {name: [(recipe.title, key) for key, recipe in composites_of(name).items()] for name in names}
     return {name: choice(name.upper(), options) for name, options in looks.items() if options}
-
-
-def load_models(models: Models) -> dict[str, FusMAE]:
-    """Name -> model on the CPU, from shipped names, checkpoints or models, of the same sensors and patches."""
-    if not models:
-        raise InputError("no model to look at", 'give one, for example models=("xae-lite",)')
-    loaded: dict[str, FusMAE] = {}
-    named = models.items() if isinstance(models, Mapping) else ((name_of(model), model) for model in models)
-    for number, (name, model) in enumerate(named, start=1):
-        name = f"{name} ({number})" if name in loaded else name or f"model {number}"
-        model = model if isinstance(model, FusMAE) else load_pretrained(str(model))
-        if not isinstance(model, FusMAE):
-            raise InputError(f"{name} is a {type(model).__name__}", "give a Fus-MAE: what this viewer shows is its own")
-        loaded[name] = model.eval().cpu()
-    for field in ("modalities", "image_size", "patch_size"):
-        values = dict.fromkeys(repr(getattr(model.config, field)) for model in loaded.values())
-        if len(values) > 1:
-            raise InputError(f"models differ in {field}: {' and '.join(values)}", "compare models that share it")
-    return loaded
-
-
-def name_of(model: Model) -> str:
-    """What a model is called that was given without a name: the end of its path, but not just ``model.safetensors``."""
-    path = PurePath("" if isinstance(model, FusMAE) else model)
-    return path.parent.name if path.name == "model.safetensors" else path.name

@@ -52,12 +52,17 @@ class PatchViewer(PairViewer):
             return place, f"Centre {in_degrees(place)}, by its name: the files carry no coordinates"
         return None, "No map position: neither the files nor the names of this archive tell one"
 
+    @property
+    def originals(self) -> dict[str, np.ndarray]:
+        """See :class:`PairViewer`; as the pair lies on disk, coarse pixels repeated."""
+        bands = self._read(self.pair.value).bands
+        return {name: same_side(bands[name], get_modality(name).bands) for name in bands}
+
     def draw(self) -> tuple[Rows, str, str]:
         patch, (name, band) = self._read(self.pair.value), self.band.value
         panels = []
         for sensor, control in self.looks.items():
-            image = same_side(patch.bands[sensor], get_modality(sensor).bands)
-            panels.append(composite_panel(control.value, sensor, image))
+            panels.append(composite_panel(control.value, sensor, self.originals[sensor]))
         values = patch.bands[name][band] / get_modality(name).scale
         mean, std, low, high = band_statistics(name, band)
         unit, here = get_modality(name).unit, float(values.mean())
@@ -65,9 +70,9 @@ class PatchViewer(PairViewer):
         height, width = values.shape
         panels.append(replace(alone, title=f"{band} alone", caption=f"{height} x {width} px, {alone.caption}"))
         ends = f"{low:.2g} to {high:.2g} {unit}\nline: mean, grey: 1 deviation"
-        panels.append(Panel(histogram(values, name, band, SIDE), f"{band}: histogram", ends))
+        panels.append(Panel(histogram(values, name, band, SIDE), f"{band}: histogram", ends, ground=False))
         place, where = self.place
-        panels.append(Panel(self.locator.picture(place), "where it lies", self.locator.caption))
+        panels.append(Panel(self.locator.picture(place), "where it lies", self.locator.caption, ground=False))
         facts = ", ".join(f"{key} {value}" for key, value in patch.meta.items() if value and key in TOLD)
         compared = f"mean {here:.3g} {unit} here, {mean:.3g} in the statistics"
         normalised = f"{band}: {compared}; normalised it is {(here - mean) / std:+.2f}."

@@ -22,16 +22,8 @@ from fusmae_lite.model.tokens import patchify, unpatchify
 from fusmae_lite.show.figures import reconstruction_panels
 from fusmae_lite.show.geotiff import write_geotiff
 from fusmae_lite.show.pictures import mask_pixels
-from fusmae_lite.show.viewers.base import (
-    Models,
-    PairViewer,
-    Rows,
-    Source,
-    choice,
-    load_models,
-    look_choices,
-    slider,
-)
+from fusmae_lite.show.viewers.base import PairViewer, Rows, Source, choice, look_choices, slider
+from fusmae_lite.show.viewers.models import Models, load_models
 from fusmae_lite.systems.weights import digest_of
 
 #: The choice of the cross-sensor control that leaves masks alone.
@@ -137,6 +129,13 @@ class ReconstructionViewer(PairViewer):
         if any(model.config.normalize_target for model in self.models.values()):
             words.append("Mean and deviation of each patch are the true ones: this model predicts only structure.")
         return rows, title, " ".join(words)
+
+    def measured(self) -> list[tuple[str, str, np.ndarray]]:
+        """See :class:`PairViewer`; and what each model predicts there, hidden or not."""
+        made = [
+            (f"{m} predicts", name, image) for m, images in self.predictions.items() for name, image in images.items()
+        ]
+        return super().measured() + made
 
     def _draw_masks(self, _change: object = None) -> None:
         drawn = draw_masks(self.config, self.strategy.value, self.percent.value, self.seed.value, self.cross.value)

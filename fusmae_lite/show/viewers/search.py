@@ -84,7 +84,7 @@ class SearchViewer(Viewer):
                 used = name in (database if place else query).split("+")
                 caption = f"{told}\n{shorten(self._labels(j), 32, placeholder='…')}" if used else ""
                 heading = title if place else f"{get_modality(name).title}, {title}"
-                panels[name].append(Panel(rgb, heading, caption, colour_of(name) if used else INK))
+                panels[name].append(Panel(rgb, heading, caption, colour_of(name) if used else INK, ground=False))
             words += [f"{title} ({self._labels(j)}), {told}"] if place else []
         asked = f"{query.upper()} of {self._told(i)} finds in {database.upper()}, its own tile {self.own.value}: "
         return [[self._map(i, found)], *panels.values()], self._told(i), asked + ("; ".join(words) or "nothing") + "."
@@ -114,4 +114,6 @@ class SearchViewer(Viewer):
         for j, size, colour in (*marks, (i, 3, COLOURS["s1"])):
             pen.circle(tuple(places[j]), size * DOT, colour, "white")
         told = "two main components of the vectors;\nblue: the query, orange: what it finds"
-        return Panel(np.asarray(page) / 255, "Map: click a dot", told, name="map", grid=FIELDS, side=GRID_SIDE)
+        return Panel(
+            np.asarray(page) / 255, "Map: click a dot", told, name="map", grid=FIELDS, side=GRID_SIDE, ground=False
+        )
