@@ -58,6 +58,13 @@ class PatchViewer(PairViewer):
         bands = self._read(self.pair.value).bands
         return {name: same_side(bands[name], get_modality(name).bands) for name in bands}
 
+    def read(self, *point: float) -> str:
+        """See :class:`PairViewer`; and the band that stands alone, in its own pixels."""
+        name, band = self.band.value
+        values = self._read(self.pair.value).bands[name][band] / get_modality(name).scale
+        column, row = (int(share * len(values)) for share in point or (0, 0))
+        return super().read(*point) + (f"; {band} {values[row, column]:.3g} {get_modality(name).unit}" if point else "")
+
     def draw(self) -> tuple[Rows, str, str]:
         patch, (name, band) = self._read(self.pair.value), self.band.value
         panels = []
