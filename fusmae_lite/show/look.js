@@ -12,8 +12,7 @@ if (v && !v.look) {
     v.style.setProperty('--px', s.p[0]);
     v.style.setProperty('--py', s.p[1]);
   };
-  const at = e => {
-    const g = e.target.closest('.fusmae-ground');
+  const at = (e, g = e.target.closest('.fusmae-ground')) => {
     if (!g) return;
     const b = g.getBoundingClientRect();
     return [(e.clientX - b.left) / b.width, (e.clientY - b.top) / b.height];
@@ -47,10 +46,11 @@ if (v && !v.look) {
     if (!p || s.z == 1 || e.target.dataset.grid && !e.shiftKey) return;
     e.preventDefault();
     s.from = p;
+    s.panel = e.target.closest('.fusmae-ground');
   });
   hear('pointermove', e => {
-    const p = at(e);
-    if (!e.buttons) s.from = null;
+    if (!e.buttons) s.from = s.panel = null;
+    const p = s.panel ? at(e, s.panel) : at(e);
     if (!p) return;
     if (s.from) {
       s.x += p[0] - s.from[0];
@@ -58,6 +58,10 @@ if (v && !v.look) {
       s.from = p;
       show();
     } else tell([(p[0] - s.x) / s.z, (p[1] - s.y) / s.z]);
+  });
+  hear('dblclick', e => {
+    const p = at(e);
+    if (p && !e.target.dataset.grid) zoom(0, p);
   });
   hear('keydown', e => {
     const page = e.target.closest('.fusmae-page');

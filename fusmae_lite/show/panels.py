@@ -48,6 +48,8 @@ PAINT, LOOK = (
     for name in ("paint.js", "look.js")
 )
 
+KEYS = "pictures; arrow keys read their pixels, plus and minus zoom, 0 resets"
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -88,7 +90,8 @@ def panels_html(rows: Sequence[Sequence[Panel]] | bytes, title: str = "") -> str
         return f'{STYLE}<div class="fusmae-page" style="max-width:900px">{image_html(rows, title)}</div>'
     shown = "".join(f"<div>{''.join(map(_figure, row))}</div>" for row in rows)
     look, side = html.escape(LOOK), max((len(p.picture) for row in rows for p in row if p.ground), default=1)
-    more = f'tabindex="0" data-lm-suppress-shortcuts="true" data-side="{side}" onpointerover="{look}" onfocus="{look}"'
+    hears = f'tabindex="0" role="group" aria-label="{KEYS}" data-lm-suppress-shortcuts="true" data-side="{side}"'
+    more = f'{hears} onpointerover="{look}" onfocus="{look}"'
     return f'{STYLE}<div class="fusmae-page" {more}>{html.escape(title)}{shown}</div>'
 
 

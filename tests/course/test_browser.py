@@ -295,6 +295,9 @@ def test_patches_are_walked_through_by_key(page: Page, screenshots: Path, shown:
     shown.locator(".fusmae-page").focus()
     page.keyboard.press("0")
     assert set(transforms(shown)) == {"none"}
+    page.keyboard.press("+")
+    image.dblclick()
+    assert set(transforms(shown)) == {"none"}
 
 
 @pytest.mark.parametrize("shown", ["ReconstructionViewer"], indirect=True)
