@@ -64,6 +64,7 @@ def interactions(folder: Path) -> dict[str, list[Interaction]]:
             ("seed", set_to(one.seed, seeds)),
             ("pair", set_to(one.pair, [0, 1])),
             ("stroke", lambda number: one.paint("s1", [number % grid])),
+            ("pixel", set_to(one.pointed, [f"{share / 50},0.5" for share in seeds])),
         ],
         "ReconstructionViewer, two models": [("seed", set_to(two.seed, seeds))],
         "PatchViewer": [

@@ -153,7 +153,8 @@ def unpack(
     except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
         what = f"{where}: {len(data)} bytes with a damaged safetensors header ({error})"
         raise InputError(what, "encode the archive again, or copy the file again") from None
-    if differing := [band for band in {**layout, **bands} if (band in bands) != (band in layout)]:
+    every = dict.fromkeys((*layout, *sorted(bands)))
+    if differing := [band for band in every if (band in bands) != (band in layout)]:
         what = f"{where}: band {', '.join(differing)} missing or unknown"
         raise InputError(what, f"encode with the bands {', '.join(layout)}")
     for band, (side, dtype) in layout.items():
