@@ -75,7 +75,7 @@ def find_weights(config: RunConfig, otherwise: str = "") -> Path:
 
 def weights_file(weights: Path | str) -> Path:
     """A shipped model's name, a file, a checkpoint's folder or a run's (its latest checkpoint) -> the file."""
-    path = find_named(weights, "give a file or the folder of a run")
+    path = find_named(weights)
     if not path.is_dir():
         return path
     for place in (path, *(latest_checkpoint(path / inner) for inner in ("pretrain/checkpoints", "checkpoints", "."))):

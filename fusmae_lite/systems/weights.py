@@ -168,14 +168,14 @@ def load_pretrained(name: str | Path, image_size: int | None = None) -> System:
 
     `image_size` in pixels, a multiple of its patch size, makes it take images of another size, see :func:`resized`.
     """
-    path = find_named(name, "give a .safetensors file, a folder, or hf-hub:owner/name")
+    path = find_named(name)
     model = load_model(_weights_in(path) if path.is_dir() else path)
     return model if image_size is None else resized(model, image_size)
 
 
-def find_named(name: str | Path, otherwise: str) -> Path:
+def find_named(name: str | Path) -> Path:
     """The path of the model shipped under a name (``"xae-lite"``), a path itself, or what ``hf-hub:owner/name`` is
-    in the local cache of the Hugging Face hub, fetched the first time. InputError, its cure `otherwise`, if absent.
+    in the local cache of the Hugging Face hub, fetched the first time. InputError if absent.
     """
     shipped = shipped_weights()
     path = shipped.get(str(name), Path(name).expanduser())
@@ -188,7 +188,8 @@ def find_named(name: str | Path, otherwise: str) -> Path:
             what = f"{name} is neither in the cache nor can it be fetched ({str(error).strip().partition(chr(10))[0]})"
             raise InputError(what, "check the id and the connection, or give the path of a folder") from None
     if not path.exists():
-        raise InputError(f"no pretrained model {str(name)!r}", f"{choose(name, shipped, 'give one of')} or {otherwise}")
+        cure = f"{choose(name, shipped, 'give one of')}, or give a .safetensors file, a folder, or hf-hub:owner/name"
+        raise InputError(f"no pretrained model {str(name)!r}", cure)
     return path
 
 
