@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 from fusmae_lite.core.files import write_text
-from fusmae_lite.systems.weights import read_tensors
+from fusmae_lite.systems.tensors import read_tensors
 from fusmae_lite.train.checkpoints import latest_checkpoint
 
 

@@ -78,10 +78,10 @@ def table(given: argparse.Namespace, gflop: float) -> list[str]:
         "|---" + "|--:" * 10 + "|",
     ]
     for card in CARDS:
+        single = step(card, 1, 8, gflop, given.share, given.overhead).seconds
         for cards in COUNTS:
             fast, slow = (step(card, cards, 8, gflop, share, given.overhead).seconds for share in shares)
             hours = [PAIRS * EPOCHS / BATCH * seconds / 3600 for seconds in (fast, slow)]
-            single = step(card, 1, 8, gflop, given.share, given.overhead).seconds
             costs = [f"{value * cards * given.price:,.0f}" for value in hours]
             rate = BATCH / fast
             cells = [card.name, str(cards), str(BATCH // cards), *(f"{value:.1f}" for value in hours), *costs]

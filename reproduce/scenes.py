@@ -20,7 +20,7 @@ from fusmae_lite.data.archives.base import SPLITS, Archive, Meta, Patch
 from fusmae_lite.data.archives.labels import BEN19
 from fusmae_lite.data.pairs import PairDataset, stack_bands
 from fusmae_lite.data.synthetic import Scenes, Truth
-from fusmae_lite.systems.weights import read_tensors, save_tensors
+from fusmae_lite.systems.tensors import read_tensors, save_tensors
 
 SENSORS = ("s1", "s2")
 #: Diagnostic classes by what shows them. Patches differ as real ones do, so that their mean colours tell little.

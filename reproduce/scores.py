@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import read_object
 from fusmae_lite.evaluation.metrics import Comparison, interval, redraw_scores
-from fusmae_lite.systems.weights import read_tensors
+from fusmae_lite.systems.tensors import read_tensors
 
 Where = Mapping[str, Any]
 

@@ -35,7 +35,7 @@ from fusmae_lite.evaluation.probe import labelled_subset, probe, single_label_pr
 from fusmae_lite.evaluation.table import random_encoder, sensor_sets
 from fusmae_lite.model.blocks import Blocks
 from fusmae_lite.systems import System, imagenet_encoder
-from fusmae_lite.systems.weights import save_tensors
+from fusmae_lite.systems.tensors import save_tensors
 from fusmae_lite.train.launch import launch
 from fusmae_lite.train.optimise import choose_device
 from fusmae_lite.train.pretrain import pretrain

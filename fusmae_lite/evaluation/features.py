@@ -19,7 +19,8 @@ from fusmae_lite.data.loader import load
 from fusmae_lite.data.pairs import PairDataset, assemble
 from fusmae_lite.evaluation.own import Given, Own, as_system, evaluating
 from fusmae_lite.systems import System
-from fusmae_lite.systems.weights import digest_of, read_tensors, save_tensors
+from fusmae_lite.systems.tensors import read_tensors, save_tensors
+from fusmae_lite.systems.weights import digest_of
 from fusmae_lite.train.optimise import uses_bf16
 
 

@@ -221,7 +221,9 @@ class _Evaluation:
             self._kept = (None, [])
             cache = self.folder and self.folder / "features"
             features = [
-                frozen_features(model, self.archive, split, sensors, cache, model.pooling, 64, part, self.config)
+                frozen_features(
+                    model, self.archive, split, sensors, cache, model.pooling, dataset=part, config=self.config
+                )
                 for split, part in self.pairs.items()
             ]
             self._kept = (model, sensors), features

@@ -49,8 +49,8 @@ if (v && !v.look) {
     s.panel = e.target.closest('.fusmae-ground');
   });
   hear('pointermove', e => {
-    if (!e.buttons) s.from = s.panel = null;
-    const p = s.panel ? at(e, s.panel) : at(e);
+    if (!e.buttons) s.from = s.panel = undefined;
+    const p = at(e, s.panel);
     if (!p) return;
     if (s.from) {
       s.x += p[0] - s.from[0];

@@ -41,13 +41,12 @@ transform:translate(calc(var(--x)*100%),calc(var(--y)*100%)) scale(var(--z))}
 pointer-events:none;transform:translate(-50%,-50%);left:calc((var(--px,-9)*var(--z,1) + var(--x,0))*100%);
 top:calc((var(--py,-9)*var(--z,1) + var(--y,0))*100%)}
 @media(min-resolution:1.5dppx){.fusmae-page img{image-rendering:pixelated}}</style>"""
-#: What a picture that can be painted and a page do with pointer and keys; as attributes, since a script in a cell's
-#: output does not run twice.
+#: What a picture that can be painted and a page do with pointer and keys, as text of an attribute, since a script in a
+#: cell's output does not run twice; and what a screen reader calls the page.
 PAINT, LOOK = (
-    " ".join(resources.files("fusmae_lite.show").joinpath(name).read_text("utf-8").split())
+    html.escape(" ".join(resources.files("fusmae_lite.show").joinpath(name).read_text("utf-8").split()))
     for name in ("paint.js", "look.js")
 )
-
 KEYS = "pictures; arrow keys read their pixels, plus and minus zoom, 0 resets"
 
 
@@ -89,9 +88,9 @@ def panels_html(rows: Sequence[Sequence[Panel]] | bytes, title: str = "") -> str
     if isinstance(rows, bytes):
         return f'{STYLE}<div class="fusmae-page" style="max-width:900px">{image_html(rows, title)}</div>'
     shown = "".join(f"<div>{''.join(map(_figure, row))}</div>" for row in rows)
-    look, side = html.escape(LOOK), max((len(p.picture) for row in rows for p in row if p.ground), default=1)
+    side = max((len(panel.picture) for row in rows for panel in row if panel.ground), default=1)
     hears = f'tabindex="0" role="group" aria-label="{KEYS}" data-lm-suppress-shortcuts="true" data-side="{side}"'
-    more = f'{hears} onpointerover="{look}" onfocus="{look}"'
+    more = f'{hears} onpointerover="{LOOK}" onfocus="{LOOK}"'
     return f'{STYLE}<div class="fusmae-page" {more}>{html.escape(title)}{shown}</div>'
 
 
@@ -106,8 +105,7 @@ def _figure(panel: Panel) -> str:
     times = max(1, round(panel.side / image.width))
     image = image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
     if panel.name:
-        paint = html.escape(PAINT)
-        more = f'data-name="{panel.name}" data-grid="{panel.grid}" draggable="false" onpointerdown="{paint}"'
+        more = f'data-name="{panel.name}" data-grid="{panel.grid}" draggable="false" onpointerdown="{PAINT}"'
     width = panel.side if image.width > 1.2 * panel.side else image.width  # a finer picture is for dense screens
     bar = ""
     if scale := panel.scale:

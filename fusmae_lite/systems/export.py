@@ -27,7 +27,8 @@ from fusmae_lite.model.cross_attention import concatenate
 from fusmae_lite.model.fusmae import FusMAE
 from fusmae_lite.model.system import Latents, System
 from fusmae_lite.systems import ImageNetViT, LateFusion
-from fusmae_lite.systems.weights import describe_sensors, save_tensors
+from fusmae_lite.systems.tensors import save_tensors
+from fusmae_lite.systems.weights import describe_sensors
 
 #: Largest difference between the export and the model, over the largest number they give, that counts as rounding.
 TOLERANCE = 1e-4

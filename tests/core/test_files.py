@@ -10,7 +10,7 @@ import torch
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.core.files import read_object, write_bytes, write_text, write_whole
 from fusmae_lite.course.notebook import write_json
-from fusmae_lite.systems.weights import save_tensors
+from fusmae_lite.systems.tensors import save_tensors
 
 WRITERS = {
     "text": lambda path: write_text(path, "x\n"),

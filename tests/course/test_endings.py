@@ -21,7 +21,7 @@ from fusmae_lite.core.files import write_folder, write_text
 from fusmae_lite.core.locks import only_job
 from fusmae_lite.course.cli import main
 from fusmae_lite.data.loader import load
-from fusmae_lite.systems.weights import save_tensors
+from fusmae_lite.systems.tensors import save_tensors
 from fusmae_lite.train.checkpoints import list_checkpoints
 
 COMMAND = [sys.executable, "-m", "fusmae_lite.course.cli"]

@@ -12,7 +12,8 @@ from fusmae_lite.data.archives import open_archive
 from fusmae_lite.data.synthetic import synthesise
 from fusmae_lite.evaluation import as_markdown, evaluate
 from fusmae_lite.systems import build_model
-from fusmae_lite.systems.weights import read_tensors, save_model
+from fusmae_lite.systems.tensors import read_tensors
+from fusmae_lite.systems.weights import save_model
 
 
 def prepared(folder, system: str = "fusmae", **changes) -> tuple[RunConfig, object]:

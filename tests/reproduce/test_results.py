@@ -16,7 +16,7 @@ from fusmae_lite.core.config import project_root
 from fusmae_lite.core.errors import InputError
 from fusmae_lite.course.cli import main
 from fusmae_lite.evaluation.metrics import average_precision
-from fusmae_lite.systems.weights import save_tensors
+from fusmae_lite.systems.tensors import save_tensors
 from reproduce import load_plan, paper, run_results, tables
 from reproduce.page import fill
 from reproduce.plan import PLANS, SYSTEMS

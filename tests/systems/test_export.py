@@ -16,7 +16,8 @@ from fusmae_lite.course.cli import main
 from fusmae_lite.data.pairs import PairDataset
 from fusmae_lite.systems import build_model, export, imagenet_encoder
 from fusmae_lite.systems.export import named_tokens, save_timm, to_onnx, to_timm, token_before
-from fusmae_lite.systems.weights import load_pretrained, read_tensors
+from fusmae_lite.systems.tensors import read_tensors
+from fusmae_lite.systems.weights import load_pretrained
 
 SMALL = {
     "width": 32, "depth": 3, "heads": 4, "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2, "patch_size": 24,

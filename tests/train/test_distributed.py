@@ -15,7 +15,8 @@ from test_pretrain import variant
 
 from fusmae_lite.core.config import UNSET, load_preset, project_root
 from fusmae_lite.core.errors import InputError, RunError
-from fusmae_lite.systems.weights import load_model, read_tensors
+from fusmae_lite.systems.tensors import read_tensors
+from fusmae_lite.systems.weights import load_model
 from fusmae_lite.train.checkpoints import latest_checkpoint
 from fusmae_lite.train.distributed import Processes, check_batch, place_among_processes
 from fusmae_lite.train.launch import launch

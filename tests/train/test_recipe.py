@@ -25,7 +25,8 @@ from fusmae_lite.model.cross_attention import CrossAttention, SelfAttention
 from fusmae_lite.model.masking import draw_together, sample_masks
 from fusmae_lite.model.tokens import Positions
 from fusmae_lite.systems import build_model
-from fusmae_lite.systems.weights import load_model, read_tensors, save_model
+from fusmae_lite.systems.tensors import read_tensors
+from fusmae_lite.systems.weights import load_model, save_model
 from fusmae_lite.train.distributed import Processes, check_batch
 from fusmae_lite.train.heldout import Hidden, choose_interpolations, hidden_pairs
 from fusmae_lite.train.pretrain import pretrain

@@ -70,11 +70,10 @@ class AttentionViewer(PairViewer):
         """``FusMAE.attention_maps`` of the pair on show, computed once a pair."""
         return self._maps(self.pair.value)[0]
 
-    def read(self, *point: float) -> str:
+    def read(self, across: float, down: float) -> str:
         """See :class:`PairViewer`; and the weight of the patch there."""
-        column, row = (int(share * self.grid) for share in point or (0, 0))
-        weight = f"; attention {self.weights[row * self.grid + column]:.2f} times uniform" if point else ""
-        return super().read(*point) + weight
+        weight = self.weights[int(down * self.grid) * self.grid + int(across * self.grid)]
+        return f"{super().read(across, down)}; attention {weight:.2f} times uniform"
 
     def draw(self) -> tuple[Rows, str, str]:
         (query, key), head = self.direction.value, None if self.head.value < 0 else self.head.value

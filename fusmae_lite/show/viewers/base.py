@@ -33,6 +33,8 @@ SPLIT_TITLES, ALL = {"test": "held out (test)", "val": "validation", "train": "t
 class Viewer(w.VBox):
     """Controls and what they show. A subclass calls :meth:`assemble` once and implements :meth:`draw`."""
 
+    hint = ""  # stands where :meth:`read` will be told
+
     def __init__(self, title: str) -> None:
         super().__init__()
         self.title = title
@@ -111,10 +113,10 @@ class Viewer(w.VBox):
 
     def _on_pointed(self, _change: object = None) -> None:
         point = [float(share) for share in self.pointed.value.split(",") if share]
-        self.reading.value = f'<div role="status">{html.escape(self.read(*point))}</div>'
+        self.reading.value = f'<div role="status">{html.escape(self.read(*point) if point else self.hint)}</div>'
 
-    def read(self, *point: float) -> str:
-        """What is measured at a point of the place, in shares of its width and height; a hint if there is none yet."""
+    def read(self, across: float, down: float) -> str:
+        """What is measured at a point of the place, in shares of its width and height."""
         return ""
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -130,6 +132,8 @@ class PairViewer(Viewer):
 
     It begins with row `pair`, or the first held-out one. Filters choose which pairs the slider walks through.
     """
+
+    hint = "Point at a picture to read its pixels. Zoom: Ctrl and the wheel, or + - 0. Move: Shift and drag."
 
     def __init__(self, title: str, archive: Source, pair: int | None, config: ModelConfig | None = None) -> None:
         super().__init__(title)
@@ -203,16 +207,15 @@ class PairViewer(Viewer):
         """What can be read: title, modality, image (C, H, W) in dB or reflectance x 10,000."""
         return [(get_modality(name).title, name, image) for name, image in self.originals.items()]
 
-    def read(self, *point: float) -> str:
+    def read(self, across: float, down: float) -> str:
         """See :class:`Viewer`: the layers of each sensor's composite."""
-        if not point:
-            return "Point at a picture to read its pixels. Zoom: Ctrl and the wheel, or + - 0. Move: Shift and drag."
         read = []
         for title, name, image in self.measured():
-            row, column = (int(share * side) for share, side in zip(point[::-1], image.shape[1:], strict=True))
+            row, column = int(down * image.shape[1]), int(across * image.shape[2])
+            pixel = image[:, row : row + 1, column : column + 1]
             if recipes := composites_of(name):
                 recipe = recipes[self.looks[name].value if name in self.looks else next(iter(recipes))]
-                values = (f"{layer} {band_values(image, name, layer)[row, column]:.3g}" for layer in recipe.layers)
+                values = (f"{layer} {band_values(pixel, name, layer).item():.3g}" for layer in recipe.layers)
                 read.append(f"{title} {', '.join(values)} {get_modality(name).unit}".strip())
         return f"row {row}, column {column}: {'; '.join(read)}"
 

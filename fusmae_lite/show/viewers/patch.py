@@ -58,18 +58,17 @@ class PatchViewer(PairViewer):
         bands = self._read(self.pair.value).bands
         return {name: same_side(bands[name], get_modality(name).bands) for name in bands}
 
-    def read(self, *point: float) -> str:
+    def read(self, across: float, down: float) -> str:
         """See :class:`PairViewer`; and the band that stands alone, in its own pixels."""
         name, band = self.band.value
-        values = self._read(self.pair.value).bands[name][band] / get_modality(name).scale
-        column, row = (int(share * len(values)) for share in point or (0, 0))
-        return super().read(*point) + (f"; {band} {values[row, column]:.3g} {get_modality(name).unit}" if point else "")
+        sensor, values = get_modality(name), self._read(self.pair.value).bands[name][band]
+        value = values[int(down * len(values)), int(across * len(values))] / sensor.scale
+        return f"{super().read(across, down)}; {band} {value:.3g} {sensor.unit}"
 
     def draw(self) -> tuple[Rows, str, str]:
         patch, (name, band) = self._read(self.pair.value), self.band.value
-        panels = []
-        for sensor, control in self.looks.items():
-            panels.append(composite_panel(control.value, sensor, self.originals[sensor]))
+        originals = self.originals
+        panels = [composite_panel(control.value, sensor, originals[sensor]) for sensor, control in self.looks.items()]
         values = patch.bands[name][band] / get_modality(name).scale
         mean, std, low, high = band_statistics(name, band)
         unit, here = get_modality(name).unit, float(values.mean())
